@@ -1,0 +1,216 @@
+"""`export_bundle`: checkpoint -> ONNX graphs -> parity check -> entropy tables -> self-test vectors -> metrics -> bundle.
+
+Tables are counted on the training set through the exported encoder; metrics come from the validation set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from percodec.export.data import DataSet, load
+from percodec.export.evaluate.bundle import evaluate_bundle
+from percodec.export.onnx import OPSET, PRECISION, graphs, run_ort
+from percodec.export.train.config import resolve
+from percodec.export.train.loop import load_checkpoint
+from percodec.export.train.run import build_model, commit
+from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
+from percodec.sdk.codec import EntropyModel
+from percodec.sdk.errors import DataError, SelfTestError
+
+# CamVid's usual colours, readable on top of a picture.
+CAMVID_LABELS = (
+    ("Sky", (128, 128, 128)),
+    ("Building", (128, 0, 0)),
+    ("Pole", (192, 192, 128)),
+    ("Road", (128, 64, 128)),
+    ("Pavement", (60, 40, 222)),
+    ("Tree", (128, 128, 0)),
+    ("SignSymbol", (192, 128, 128)),
+    ("Fence", (64, 64, 128)),
+    ("Car", (64, 0, 128)),
+    ("Pedestrian", (64, 64, 0)),
+    ("Bicyclist", (0, 128, 192)),
+)
+MAX_SYMBOL_DISAGREEMENT = 1e-3
+MIN_LABEL_AGREEMENT = 0.995
+_SELFTEST_FRAMES = 2
+
+Say = Callable[[str], None]
+
+
+def export_bundle(
+    checkpoint: Path,
+    out: Path,
+    name: str,
+    places: dict[str, str],
+    height: int,
+    width: int,
+    fit: str,
+    overwrite: bool = False,
+    say: Say = print,
+) -> Bundle:
+    """Write the bundle and return it as a vehicle would open it. Raises `DataError`, `SelfTestError`, `BundleError`."""
+    state = load_checkpoint(checkpoint)
+    config = state["config"]
+    model = build_model(config)
+    model.load_state_dict(state["model"])
+    model.eval()
+    train = [load(resolve(spec, places)) for spec, _ in config["data"]["train"]]
+    val = load(resolve(config["data"]["val"], places))
+    say(f"checkpoint {checkpoint} at step {state['step']}; {width}x{height}, opset {OPSET}, {PRECISION}")
+
+    made = graphs(model.codec, model.head, height, width)
+    for graph, (_, data) in made.items():
+        say(f"  {graph:<20} {len(data) / 1e6:6.2f} MB")
+    frames = [_fitted(image, height, width) for image in val.images[:: max(1, len(val) // 8)]][:8]
+    parity = check_parity(made, frames)
+    say("parity, torch against ONNX Runtime: " + "  ".join(f"{k} {v:.6f}" for k, v in parity.items()))
+
+    encoder = run_ort(made["encoder"][1])
+    counts = count_symbols(encoder, train[0], height, width, len(model.codec.quantizer.centers))
+    tables = EntropyModel.from_counts(counts)
+    # The self-test runs on synthetic frames, so that a bundle carries nobody's pictures.
+    test_frames = np.stack([load_synthetic_frame(7_000 + k, height, width) for k in range(_SELFTEST_FRAMES)])
+    symbols = np.concatenate([encoder(f[None]) for f in test_frames])
+    head = run_ort(made["head_segmentation"][1]) if model.head is not None else None
+    labels = np.concatenate([head(s[None]) for s in symbols]) if head else np.zeros((len(symbols), height, width), np.uint8)
+    centers = model.codec.quantizer.centers.detach().numpy().astype(np.float32)
+    contents: dict[str, Any] = {
+        "name": name,
+        "frame_height": height,
+        "frame_width": width,
+        "fit": fit,
+        "centers": centers,
+        "entropy_model": tables,
+        "graphs": {k: data for k, (_, data) in made.items()},
+        "precision": dict.fromkeys(made, PRECISION),
+        "labels": [Label(k, n, c) for k, (n, c) in enumerate(CAMVID_LABELS)] if model.head is not None else [],
+        "selftest": SelfTest(test_frames, symbols, labels, MAX_SYMBOL_DISAGREEMENT, MIN_LABEL_AGREEMENT),
+    }
+    origin = _provenance(checkpoint, config, state)
+    draft = write_bundle(out, **contents, metrics={}, provenance=origin, overwrite=overwrite)
+    say("measuring on the validation set ...")
+    metrics: dict[str, Any] = {"parity": parity, **evaluate_bundle(draft, val)}
+    card = model_card(name, config, metrics, origin, made)
+    return write_bundle(out, **contents, metrics=metrics, provenance=origin, extra_files={"MODEL_CARD.md": card.encode()}, overwrite=True)
+
+
+def load_synthetic_frame(seed: int, height: int, width: int) -> NDArray[np.uint8]:
+    """One picture of the synthetic road."""
+    from percodec.sdk.road import RoadScene
+
+    return RoadScene(seed, height, width).render(0)[0]
+
+
+def check_parity(made: dict[str, tuple[Any, bytes]], frames: list[NDArray[np.uint8]]) -> dict[str, float]:
+    """Torch against ONNX Runtime on real frames; each graph fed with the same input. Raises `SelfTestError` past the limits."""
+    encoder = run_ort(made["encoder"][1])
+    wrong = {"symbols": [], "image": [], "labels": []}  # type: dict[str, list[float]]
+    with torch.no_grad():
+        for frame in frames:
+            symbols = encoder(frame[None])
+            wrong["symbols"].append(float((made["encoder"][0](torch.from_numpy(frame[None])).numpy() != symbols).mean()))
+            for graph, key in (("decoder", "image"), ("head_segmentation", "labels")):
+                if graph in made:
+                    reference = made[graph][0](torch.from_numpy(symbols)).numpy().astype(np.int16)
+                    actual = run_ort(made[graph][1])(symbols).astype(np.int16)
+                    limit = 1 if key == "image" else 0  # rounding may fall either way
+                    wrong[key].append(float((np.abs(actual - reference) > limit).mean()))
+    worst = {f"{k}_disagreement": max(v) for k, v in wrong.items() if v}
+    for key, value in worst.items():
+        if value > MAX_SYMBOL_DISAGREEMENT:
+            raise SelfTestError(f"ONNX Runtime and torch disagree: {key} is {value:.4%}, limit {MAX_SYMBOL_DISAGREEMENT:.2%}")
+    return worst
+
+
+def count_symbols(encoder: Any, data: DataSet, height: int, width: int, levels: int) -> NDArray[np.int64]:
+    """[C, L]: how often each channel uses each symbol over a data set."""
+    counts: NDArray[np.int64] | None = None
+    for image in data.images:
+        symbols = encoder(_fitted(image, height, width)[None])[0]
+        one = np.stack([np.bincount(c.ravel(), minlength=levels) for c in symbols])
+        counts = one if counts is None else counts + one
+    if counts is None:
+        raise DataError("the training set is empty: no tables can be measured")
+    return counts
+
+
+def _fitted(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Exact size as it is; anything else centre-cropped to the aspect ratio and resized."""
+    h, w = image.shape[:2]
+    if (h, w) == (height, width):
+        return np.ascontiguousarray(image)
+    from PIL import Image
+
+    scale = min(h / height, w / width)
+    ch, cw = int(height * scale), int(width * scale)
+    y, x = (h - ch) // 2, (w - cw) // 2
+    piece = Image.fromarray(image[y : y + ch, x : x + cw]).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(piece)
+
+
+def _provenance(checkpoint: Path, config: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    folder = checkpoint.parent
+
+    def read(file: str) -> str | None:
+        path = folder / file
+        return path.read_text().strip() if path.exists() else None
+
+    data = json.loads(read("data.json") or "{}")
+    return {
+        "data": [{"name": d["spec"], "digest": d["sha256"]} for d in [*data.get("train", []), *([data["val"]] if "val" in data else [])]],
+        "split": {"train": config["data"]["train"], "val": config["data"]["val"]},
+        "commit": commit(),
+        "training_commit": data.get("commit", "unknown"),
+        "seed": config["seed"],
+        "command": read("command.txt") or "unknown",
+        "config": config,
+        "step": state["step"],
+        "torch": torch.__version__,
+    }
+
+
+def model_card(name: str, config: dict[str, Any], metrics: dict[str, Any], origin: dict[str, Any], made: dict[str, Any]) -> str:
+    """MODEL_CARD.md: what it is, what it was trained on, what it reaches, what it must not be used for."""
+    iou = "".join(f"| {k} | {100 * v:.1f} |\n" for k, v in metrics.get("iou", {}).items())
+    sizes = "".join(f"| {k} | {len(v[1]) / 1e6:.2f} |\n" for k, v in made.items())
+    data = "".join(f"- {d['name']} (sha256 {d['digest'][:16]})\n" for d in origin["data"])
+    miou = f"| mIoU, {len(metrics.get('iou', {}))} classes, from the latent | {100 * metrics['miou']:.1f} |\n" if "miou" in metrics else ""
+    return f"""# {name}
+
+One encoder ({config["codec"]["name"]}, C = {config["codec"]["channels"]}, L = {config["codec"]["levels"]}) whose quantized latent is both
+the coded frame and the input of the segmentation head. No RGB image is rebuilt on the way to a label.
+
+## Measured on {metrics["data"]} ({metrics["pictures"]} pictures; this split also chose the checkpoint)
+| quantity | value |
+| --- | --- |
+| coded size, whole packets | {metrics["bpp_coded"]:.4f} bpp, {metrics["packet_bytes_mean"]:.0f} bytes/frame |
+| order-0 entropy under the bundle's tables | {metrics["bpp_entropy"]:.4f} bpp |
+| reconstruction | {metrics["psnr_db"]:.2f} dB PSNR, {metrics["ms_ssim"]:.4f} MS-SSIM |
+{miou}
+| class | IoU % |
+| --- | --- |
+{iou}
+## Graphs ({PRECISION})
+| graph | MB |
+| --- | --- |
+{sizes}
+## Training
+{data}
+- seed {origin["seed"]}, step {origin["step"]}, torch {origin["torch"]}
+- `{origin["command"]}`
+- the whole configuration, digests and commit are in manifest.json under `provenance`
+
+## Limits
+Trained on the daytime streets of one town plus rendered pictures: night, snow, motorways, other cameras and other
+countries are outside what it was shown. It is a demonstration: do not drive by it. Labels come with no confidence, rare
+classes (poles, signs, people, cyclists) are its weakest, and objects smaller than a latent cell (8x8 pixels) are often missed.
+CamVid is licensed for research use.
+"""

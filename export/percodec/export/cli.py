@@ -1,0 +1,145 @@
+"""Workstation commands: `percodec train codec|segmentation` and `percodec export`. torch is imported only when one runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from percodec.sdk.cli import Command
+from percodec.sdk.errors import BackendError, UsageError
+
+
+def commands() -> list[Command]:
+    """What this part adds to `percodec`."""
+    return [
+        Command("train", "train a codec, or a segmentation head jointly with its codec", _configure_train, _train),
+        Command("export", "turn a trained checkpoint into a bundle a vehicle can run", _configure_export, _export),
+    ]
+
+
+def _configure_train(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "examples:\n"
+        "  percodec train codec --config edge --data camvid=../shared/data/camvid --data imagenet=DIR --out runs/edge\n"
+        "  percodec train segmentation --config road-edge --data camvid=DIR --codec runs/edge/best.pt --out runs/road-edge\n"
+        "An interrupted run continues where it stopped when the same command is given again."
+    )
+    parser.add_argument("task", choices=("codec", "segmentation"), help="what to train")
+    parser.add_argument("--config", default=None, help="packaged name or path.yaml (default: edge, road-edge)")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=V", help="override one key; repeatable")
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where {NAME} of the configuration is; repeatable")
+    parser.add_argument("--out", type=Path, required=True, help="run folder: checkpoints, curves, configuration")
+    parser.add_argument("--codec", type=Path, default=None, metavar="CHECKPOINT", help="start the codec from this run's checkpoint")
+    parser.add_argument("--restart", action="store_true", help="forget what is in --out")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument("--json", action="store_true", help="print the best validation record as JSON")
+
+
+def _configure_export(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "example:\n  percodec export runs/road-edge/best.pt --data camvid=DIR --out bundles/road-edge"
+    parser.add_argument("checkpoint", type=Path, help="best.pt of a run")
+    parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")
+    parser.add_argument("--name", default=None, help="bundle name (default: name of --out)")
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where {NAME} of the configuration is; repeatable")
+    parser.add_argument("--size", default="480x360", metavar="WxH", help="frame size, multiples of 8 (default 480x360)")
+    parser.add_argument("--fit", choices=("stretch", "letterbox", "crop"), default="crop", help="how other sizes become this one")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
+
+
+def _places(items: list[str]) -> dict[str, str]:
+    places = {}
+    for item in items:
+        name, sign, path = item.partition("=")
+        if not sign or not name.isidentifier():
+            raise UsageError(f"--data {item!r}: write it as NAME=PATH, for example camvid=/data/camvid")
+        places[name] = path
+    return places
+
+
+def _require(*modules: str) -> None:
+    missing = [m for m in modules if find_spec(m) is None]
+    if missing:
+        raise BackendError(f"this command needs {', '.join(missing)}; install with: pip install 'percodec[export]'")
+
+
+def _train(args: argparse.Namespace) -> int:
+    _require("torch", "PIL", "rich")
+    import torch
+
+    from percodec.export.train.config import load_config
+    from percodec.export.train.curves import plot_curves, reporter
+    from percodec.export.train.run import train
+
+    config = load_config(args.config or {"codec": "edge", "segmentation": "road-edge"}[args.task], args.overrides)
+    if config["task"] != args.task:
+        raise UsageError(f"configuration {args.config!r} is for `percodec train {config['task']}`, not {args.task}")
+    if args.print_config:
+        print(json.dumps(config, indent=1))
+        return 0
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    places = _places(args.data)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "command.txt").write_text(_command(args.data) + "\n")
+    with reporter(config["schedule"]["steps"], quiet=args.json) as progress:
+        best = train(config, args.out, places, args.codec, args.restart, progress)
+    plot_curves(args.out)
+    if args.json:
+        print(json.dumps(best))
+    else:
+        _print_record(best)
+        print(f"best checkpoint: {args.out / 'best.pt'}   curves: {args.out / 'curves.png'}")
+        print(f"next: percodec export {args.out / 'best.pt'} --out bundles/NAME")
+    return 0
+
+
+def _command(data: list[str]) -> str:
+    """The command line with data paths left out: they are of one machine only."""
+    words = []
+    for word in sys.argv[1:]:
+        words.append(word.split("=", 1)[0] + "=PATH" if word in data else word)
+    return shlex.join(["percodec", *words])
+
+
+def _print_record(record: dict[str, Any]) -> None:
+    for key, value in record.items():
+        if isinstance(value, int | float):
+            print(f"  {key:<28} {value:.4g}" if isinstance(value, float) else f"  {key:<28} {value}")
+
+
+def _export(args: argparse.Namespace) -> int:
+    _require("torch", "onnx", "onnxscript", "onnxruntime", "PIL")
+    from percodec.export.bundle import export_bundle
+
+    try:
+        width, height = (int(v) for v in args.size.lower().split("x"))
+    except ValueError as e:
+        raise UsageError(f"--size {args.size!r}: write it as WIDTHxHEIGHT, for example 480x360") from e
+    if width % 8 or height % 8 or not (64 <= width <= 8192 and 64 <= height <= 8192):
+        raise UsageError(f"--size {args.size}: sides must be multiples of 8 between 64 and 8192")
+    quiet = args.json
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, flush=True)
+
+    bundle = export_bundle(
+        args.checkpoint, args.out, args.name or args.out.name, _places(args.data), height, width, args.fit, args.overwrite, say
+    )
+    metrics = bundle.manifest["metrics"]
+    if args.json:
+        print(json.dumps(metrics))
+    else:
+        _print_record(metrics)
+        print(f"bundle: {args.out}   digest {bundle.digest[:16]}")
+        print(f"next: percodec run VIDEO --bundle {args.out}")
+    return 0

@@ -1,0 +1,74 @@
+"""PSNR, MS-SSIM (Wang et al. 2003) and mean intersection over union."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """dB, peak 255, over all elements."""
+    mse = float(((a - b) ** 2).mean())
+    return 100.0 if mse == 0 else float(10 * np.log10(255**2 / mse))
+
+
+def ms_ssim(a: Tensor, b: Tensor, scales: int = 5) -> Tensor:
+    """[N,C,H,W] in 0..255 -> [N]; Gaussian window 11, sigma 1.5; per channel, then averaged. Sides at least 11 * 2^(scales-1)."""
+    side = 11 * 2 ** (scales - 1)
+    if min(a.shape[-2:]) < side:
+        raise ValueError(f"MS-SSIM with {scales} scales needs sides of at least {side}, got {tuple(a.shape[-2:])}")
+    channels = a.shape[1]
+    x = torch.arange(11, dtype=torch.float32) - 5
+    g = torch.exp(-(x**2) / (2 * 1.5**2))
+    g = (g / g.sum()).to(a.device)
+    row, column = g.view(1, 1, 1, 11).expand(channels, 1, 1, 11), g.view(1, 1, 11, 1).expand(channels, 1, 11, 1)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    weights = torch.tensor(_MS_WEIGHTS[:scales])
+    weights = weights / weights.sum()
+
+    def blur(t: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(t, row, groups=channels), column, groups=channels)
+
+    result = torch.ones(a.shape[0], channels)
+    with torch.autocast("cpu", enabled=False):
+        a, b = a.float(), b.float()
+        for s in range(scales):
+            mu_a, mu_b = blur(a), blur(b)
+            var_a, var_b = blur(a * a) - mu_a**2, blur(b * b) - mu_b**2
+            cov = blur(a * b) - mu_a * mu_b
+            contrast = (2 * cov + c2) / (var_a + var_b + c2)
+            if s == scales - 1:
+                contrast = contrast * (2 * mu_a * mu_b + c1) / (mu_a**2 + mu_b**2 + c1)
+            result = result * contrast.mean((-2, -1)).clamp_min(1e-6) ** weights[s]
+            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    return result.mean(1)
+
+
+class Confusion:
+    """Pixel counts [truth, predicted]; pixels labelled 255 are not counted."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+        self.counts = np.zeros((classes, classes), np.int64)
+
+    def add(self, predicted: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> None:
+        known = truth != 255
+        index = truth[known].astype(np.int64) * self.classes + predicted[known]
+        self.counts += np.bincount(index, minlength=self.classes**2).reshape(self.classes, self.classes)
+
+    def iou(self) -> np.ndarray[Any, Any]:
+        """Per class; NaN where a class neither occurs nor is predicted."""
+        hit = np.diag(self.counts).astype(float)
+        union = self.counts.sum(0) + self.counts.sum(1) - hit
+        out = np.full(self.classes, np.nan)
+        np.divide(hit, union, out=out, where=union > 0)
+        return out
+
+    def miou(self) -> float:
+        return float(np.nanmean(self.iou()))

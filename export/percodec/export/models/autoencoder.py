@@ -1,0 +1,138 @@
+"""Convolutional autoencoders around the quantizer.
+
+    image [N,3,H,W] in 0..255 -> g_a -> z [N,C,H/8,W/8] -> Quantizer -> q -> g_s -> image
+
+`theis3`: Theis et al. 2017 as used by Torfason et al. 2018 (App. A.1): 5x5 s2, 5x5 s2, three residual units of
+128 channels, strided convolution to C; mirrored decoder. 70.9 kMAC/px. The exact unit count is a reconstruction.
+`edge`: ours. An overlapping 8x8 stride-4 stem and two bottlenecks at 1/8: 3.7 kMAC/px of dense convolutions,
+which every backend runs well; the decoder is heavier because it never runs on the vehicle's hot path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from percodec.export.models.quantizer import Quantized, Quantizer
+
+# Channel statistics of the group's follow-up code (Mentzer et al. 2018), RGB, 0..255.
+MEAN = (121.85, 113.59, 100.64)
+STD = (68.90, 66.74, 69.37)
+
+
+class Normalize(nn.Module):
+    """uint8-range image to zero mean and unit variance, and back."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+    def invert(self, x: Tensor) -> Tensor:
+        return x * self.std + self.mean
+
+
+def conv_bn(cin: int, cout: int, k: int, stride: int = 1, padding: int | None = None, relu: bool = True) -> nn.Sequential:
+    padding = k // 2 if padding is None else padding
+    layers: list[nn.Module] = [nn.Conv2d(cin, cout, k, stride, padding, bias=False), nn.BatchNorm2d(cout)]
+    return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+
+
+class Residual(nn.Module):
+    """x + body(x), no activation after the sum."""
+
+    def __init__(self, *body: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*body)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)  # type: ignore[no-any-return]
+
+
+class Autoencoder(nn.Module):
+    """g_a, quantizer and g_s. `channels` is C, `levels` is L; images have sides that are multiples of 8."""
+
+    def __init__(self, name: str, g_a: nn.Module, g_s: nn.Module, channels: int, levels: int) -> None:
+        super().__init__()
+        self.name = name
+        self.channels = channels
+        self.normalize = Normalize()
+        self.g_a = g_a
+        self.quantizer = Quantizer(levels)
+        self.g_s = g_s
+
+    def encode(self, image: Tensor) -> Quantized:
+        """float image [N,3,H,W] in 0..255 -> `Quantized` latent [N,C,H/8,W/8]."""
+        return self.quantizer(self.g_a(self.normalize(image)))  # type: ignore[no-any-return]
+
+    def decode(self, q: Tensor) -> Tensor:
+        """Latent values [N,C,h,w] -> float image [N,3,8h,8w]; may leave 0..255 slightly while training."""
+        return self.normalize.invert(self.g_s(q).float())
+
+    def forward(self, image: Tensor) -> tuple[Quantized, Tensor]:
+        quantized = self.encode(image)
+        return quantized, self.decode(quantized.q)
+
+
+def theis3(channels: int = 16, levels: int = 6) -> Autoencoder:
+    """The paper's autoencoder; C = 8, 16, 32 for 0.0983, 0.330, 0.635 bpp."""
+
+    def unit() -> nn.Module:
+        return Residual(conv_bn(128, 128, 3), conv_bn(128, 128, 3, relu=False))
+
+    def up(cin: int, cout: int, relu: bool = True) -> nn.Sequential:
+        deconv = nn.ConvTranspose2d(cin, cout, 5, 2, padding=2, output_padding=1, bias=False)
+        layers: list[nn.Module] = [deconv, nn.BatchNorm2d(cout)]
+        return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+
+    g_a = nn.Sequential(conv_bn(3, 64, 5, 2), conv_bn(64, 128, 5, 2), unit(), unit(), unit(), conv_bn(128, channels, 5, 2, relu=False))
+    g_s = nn.Sequential(up(channels, 128), unit(), unit(), unit(), up(128, 64), up(64, 3, relu=False))
+    return Autoencoder("theis3", g_a, g_s, channels, levels)
+
+
+def edge(channels: int = 32, levels: int = 6) -> Autoencoder:
+    """At most 4 kMAC/px on the encoder side."""
+
+    def bottleneck() -> nn.Module:
+        return Residual(conv_bn(128, 64, 1), conv_bn(64, 64, 3), conv_bn(64, 128, 1, relu=False))
+
+    def plain(width: int) -> nn.Module:
+        return Residual(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
+
+    g_a = nn.Sequential(
+        conv_bn(3, 64, 8, 4, padding=2),
+        conv_bn(64, 128, 3, 2),
+        bottleneck(),
+        nn.ReLU(),
+        bottleneck(),
+        nn.ReLU(),
+        conv_bn(128, channels, 1, relu=False),
+    )
+    # No batch norm here: it costs reconstruction fidelity, and a single upsampled picture has its own statistics.
+    g_s = nn.Sequential(
+        nn.Conv2d(channels, 128, 3, padding=1),
+        nn.ReLU(),
+        plain(128),
+        plain(128),
+        plain(128),
+        nn.Conv2d(128, 256, 3, padding=1),
+        nn.PixelShuffle(2),
+        nn.ReLU(),
+        plain(64),
+        plain(64),
+        plain(64),
+        nn.Conv2d(64, 48, 3, padding=1),
+        nn.PixelShuffle(4),
+    )
+    return Autoencoder("edge", g_a, g_s, channels, levels)
+
+
+AUTOENCODERS: dict[str, Callable[[int, int], Autoencoder]] = {"theis3": theis3, "edge": edge}

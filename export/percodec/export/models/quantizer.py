@@ -1,0 +1,75 @@
+"""Soft-to-hard scalar quantization (Agustsson et al. 2017; constants as in Mentzer et al. 2018).
+
+    z --nearest center--> symbols (uint8)          forward: hard
+    z --softmax(-sigma (z - c)^2)--> soft value    backward: soft
+
+sigma stays 1: no annealing is needed when the forward pass is always hard.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Quantized(NamedTuple):
+    """`q`: centers of the chosen symbols, float [N,C,h,w]. `assignment`: one-hot forward, soft backward, [N,C,h,w,L]."""
+
+    q: Tensor
+    assignment: Tensor
+
+
+class Quantizer(nn.Module):
+    """L scalar centers shared by all channels, kept sorted by construction (first center plus positive gaps)."""
+
+    def __init__(self, levels: int = 6, sigma: float = 1.0) -> None:
+        super().__init__()
+        if not 2 <= levels <= 256:
+            raise ValueError(f"levels must be 2..256, got {levels}")
+        self.sigma = sigma
+        self.first = nn.Parameter(torch.tensor(-2.0))
+        gap = torch.tensor(4.0 / (levels - 1))
+        self.gap_logits = nn.Parameter(torch.log(torch.expm1(gap)).repeat(levels - 1))
+
+    @property
+    def centers(self) -> Tensor:
+        """float32 [L], strictly increasing."""
+        gaps = nn.functional.softplus(self.gap_logits) + 1e-3
+        return torch.cat([self.first[None], self.first + torch.cumsum(gaps, 0)])
+
+    @property
+    def midpoints(self) -> Tensor:
+        """float32 [L-1]: a symbol is the number of midpoints below z, which equals the nearest center."""
+        c = self.centers
+        return (c[1:] + c[:-1]) / 2
+
+    def forward(self, z: Tensor) -> Quantized:
+        z = z.float()
+        centers = self.centers
+        soft = torch.softmax(-self.sigma * (z[..., None] - centers) ** 2, dim=-1)
+        hard = nn.functional.one_hot(self.symbols(z).long(), len(centers)).to(soft.dtype)
+        q_soft = (soft * centers).sum(-1)
+        q_hard = (hard * centers).sum(-1)
+        # q_hard carries the gradient of the centers, q_soft the gradient of z.
+        q = q_hard + (q_soft - q_soft.detach())
+        return Quantized(q, hard + (soft - soft.detach()))
+
+    def symbols(self, z: Tensor) -> Tensor:
+        """uint8 [N,C,h,w] in 0..L-1."""
+        m = self.midpoints
+        out = torch.zeros(z.shape, dtype=torch.uint8, device=z.device)
+        for k in range(len(m)):
+            out = out + (z > m[k]).to(torch.uint8)
+        return out
+
+
+def rate_bits_per_symbol(assignment: Tensor) -> Tensor:
+    """H(q): mean over channels of the entropy (bits) of each channel's symbol histogram over the batch.
+
+    Per channel because the coder's static tables are per channel; one histogram for all channels would
+    ask the encoder for a rate that the coder does not pay.
+    """
+    p = assignment.mean(dim=(0, 2, 3)).clamp_min(1e-9)
+    return -(p * torch.log2(p)).sum(-1).mean()

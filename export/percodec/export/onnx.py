@@ -1,0 +1,194 @@
+"""From trained networks to ONNX graphs: uint8 in, uint8 out, everything between inside the graph.
+
+    encoder.onnx            image   uint8 [1,H,W,3] -> symbols uint8 [1,C,H/8,W/8]
+    head_segmentation.onnx  symbols uint8           -> labels  uint8 [1,H,W]
+    decoder.onnx            symbols uint8           -> image   uint8 [1,H,W,3]
+
+Batch norm is folded before export. Weights are rounded to FP16 and stored so, each behind one Cast that every backend folds at
+load time; arithmetic is FP32. Rounding happens in torch first, so torch and ONNX compute with the same numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from typing import Any, cast
+
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from percodec.export.models import Autoencoder, LatentFPN
+
+OPSET = 20
+PRECISION = "fp32 (weights stored fp16)"
+_STORED_FP16_FROM = 512  # elements; smaller constants stay FP32
+
+
+class EncoderGraph(nn.Module):
+    """image -> symbols: a symbol is the number of midpoints below z (the nearest center, for sorted centers)."""
+
+    def __init__(self, codec: Autoencoder) -> None:
+        super().__init__()
+        self.codec = codec
+        self.midpoints = [float(m) for m in codec.quantizer.midpoints.detach()]
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.to(torch.float32).permute(0, 3, 1, 2)
+        z = self.codec.g_a(self.codec.normalize(x))
+        count = (z > self.midpoints[0]).to(torch.float32)
+        for m in self.midpoints[1:]:
+            count = count + (z > m).to(torch.float32)
+        symbols: Tensor = count.to(torch.uint8)
+        return symbols
+
+
+class _FromSymbols(nn.Module):
+    centers: Tensor
+
+    def __init__(self, codec: Autoencoder) -> None:
+        super().__init__()
+        self.register_buffer("centers", codec.quantizer.centers.detach().clone())
+
+    def look_up(self, symbols: Tensor) -> Tensor:
+        return self.centers.index_select(0, symbols.to(torch.int32).flatten()).view(symbols.shape)
+
+
+class SegmentationGraph(_FromSymbols):
+    """symbols -> labels."""
+
+    def __init__(self, codec: Autoencoder, head: LatentFPN) -> None:
+        super().__init__(codec)
+        self.head = head
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        return torch.argmax(self.head(self.look_up(symbols)), dim=1).to(torch.uint8)
+
+
+class DecoderGraph(_FromSymbols):
+    """symbols -> image."""
+
+    def __init__(self, codec: Autoencoder) -> None:
+        super().__init__(codec)
+        self.codec = codec
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        image = self.codec.decode(self.look_up(symbols)).clamp(0, 255).round()
+        return image.permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def fold(module: nn.Module) -> nn.Module:
+    """A copy in eval mode: batch norm folded into the convolution before it, large weights rounded to FP16."""
+    module = copy.deepcopy(module).eval()
+    for parent in list(module.modules()):
+        if not isinstance(parent, nn.Sequential):
+            continue
+        for k in range(len(parent) - 1):
+            conv, norm = parent[k], parent[k + 1]
+            if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
+                conv.weight, bias = fuse_conv_bn_weights(
+                    conv.weight,
+                    conv.bias,
+                    cast(Tensor, norm.running_mean),
+                    cast(Tensor, norm.running_var),
+                    norm.eps,
+                    norm.weight,
+                    norm.bias,
+                    transpose=isinstance(conv, nn.ConvTranspose2d),
+                )
+                conv.bias = bias
+                parent[k + 1] = nn.Identity()
+    with torch.no_grad():
+        for p in module.parameters():
+            if p.numel() >= _STORED_FP16_FROM:
+                p.copy_(p.half().float())
+    return module
+
+
+def graph_bytes(module: nn.Module, example: Tensor, name_in: str, name_out: str) -> bytes:
+    """Export a graph module with fixed shapes; checked by `onnx.checker` and shape inference."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module,
+            (example,),
+            input_names=[name_in],
+            output_names=[name_out],
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _strip(model)
+    _store_fp16(model)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop what only the exporter needs: metadata with source paths, doc strings, intermediate shapes."""
+    del model.metadata_props[:]
+    model.doc_string, model.producer_version = "", ""
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    model.graph.doc_string = ""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in [*model.graph.input, *model.graph.output, *model.graph.initializer]:
+        del value.metadata_props[:]
+        value.doc_string = ""
+
+
+def _store_fp16(model: onnx.ModelProto) -> None:
+    graph = model.graph
+    casts = []
+    for k, tensor in enumerate(graph.initializer):
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if values.size < _STORED_FP16_FROM:
+            continue
+        name = tensor.name
+        graph.initializer[k].CopyFrom(numpy_helper.from_array(values.astype("float16"), name + "_fp16"))
+        casts.append(helper.make_node("Cast", [name + "_fp16"], [name], name=name + "_cast", to=TensorProto.FLOAT))
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*casts, *nodes])
+
+
+def graphs(codec: Autoencoder, head: LatentFPN | None, height: int, width: int) -> dict[str, tuple[nn.Module, bytes]]:
+    """{graph name: (torch module that computes the same, ONNX bytes)} for one frame size (multiples of 8)."""
+    if height % 8 or width % 8:
+        raise ValueError(f"frame sides must be multiples of 8, got {width}x{height}")
+    image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+    symbols = torch.zeros(1, codec.channels, height // 8, width // 8, dtype=torch.uint8)
+    modules: dict[str, tuple[nn.Module, Tensor, str, str]] = {
+        "encoder": (EncoderGraph(codec), image, "image", "symbols"),
+        "decoder": (DecoderGraph(codec), symbols, "symbols", "image"),
+    }
+    if head is not None:
+        modules["head_segmentation"] = (SegmentationGraph(codec, head), symbols, "symbols", "labels")
+    out: dict[str, tuple[nn.Module, bytes]] = {}
+    for name, (module, example, name_in, name_out) in modules.items():
+        folded = fold(module)
+        out[name] = folded, graph_bytes(folded, example, name_in, name_out)
+    return out
+
+
+def run_ort(graph: bytes, threads: int = 2) -> Any:
+    """A plain ONNX Runtime CPU session, one array in, one out: `call(array) -> array`."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda array: session.run(None, {name: array})[0]

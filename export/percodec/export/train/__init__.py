@@ -1,0 +1,1 @@
+"""Training: `train_codec` (reconstruction and rate), `train_segmentation` (a head, alone or jointly with the codec)."""

@@ -1,0 +1,79 @@
+"""Every error a user can cause or meet, one tree. Each message says what was wrong, where, and how to fix it.
+
+    PercodecError                 exit code 1 unless said otherwise
+    ├── UsageError                a command-line value or configuration key is not valid   (exit 2)
+    ├── DataError                 a data set, image or video cannot be used
+    ├── SourceError               a camera, video or folder cannot be opened, or ended early
+    ├── BundleError               a bundle is missing, incomplete, altered or of an unknown version
+    ├── CodecError                coded data
+    │   ├── PacketError           a packet is truncated, altered, foreign or of an unknown version
+    │   └── EntropyModelError     tables that are not a valid entropy model
+    ├── LogError                  a log cannot be written or read
+    ├── BackendError              the requested engine or provider is not available, or failed
+    └── SelfTestError             the engine ran, but did not compute what the bundle says it must
+"""
+
+from __future__ import annotations
+
+
+class PercodecError(Exception):
+    """Root of the tree. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(PercodecError):
+    """A command-line value or configuration key is not valid."""
+
+    exit_code = 2
+
+
+class DataError(PercodecError):
+    """A data set, image or video cannot be used."""
+
+
+class SourceError(PercodecError):
+    """A camera, video or folder cannot be opened, or ended before it should."""
+
+
+class BundleError(PercodecError):
+    """A bundle is missing, incomplete, altered or of an unknown version."""
+
+
+class CodecError(PercodecError):
+    """Coded data or tables are not valid."""
+
+
+class PacketError(CodecError):
+    """A packet is truncated, altered, foreign or of an unknown version."""
+
+
+class EntropyModelError(CodecError):
+    """Tables that are not a valid entropy model."""
+
+
+class LogError(PercodecError):
+    """A log cannot be written or read."""
+
+
+class BackendError(PercodecError):
+    """The requested engine or provider is not available, or failed."""
+
+
+class SelfTestError(PercodecError):
+    """An engine ran, but did not compute what the bundle says it must."""
+
+
+__all__ = [
+    "BackendError",
+    "BundleError",
+    "CodecError",
+    "DataError",
+    "EntropyModelError",
+    "LogError",
+    "PacketError",
+    "PercodecError",
+    "SelfTestError",
+    "SourceError",
+    "UsageError",
+]

@@ -1,0 +1,52 @@
+"""The words every part shares: frames in, latents between, predictions out.
+
+Arrays are plain numpy. A `Frame`, `Latent` or `Prediction` handed out by a pipeline is a view of one of its
+slots unless its producer says otherwise: copy what must outlive the slot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class PixelFormat(Enum):
+    """Byte order of a `Frame`'s three channels."""
+
+    RGB8 = "rgb8"
+    BGR8 = "bgr8"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One captured image. `image`: uint8 [H,W,3]; `timestamp_ns`: start of exposure, monotonic clock."""
+
+    image: NDArray[np.uint8]
+    frame_id: int
+    timestamp_ns: int
+    pixel_format: PixelFormat = PixelFormat.RGB8
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Quantized symbols, uint8 [C,h,w], values 0..L-1, h = H/8, w = W/8."""
+
+    symbols: NDArray[np.uint8]
+    frame_id: int
+    timestamp_ns: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`labels`: uint8 [H,W] class ids at the bundle's frame size. `valid` is False when it must not be acted on."""
+
+    labels: NDArray[np.uint8]
+    frame_id: int
+    timestamp_ns: int
+    valid: bool = True
+
+
+__all__ = ["Frame", "Latent", "PixelFormat", "Prediction"]

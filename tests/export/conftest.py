@@ -1,0 +1,28 @@
+"""A tiny CamVid tree with the true layout, palette-free ids and an unlabelled border."""
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny networks: a second thread only waits for the first, badly so on a busy machine."""
+    torch = pytest.importorskip("torch", reason="needs the export extra")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def camvid(tmp_path_factory):
+    image_module = pytest.importorskip("PIL.Image", reason="needs the export extra")
+    from percodec.sdk.road import RoadScene
+
+    root = tmp_path_factory.mktemp("camvid")
+    for split, count in (("train", 3), ("val", 2)):
+        (root / split).mkdir()
+        (root / f"{split}_labels").mkdir()
+        for k in range(count):
+            image, label = RoadScene(10 * count + k, 180, 240).render(0)
+            label[:2] = 11
+            image_module.fromarray(image).save(root / split / f"{k:03d}.png")
+            image_module.fromarray(label.astype(np.uint8)).save(root / f"{split}_labels" / f"{k:03d}.png")
+    return root
