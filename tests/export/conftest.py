@@ -21,7 +21,7 @@ def camvid(tmp_path_factory):
         (root / split).mkdir()
         (root / f"{split}_labels").mkdir()
         for k in range(count):
-            image, label = RoadScene(10 * count + k, 180, 240).render(0)
+            image, label = RoadScene(10 * count + k, 176, 240).render(0)
             label[:2] = 11
             image_module.fromarray(image).save(root / split / f"{k:03d}.png")
             image_module.fromarray(label.astype(np.uint8)).save(root / f"{split}_labels" / f"{k:03d}.png")

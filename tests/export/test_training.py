@@ -26,15 +26,6 @@ TINY = [
 ]
 
 
-@pytest.fixture
-def small_metrics(monkeypatch):
-    """The tiny pictures are too small for five MS-SSIM scales."""
-    from percodec.export.train import tasks
-
-    real = tasks.ms_ssim
-    monkeypatch.setattr(tasks, "ms_ssim", lambda a, b, scales=5: real(a, b, 3))
-
-
 def test_every_packaged_configuration_loads_and_builds():
     assert {"edge", "road-edge", "theis3-0.0983", "theis3-0.330", "theis3-0.635"} <= set(names())
     for name in names():
@@ -73,7 +64,7 @@ def test_unresolved_data_names_what_to_give():
         resolve("camvid:{camvid}:train", {})
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(camvid, tmp_path, small_metrics):
+def test_interrupted_and_resumed_equals_uninterrupted(camvid, tmp_path):
     config = load_config("road-edge", TINY)
     places = {"camvid": str(camvid)}
     train(config, tmp_path / "whole", places)
@@ -93,7 +84,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(camvid, tmp_path, small_me
         assert [int(r["step"]) for r in csv.DictReader(f)] == list(range(6))
 
 
-def test_resuming_with_another_configuration_is_refused(camvid, tmp_path, small_metrics):
+def test_resuming_with_another_configuration_is_refused(camvid, tmp_path):
     places = {"camvid": str(camvid)}
     train(load_config("road-edge", TINY), tmp_path / "run", places)
     with pytest.raises(DataError, match="another configuration"):
@@ -101,7 +92,7 @@ def test_resuming_with_another_configuration_is_refused(camvid, tmp_path, small_
     train(load_config("road-edge", [*TINY, "seed=2"]), tmp_path / "run", places, restart=True)
 
 
-def test_a_codec_learns(camvid, tmp_path, small_metrics):
+def test_a_codec_learns(camvid, tmp_path):
     overrides = [
         *TINY[2:6],
         "schedule.steps=60",
@@ -115,7 +106,7 @@ def test_a_codec_learns(camvid, tmp_path, small_metrics):
     assert psnrs[-1] > psnrs[0] + 3
 
 
-def test_a_codec_of_another_shape_is_refused(camvid, tmp_path, small_metrics):
+def test_a_codec_of_another_shape_is_refused(camvid, tmp_path):
     places = {"camvid": str(camvid)}
     train(load_config("edge", [*TINY[2:], "codec.channels=4"]), tmp_path / "codec", places)
     with pytest.raises(UsageError, match="another codec"):

@@ -179,7 +179,7 @@ def _provenance(checkpoint: Path, config: dict[str, Any], state: dict[str, Any])
 
 def model_card(name: str, config: dict[str, Any], metrics: dict[str, Any], origin: dict[str, Any], made: dict[str, Any]) -> str:
     """MODEL_CARD.md: what it is, what it was trained on, what it reaches, what it must not be used for."""
-    iou = "".join(f"| {k} | {100 * v:.1f} |\n" for k, v in metrics.get("iou", {}).items())
+    iou = "".join(f"| {k} | {'-' if v is None else f'{100 * v:.1f}'} |\n" for k, v in metrics.get("iou", {}).items())
     sizes = "".join(f"| {k} | {len(v[1]) / 1e6:.2f} |\n" for k, v in made.items())
     data = "".join(f"- {d['name']} (sha256 {d['digest'][:16]})\n" for d in origin["data"])
     miou = f"| mIoU, {len(metrics.get('iou', {}))} classes, from the latent | {100 * metrics['miou']:.1f} |\n" if "miou" in metrics else ""

@@ -55,5 +55,6 @@ def evaluate_bundle(bundle: Bundle, data: DataSet, limit: int | None = None) -> 
     }
     if confusion is not None:
         out["miou"] = confusion.miou()
-        out["iou"] = {label.name: float(v) for label, v in zip(bundle.labels, confusion.iou(), strict=True)}
+        per_class = zip(bundle.labels, confusion.iou(), strict=True)
+        out["iou"] = {label.name: None if np.isnan(v) else float(v) for label, v in per_class}  # None: the class never occurs
     return out

@@ -1,0 +1,156 @@
+"""`Bundle.open`: a folder becomes a checked, immutable bundle, or a `BundleError` that says which file and why."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from percodec.sdk.bundle.arrays import array_from_bytes
+from percodec.sdk.bundle.manifest import MAX_FILES, MAX_MANIFEST_BYTES, MAX_SELFTEST, Label, SelfTest, parse_manifest
+from percodec.sdk.bundle.onnx_ops import check_graph
+from percodec.sdk.codec import EntropyModel
+from percodec.sdk.errors import BundleError, EntropyModelError
+
+_RESERVED = ("signature", "engines")
+
+
+class Bundle:
+    """Everything a vehicle needs for one codec and its heads, in memory. Obtain with `Bundle.open`."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any], digest: str, files: dict[str, bytes]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.digest = digest
+        self._files = files
+        self.name: str = manifest["name"]
+        self.frame_height: int = manifest["frame"]["height"]
+        self.frame_width: int = manifest["frame"]["width"]
+        self.fit: str = manifest["preprocess"]["fit"]
+        latent = manifest["latent"]
+        self.latent_shape: tuple[int, int, int] = (latent["channels"], latent["height"], latent["width"])
+        self.levels: int = latent["levels"]
+        self.centers: NDArray[np.float32] = np.array(latent["centers"], np.float32)
+        self.labels: tuple[Label, ...] = tuple(
+            Label(entry["id"], entry["name"], (entry["color"][0], entry["color"][1], entry["color"][2])) for entry in manifest["labels"]
+        )
+        self.palette: NDArray[np.uint8] = np.zeros((256, 3), np.uint8)
+        for label in self.labels:
+            self.palette[label.id] = label.color
+        self.palette.setflags(write=False)
+        self.entropy_model = self._read_tables()
+        for entry in manifest["graphs"].values():
+            check_graph(files[entry["file"]], entry["file"])
+        self._selftest = self._read_selftest()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], expect_digest: str | None = None) -> Bundle:
+        """Read and check a bundle folder; each file is read once and only those bytes are used afterwards.
+
+        `expect_digest` pins the SHA-256 (hex, or its beginning of at least 8 digits) of manifest.json, which itself pins every
+        other file. Raises `BundleError`.
+        """
+        folder = Path(path)
+        if not folder.is_dir():
+            state = "is a file, not a folder" if folder.exists() else "does not exist"
+            raise BundleError(f"bundle {folder} {state}; give a folder with a manifest.json")
+        try:
+            raw = _read(folder, "manifest.json", MAX_MANIFEST_BYTES, None)
+            digest = hashlib.sha256(raw).hexdigest()
+            if expect_digest is not None and (len(expect_digest) < 8 or not digest.startswith(expect_digest.lower())):
+                raise BundleError(f"digest is {digest[:16]}..., expected {expect_digest[:16]}; this is another bundle")
+            manifest = parse_manifest(raw)
+            _refuse_unlisted(folder, manifest["files"])
+            files = {name: _read(folder, name, entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+            return cls(folder, manifest, digest, files)
+        except BundleError as e:
+            raise BundleError(f"bundle {folder}: {e}") from e
+
+    def graph(self, name: str) -> bytes:
+        """ONNX bytes of "encoder", "head_segmentation", ... whose hash was checked. Raises `BundleError` where it is absent."""
+        entry = self.manifest["graphs"].get(name)
+        if entry is None:
+            have = ", ".join(self.manifest["graphs"]) or "none"
+            raise BundleError(f"bundle {self.path} has no graph {name!r} (it has: {have}); use a bundle exported with it")
+        return self._files[entry["file"]]
+
+    def selftest(self) -> SelfTest:
+        """The vectors, read-only."""
+        return self._selftest
+
+    def file(self, name: str) -> bytes:
+        """Any listed file by its path in the bundle. Raises `BundleError` where it is absent."""
+        if name not in self._files:
+            raise BundleError(f"bundle {self.path} has no file {name!r}")
+        return self._files[name]
+
+    def _read_tables(self) -> EntropyModel:
+        entry = self.manifest["entropy_model"]
+        try:
+            model = EntropyModel.from_bytes(self._files[entry["file"]])
+        except EntropyModelError as e:
+            raise BundleError(f"{entry['file']}: {e}") from e
+        if (model.channels, model.levels, model.profile) != (self.latent_shape[0], self.levels, entry["profile"]):
+            raise BundleError(
+                f"{entry['file']} has {model.channels} channels, {model.levels} levels, profile {model.profile}; the manifest says "
+                f"{self.latent_shape[0]}, {self.levels}, {entry['profile']}; export the bundle again"
+            )
+        return model
+
+    def _read_selftest(self) -> SelfTest:
+        entry = self.manifest["selftest"]
+        height, width = self.frame_height, self.frame_width
+        shapes = {"frames": (-1, height, width, 3), "symbols": (-1, *self.latent_shape), "labels": (-1, height, width)}
+        arrays = {key: array_from_bytes(self._files[entry[key]], entry[key], shape) for key, shape in shapes.items()}
+        counts = {len(a) for a in arrays.values()}
+        if len(counts) != 1 or not 1 <= len(arrays["frames"]) <= MAX_SELFTEST:
+            raise BundleError(f"self-test arrays must hold the same number of vectors, 1..{MAX_SELFTEST}; export the bundle again")
+        if arrays["symbols"].max() >= self.levels:
+            raise BundleError(f"{entry['symbols']} holds symbols past level {self.levels - 1}; export the bundle again")
+        return SelfTest(
+            arrays["frames"], arrays["symbols"], arrays["labels"], entry["max_symbol_disagreement"], entry["min_label_agreement"]
+        )
+
+
+def _read(folder: Path, name: str, size: int, sha256: str | None) -> bytes:
+    """A regular file inside the folder, not reached through a link, of exactly `size` bytes (at most, without a hash)."""
+    here = folder
+    for part in name.split("/"):
+        here = here / part
+        if here.is_symlink():
+            raise BundleError(f"{name} is reached through a link; a bundle holds plain files only")
+    try:
+        handle = os.open(here, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as e:
+        raise BundleError(f"{name}: {e.strerror}; copy or export the bundle again") from e
+    with os.fdopen(handle, "rb") as f:
+        state = os.fstat(f.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise BundleError(f"{name} is not a plain file")
+        if state.st_size > size or (sha256 is not None and state.st_size != size):
+            limit = f"listed with {size}" if sha256 is not None else f"limit {size}"
+            raise BundleError(f"{name} has {state.st_size} bytes, {limit}; copy or export the bundle again")
+        data = f.read(size + 1)
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise BundleError(f"{name} was altered: its SHA-256 is not the manifest's; copy or export the bundle again")
+    return data
+
+
+def _refuse_unlisted(folder: Path, files: dict[str, Any]) -> None:
+    count = 0
+    for root, folders, names in os.walk(folder, followlinks=False):
+        if Path(root) == folder:
+            folders[:] = [f for f in folders if f not in _RESERVED]
+        for name in [*names, *(f for f in folders if (Path(root) / f).is_symlink())]:
+            relative = (Path(root) / name).relative_to(folder).as_posix()
+            count += 1
+            if relative not in (*files, "manifest.json", *_RESERVED) or count > MAX_FILES + 2:
+                raise BundleError(f"holds {relative[:100]!r}, which the manifest does not list; remove it or export the bundle again")
+
+
+__all__ = ["Bundle"]

@@ -1,0 +1,107 @@
+"""From a trained checkpoint to a bundle whose graphs compute what torch computes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the export extra")
+
+from percodec.export.bundle import check_parity, count_symbols, export_bundle  # noqa: E402
+from percodec.export.data import load_camvid  # noqa: E402
+from percodec.export.evaluate.bundle import evaluate_bundle  # noqa: E402
+from percodec.export.models import LatentFPN, edge, theis3  # noqa: E402
+from percodec.export.onnx import graphs, run_ort  # noqa: E402
+from percodec.export.train.config import load_config  # noqa: E402
+from percodec.export.train.run import train  # noqa: E402
+from percodec.sdk.bundle import Bundle  # noqa: E402
+from percodec.sdk.errors import DataError, SelfTestError  # noqa: E402
+
+TINY = [
+    "head.widths=[8, 8, 8]",
+    "head.pyramid=8",
+    "codec.channels=4",
+    "crops.size=64",
+    "crops.batch=2",
+    "schedule.steps=8",
+    "schedule.warmup=2",
+    'data.train=[["camvid:{camvid}:train", 1.0]]',
+]
+
+
+@pytest.fixture(scope="module")
+def run(camvid, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    train(load_config("road-edge", TINY), folder, {"camvid": str(camvid)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(run, camvid, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bundles") / "tiny"
+    return export_bundle(run / "best.pt", out, "tiny", {"camvid": str(camvid)}, 176, 240, "crop", say=lambda text: None)
+
+
+def test_the_bundle_opens_and_carries_its_origin(bundle, run):
+    again = Bundle.open(bundle.path)
+    assert again.digest == bundle.digest
+    assert (again.frame_height, again.frame_width, again.latent_shape) == (176, 240, (4, 22, 30))
+    origin = again.manifest["provenance"]
+    assert origin["config"] == json.loads((run / "config.json").read_text())
+    assert len(origin["data"]) == 2
+    assert all(len(d["digest"]) == 64 for d in origin["data"])
+    text = json.dumps(again.manifest)
+    assert str(run) not in text  # nobody's paths
+    assert "mIoU" in again.file("MODEL_CARD.md").decode()
+
+
+def test_metrics_are_of_whole_packets(bundle, camvid):
+    metrics = bundle.manifest["metrics"]
+    assert metrics["bpp_coded"] == pytest.approx(metrics["packet_bytes_mean"] * 8 / (176 * 240))
+    assert metrics["bpp_coded"] > metrics["bpp_entropy"] > 0
+    assert 0 <= metrics["miou"] <= 1
+    assert evaluate_bundle(bundle, load_camvid(camvid, "val"))["psnr_db"] == pytest.approx(metrics["psnr_db"])
+
+
+def test_pictures_of_another_size_are_refused(bundle, camvid):
+    data = load_camvid(camvid, "val")
+    wrong = type(data)(data.name, [data.images[0][:100]], [], "")
+    with pytest.raises(DataError, match="240x100"):
+        evaluate_bundle(bundle, wrong)
+
+
+@pytest.mark.parametrize("make", [edge, theis3])
+def test_graphs_equal_torch_with_batch_norm_folded(make):
+    torch.manual_seed(3)
+    codec, head = make(6), LatentFPN(6, 5, (8, 8, 8), 8)
+    for _ in range(3):  # give batch norm something to fold
+        quantized, _ = codec(torch.rand(2, 3, 64, 64) * 255)
+        head(quantized.q)
+    codec.eval(), head.eval()
+    frame = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    made = graphs(codec, head, 64, 64)
+    assert max(check_parity(made, [frame]).values()) <= 1e-3
+    with torch.no_grad():  # the folded graph against the network as trained: only FP16 rounding of weights lies between
+        plain = codec.quantizer.symbols(codec.g_a(codec.normalize(torch.from_numpy(frame)[None].permute(0, 3, 1, 2).float())))
+    symbols = run_ort(made["encoder"][1])(frame[None])
+    assert symbols.dtype == np.uint8
+    assert (symbols != plain.numpy()).mean() < 0.02
+
+
+def test_parity_past_its_limit_stops_the_export():
+    torch.manual_seed(3)
+    codec = edge(4).eval()
+    made = graphs(codec, None, 64, 64)
+    other = graphs(edge(4).eval(), None, 64, 64)
+    frame = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    with pytest.raises(SelfTestError, match="disagree"):
+        check_parity({**made, "encoder": (made["encoder"][0], other["encoder"][1])}, [frame])
+
+
+def test_tables_count_every_symbol_of_the_training_set(bundle, camvid):
+    data = load_camvid(camvid, "train")
+    counts = count_symbols(run_ort(bundle.graph("encoder")), data, 176, 240, 6)
+    assert counts.shape == (4, 6)
+    assert (counts.sum(1) == len(data) * 22 * 30).all()
