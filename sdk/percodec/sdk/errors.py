@@ -1,16 +1,16 @@
 """Every error a user can cause or meet, one tree. Each message says what was wrong, where, and how to fix it.
 
-    PercodecError                 exit code 1 unless said otherwise
-    ├── UsageError                a command-line value or configuration key is not valid   (exit 2)
-    ├── DataError                 a data set, image or video cannot be used
-    ├── SourceError               a camera, video or folder cannot be opened, or ended early
-    ├── BundleError               a bundle is missing, incomplete, altered or of an unknown version
-    ├── CodecError                coded data
-    │   ├── PacketError           a packet is truncated, altered, foreign or of an unknown version
-    │   └── EntropyModelError     tables that are not a valid entropy model
-    ├── LogError                  a log cannot be written or read
-    ├── BackendError              the requested engine or provider is not available, or failed
-    └── SelfTestError             the engine ran, but did not compute what the bundle says it must
+PercodecError                 exit code 1 unless said otherwise
+├── UsageError                a command-line value or configuration key is not valid   (exit 2)
+├── DataError                 a data set, image or video cannot be used
+├── SourceError               a camera, video or folder cannot be opened, or ended early
+├── BundleError               a bundle is missing, incomplete, altered or of an unknown version
+├── CodecError                coded data
+│   ├── PacketError           a packet is truncated, altered, foreign or of an unknown version
+│   └── EntropyModelError     tables that are not a valid entropy model
+├── LogError                  a log cannot be written or read
+├── BackendError              the requested engine or provider is not available, or failed
+└── SelfTestError             the engine ran, but did not compute what the bundle says it must
 """
 
 from __future__ import annotations

@@ -1,0 +1,41 @@
+"""`PacketHeader`: what a packet says about itself. Byte layout and limits: BITSTREAM.md."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+BytesLike = bytes | bytearray | memoryview
+
+MAGIC = b"PC"
+VERSION = 0x10  # major in the high four bits, minor in the low four
+MAX_LANES = 64
+
+# magic, version, profile, lanes, flags, stream id, counter, frame id, timestamp, table hash, payload bytes, latent CRC
+LAYOUT = struct.Struct("<2sBBBBHIIQQII")
+CRC = struct.Struct("<I")  # over the fields above and the payload
+HEADER_BYTES = LAYOUT.size + CRC.size
+
+
+@dataclass(frozen=True)
+class PacketHeader:
+    """Header of one packet.
+
+    `counter` counts the packets of `stream_id` from 0 and wraps at 2^32: a gap is a lost packet. `frame_id` and
+    `timestamp_ns` (start of exposure, monotonic clock) are the captured frame's. `table_hash` names the entropy model,
+    `latent_crc` is CRC-32C over shape and symbols of the decoded latent.
+    """
+
+    version: int
+    profile: int
+    lanes: int
+    stream_id: int
+    counter: int
+    frame_id: int
+    timestamp_ns: int
+    table_hash: int
+    payload_bytes: int
+    latent_crc: int
+
+
+__all__ = ["CRC", "HEADER_BYTES", "LAYOUT", "MAGIC", "MAX_LANES", "VERSION", "BytesLike", "PacketHeader"]

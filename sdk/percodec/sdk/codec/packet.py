@@ -1,0 +1,153 @@
+"""`PacketCodec`: latents to packets and back, every check made. `parse_header`: a packet's header without tables.
+
+The work is done by the C++ core with the interpreter lock released; `reference.py` is the same format in plain Python.
+Format: BITSTREAM.md.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from numpy.typing import NDArray
+
+from percodec.sdk.codec import _rans
+from percodec.sdk.codec.entropy_model import EntropyModel
+from percodec.sdk.codec.header import HEADER_BYTES, MAX_LANES, VERSION, BytesLike, PacketHeader
+from percodec.sdk.errors import CodecError, PacketError
+
+_MEANINGS = {
+    "too_short": f"is shorter than a header ({HEADER_BYTES} bytes): it was cut off or is not a packet",
+    "bad_magic": "does not begin with 'PC': it is not a packet",
+    "bad_version": "has a format version that this reader does not know: update percodec",
+    "bad_flags": "has reserved bits set: it needs a newer reader, update percodec",
+    "bad_crc": "fails its CRC-32C: it was altered in storage or transit, drop it",
+    "bad_lanes": f"declares a lane count outside 1..{MAX_LANES}",
+    "bad_length": "declares another payload length than it has: it was cut off or extended, drop it",
+    "bad_profile": "uses another coding profile than these tables: open it with the bundle it was coded with",
+    "wrong_tables": "was coded with other entropy tables: open it with the bundle it was coded with",
+    "bad_state": "starts a lane outside the coder's interval: it was not written by a conforming encoder",
+    "truncated_payload": "has fewer coded words than the latent needs: wrong latent size, or not a conforming encoder",
+    "trailing_payload": "has coded words left after the last symbol: wrong latent size, or not a conforming encoder",
+    "bad_final_state": "does not end in the coder's initial state: wrong tables or latent size, or not a conforming encoder",
+    "bad_latent_crc": "decodes to other symbols than were coded (latent CRC-32C differs): wrong tables or latent size",
+}
+
+
+class PacketCodec:
+    """Codes latents of one shape under one `EntropyModel`. Complete at construction; safe to share between threads.
+
+    `height`, `width`: of the latent (frame size / 8). `stream_id`: 0..65535, the camera or stream. `lanes`: 1..64
+    interleaved coder lanes, or None to choose per packet the most that keep the cost of their states below one percent.
+    `max_bytes`: packets longer than this are refused, by `encode` as by `decode`; default: what no latent of this shape
+    can exceed. Raises `CodecError` when an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        model: EntropyModel,
+        height: int,
+        width: int,
+        *,
+        stream_id: int = 0,
+        lanes: int | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        if not (1 <= height < 1 << 16 and 1 <= width < 1 << 16):
+            raise CodecError(f"latent size must be 1..65535 by 1..65535, got {height} x {width}")
+        if not 0 <= stream_id < 1 << 16:
+            raise CodecError(f"stream_id must be 0..65535, got {stream_id}")
+        if lanes is not None and not 1 <= lanes <= MAX_LANES:
+            raise CodecError(f"lanes must be 1..{MAX_LANES} or None, got {lanes}")
+        try:
+            self._coder = _rans.LatentCoder(model.cdf, height, width, model.profile, model.table_hash)
+        except ValueError as error:
+            raise CodecError(f"latent of {model.channels} x {height} x {width}: {error}") from None
+        self.model = model
+        self.latent_shape = (model.channels, height, width)
+        self.stream_id = stream_id
+        self.max_bytes = self._coder.packet_bound if max_bytes is None else max_bytes
+        if self.max_bytes < HEADER_BYTES:
+            raise CodecError(f"max_bytes must be at least {HEADER_BYTES}, the size of a header, got {max_bytes}")
+        self._lanes = 0 if lanes is None else lanes
+        self._scratch = np.empty(self._coder.packet_bound, np.uint8)
+        self._counter = 0
+        self._lock = threading.Lock()  # of scratch and counter
+
+    def encode(self, symbols: NDArray[np.uint8], frame_id: int, timestamp_ns: int) -> bytes:
+        """One packet from `symbols`, uint8 [C,h,w] below L. `frame_id` < 2^32, `timestamp_ns` < 2^64, neither negative.
+
+        Successful calls count up the header's `counter`. Raises `CodecError` on symbols that are not such an array and on
+        numbers out of range, `PacketError` when the packet would be longer than `max_bytes`.
+        """
+        self._check_array(symbols, "symbols")
+        if not (0 <= frame_id < 1 << 32 and 0 <= timestamp_ns < 1 << 64):
+            raise CodecError(f"frame_id must be 0..2^32-1 and timestamp_ns 0..2^64-1, got {frame_id} and {timestamp_ns}")
+        symbols = np.ascontiguousarray(symbols)
+        with self._lock:
+            packet = self._coder.encode(symbols, self._scratch, self.stream_id, self._counter, frame_id, timestamp_ns, self._lanes)
+            if isinstance(packet, int):
+                raise CodecError(f"frame {frame_id}: symbols reach {int(symbols.max())}, the tables have levels 0..{self.model.levels - 1}")
+            if len(packet) > self.max_bytes:
+                raise PacketError(f"frame {frame_id} takes {len(packet)} bytes, max_bytes is {self.max_bytes}: raise it or skip the frame")
+            self._counter = (self._counter + 1) & 0xFFFFFFFF
+        return packet
+
+    def decode(self, packet: BytesLike, out: NDArray[np.uint8] | None = None) -> tuple[PacketHeader, NDArray[np.uint8]]:
+        """Header and symbols, uint8 [C,h,w], of a packet (bytes or any contiguous bytes-like object), fully verified.
+
+        `out`: where to put the symbols (contiguous, writable), else a new array. On an error its content is unspecified.
+        Raises `PacketError` on anything but an intact packet of this shape and these tables.
+        """
+        if out is None:
+            out = np.empty(self.latent_shape, np.uint8)
+        else:
+            self._check_array(out, "out")
+            if not (out.flags.c_contiguous and out.flags.writeable):
+                raise CodecError("out must be a C-contiguous, writable array")
+        size = _size_of(packet)
+        if size > self.max_bytes:
+            raise PacketError(f"packet of {size} bytes exceeds the cap of {self.max_bytes} bytes for this stream: drop it")
+        status, fields = self._coder.decode(packet, out)
+        if status:
+            raise _packet_error(status, size, fields)
+        return PacketHeader(*fields), out
+
+    def _check_array(self, array: NDArray[np.uint8], name: str) -> None:
+        if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != self.latent_shape:
+            found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise CodecError(f"{name} must be uint8 {list(self.latent_shape)}, got {found}")
+
+
+def parse_header(packet: BytesLike) -> PacketHeader:
+    """The header of a packet whose magic, version, flags, lanes, length and CRC are right; `PacketError` otherwise."""
+    size = _size_of(packet)
+    status, fields = _rans.parse_header(packet)
+    if status:
+        raise _packet_error(status, size, fields)
+    return PacketHeader(*fields)
+
+
+def _size_of(packet: BytesLike) -> int:
+    if type(packet) is bytes:
+        return len(packet)
+    try:
+        view = memoryview(packet)
+    except TypeError:
+        raise PacketError(f"a packet is a bytes-like object, got {type(packet).__name__}") from None
+    if not view.c_contiguous:
+        raise PacketError("a packet is a contiguous bytes-like object, got a strided view: pass bytes(view)")
+    return view.nbytes
+
+
+def _packet_error(status: int, size: int, fields: tuple[int, ...]) -> PacketError:
+    name = _rans.STATUS_NAMES[status]
+    message = f"packet of {size} bytes {_MEANINGS[name]}"
+    if name == "bad_version":
+        message += f" (found {fields[0] >> 4}.{fields[0] & 15}, known {VERSION >> 4}.x)"
+    elif name in ("wrong_tables", "bad_profile", "bad_latent_crc"):
+        message += f" (frame {fields[5]}, stream {fields[3]}, table hash {fields[7]:016x})"
+    return PacketError(message)
+
+
+__all__ = ["PacketCodec", "parse_header"]

@@ -1,0 +1,163 @@
+"""The packet format in plain Python: the executable form of BITSTREAM.md, byte-equal to the C++ core, and slow.
+
+Use `PacketCodec`. This file shows how the format works without any of the core's means to be fast, and tests compare the two.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from percodec.sdk.codec.entropy_model import EntropyModel
+from percodec.sdk.codec.header import CRC, HEADER_BYTES, LAYOUT, MAGIC, MAX_LANES, VERSION, PacketHeader
+from percodec.sdk.errors import CodecError, PacketError
+
+STATE_LOW = 1 << 15  # lanes live in [2^15, 2^31); encoding starts, and decoding ends, at 2^15
+STATE_HIGH = 1 << 31
+SCALE = 1 << EntropyModel.PRECISION
+
+
+def _crc_table() -> list[int]:
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = (byte >> 1) ^ (0x82F63B78 if byte & 1 else 0)
+        table.append(byte)
+    return table
+
+
+_CRC_TABLE = _crc_table()
+
+
+def crc32c(data: bytes, crc: int = 0) -> int:
+    """CRC-32C of `data`, continuing `crc`."""
+    crc ^= 0xFFFFFFFF
+    for byte in data:
+        crc = (crc >> 8) ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
+    return crc ^ 0xFFFFFFFF
+
+
+def latent_crc(symbols: NDArray[np.uint8]) -> int:
+    """CRC-32C over channels, height, width (uint32 each) and the symbols [C,h,w]."""
+    return crc32c(symbols.tobytes(), crc32c(np.array(symbols.shape, "<u4").tobytes()))
+
+
+def log2_q8(frequency: int) -> int:
+    """log2 in units of 1/256, rounded down, by repeated squaring."""
+    exponent = frequency.bit_length() - 1
+    mantissa, result = frequency << (15 - exponent), exponent
+    for _ in range(8):
+        mantissa = mantissa * mantissa >> 15
+        one = mantissa >> 16
+        result = result << 1 | one
+        mantissa >>= one
+    return result
+
+
+def lanes_for(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
+    """The encoder's own choice: the most lanes (a power of two) whose 4 bytes each fit 4 bytes + 9/1024 of the ideal payload."""
+    frequencies = np.diff(model.cdf.astype(np.int64), axis=1).tolist()
+    cost = sum(
+        256 * EntropyModel.PRECISION - log2_q8(frequencies[channel][symbol])
+        for channel, plane in enumerate(symbols)
+        for symbol in plane.ravel().tolist()
+    )
+    ideal_bytes = -(-cost // 256) // 8
+    lanes = 1
+    while lanes < MAX_LANES and 4 * 2 * lanes <= 4 + ideal_bytes * 9 // 1024:
+        lanes *= 2
+    return lanes
+
+
+def encode_payload(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int) -> bytes:
+    """rANS over `lanes` interleaved states: final states first, then the shared 16-bit words in the order of decoding."""
+    cdf = model.cdf.tolist()
+    states = [STATE_LOW] * lanes
+    words: list[int] = []
+    for channel in reversed(range(model.channels)):
+        plane = symbols[channel].ravel().tolist()
+        for position in reversed(range(len(plane))):
+            start, end = cdf[channel][plane[position]], cdf[channel][plane[position] + 1]
+            frequency, x = end - start, states[position % lanes]
+            if x >= frequency << 19:
+                words.append(x & 0xFFFF)
+                x >>= 16
+            states[position % lanes] = x // frequency * SCALE + x % frequency + start
+    return np.array(states, "<u4").tobytes() + np.array(words[::-1], "<u2").tobytes()
+
+
+def decode_payload(model: EntropyModel, payload: bytes, height: int, width: int, lanes: int) -> NDArray[np.uint8]:
+    """Inverse of `encode_payload`; `PacketError` unless the payload is used up exactly and every lane ends as it began."""
+    if len(payload) < 4 * lanes or len(payload) % 2:
+        raise PacketError("payload length is not that of whole states and words")
+    states = np.frombuffer(payload, "<u4", lanes).tolist()
+    if any(not STATE_LOW <= x < STATE_HIGH for x in states):
+        raise PacketError("a lane starts outside the coder's interval")
+    words = iter(np.frombuffer(payload, "<u2", offset=4 * lanes).tolist())
+    cdf = model.cdf.astype(np.int64)
+    symbols = np.empty((model.channels, height * width), np.uint8)
+    for channel in range(model.channels):
+        row = cdf[channel]
+        for position in range(height * width):
+            x = states[position % lanes]
+            slot = x & (SCALE - 1)
+            symbol = int(np.searchsorted(row, slot, side="right")) - 1
+            x = int(row[symbol + 1] - row[symbol]) * (x >> EntropyModel.PRECISION) + slot - int(row[symbol])
+            if x < STATE_LOW:
+                word = next(words, None)
+                if word is None:
+                    raise PacketError("payload ended before the symbols")
+                x = x << 16 | word
+            states[position % lanes] = x
+            symbols[channel, position] = symbol
+    if next(words, None) is not None:
+        raise PacketError("payload is longer than the symbols")
+    if any(x != STATE_LOW for x in states):
+        raise PacketError("a lane does not end in the initial state")
+    return symbols.reshape(model.channels, height, width)
+
+
+def encode_packet(
+    model: EntropyModel,
+    symbols: NDArray[np.uint8],
+    *,
+    frame_id: int,
+    timestamp_ns: int,
+    stream_id: int = 0,
+    counter: int = 0,
+    lanes: int | None = None,
+) -> bytes:
+    """The packet that `PacketCodec.encode` makes of the same input. `symbols`: uint8 [C,h,w] below L; else `CodecError`."""
+    if symbols.size and int(symbols.max()) >= model.levels:
+        raise CodecError(f"symbols reach {int(symbols.max())}, the tables have levels 0..{model.levels - 1}")
+    lanes = lanes_for(model, symbols) if lanes is None else lanes
+    payload = encode_payload(model, symbols, lanes)
+    fields = (MAGIC, VERSION, model.profile, lanes, 0, stream_id, counter, frame_id, timestamp_ns, model.table_hash)
+    head = LAYOUT.pack(*fields, len(payload), latent_crc(symbols))
+    return head + CRC.pack(crc32c(head + payload)) + payload
+
+
+def decode_packet(model: EntropyModel, packet: bytes, height: int, width: int) -> tuple[PacketHeader, NDArray[np.uint8]]:
+    """Header and symbols [C,h,w]; `PacketError` for every packet that `PacketCodec.decode` refuses."""
+    if len(packet) < HEADER_BYTES:
+        raise PacketError("shorter than a header")
+    magic, version, profile, lanes, flags, *rest = LAYOUT.unpack_from(packet)
+    header = PacketHeader(version, profile, lanes, *rest)
+    head, payload = packet[: LAYOUT.size], packet[HEADER_BYTES:]
+    if magic != MAGIC or version >> 4 != VERSION >> 4:
+        raise PacketError("not a packet of a known version")
+    if header.payload_bytes != len(payload):
+        raise PacketError("declared payload length is not the length at hand")
+    if crc32c(head + payload) != CRC.unpack_from(packet, LAYOUT.size)[0]:
+        raise PacketError("CRC differs")
+    if flags != 0 or not 1 <= lanes <= MAX_LANES:
+        raise PacketError("reserved bits are set, or lanes outside 1..64")
+    if profile != model.profile or header.table_hash != model.table_hash:
+        raise PacketError("coded with another profile or other tables")
+    symbols = decode_payload(model, payload, height, width, lanes)
+    if latent_crc(symbols) != header.latent_crc:
+        raise PacketError("decoded symbols are not the encoder's")
+    return header, symbols
+
+
+__all__ = ["crc32c", "decode_packet", "decode_payload", "encode_packet", "encode_payload", "lanes_for", "latent_crc", "log2_q8"]

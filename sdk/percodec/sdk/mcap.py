@@ -1,0 +1,94 @@
+"""The few MCAP records a packet log is made of (mcap.dev specification, format version 0), as bytes. No chunks, no compression."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+
+MAGIC = b"\x89MCAP0\r\n"
+HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, STATISTICS, METADATA, METADATA_INDEX, DATA_END = 1, 2, 3, 4, 5, 0x0B, 0x0C, 0x0D, 0x0F
+PREFIX = struct.Struct("<BQ")  # opcode, bytes of content
+MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
+
+
+def _text(value: str) -> bytes:
+    data = value.encode()
+    return struct.pack("<I", len(data)) + data
+
+
+def _map(values: Mapping[str, str]) -> bytes:
+    data = b"".join(_text(k) + _text(v) for k, v in values.items())
+    return struct.pack("<I", len(data)) + data
+
+
+def record(opcode: int, content: bytes) -> bytes:
+    """One record: opcode, length, content."""
+    return PREFIX.pack(opcode, len(content)) + content
+
+
+def message(sequence: int, time_ns: int, data: bytes) -> bytes:
+    """A Message record of channel 1; log time and publish time are the frame's."""
+    head = MESSAGE_HEAD.pack(1, sequence & 0xFFFFFFFF, time_ns, time_ns)
+    return b"".join((PREFIX.pack(MESSAGE, len(head) + len(data)), head, data))
+
+
+def opening(library: str, topic: str, schema: str, description: bytes, encoding: str, metadata: Mapping[str, str]) -> tuple[bytes, int]:
+    """Everything before the first message, and the offset of the Metadata record named "percodec" in it."""
+    head = MAGIC + record(HEADER, _text("") + _text(library))
+    about = record(METADATA, _text("percodec") + _map(metadata))
+    return head + about + _definitions(topic, schema, description, encoding), len(head)
+
+
+def _definitions(topic: str, schema: str, description: bytes, encoding: str) -> bytes:
+    kind = struct.pack("<H", 1) + _text(schema) + _text("text") + struct.pack("<I", len(description)) + description
+    channel = struct.pack("<HH", 1, 1) + _text(topic) + _text(encoding) + _map({})
+    return record(SCHEMA, kind) + record(CHANNEL, channel)
+
+
+def closing(
+    offset: int,
+    data_crc: int,
+    definitions: tuple[str, str, bytes, str],
+    metadata: tuple[int, int],
+    count: int,
+    times: tuple[int, int],
+) -> bytes:
+    """DataEnd, summary, Footer and magic for a file that is `offset` bytes long so far.
+
+    `metadata`: offset and whole length of the Metadata record; `times`: first and last message time.
+    """
+    end = record(DATA_END, struct.pack("<I", data_crc))
+    counts = struct.pack("<IHQ", 10, 1, count)
+    statistics = struct.pack("<QHIIIIQQ", count, 1, 1, 0, 1, 0, *times) + counts
+    summary = _definitions(*definitions) + record(STATISTICS, statistics)
+    summary += record(METADATA_INDEX, struct.pack("<QQ", *metadata) + _text("percodec"))
+    footer = PREFIX.pack(FOOTER, 20) + struct.pack("<QQ", offset + len(end), 0)
+    crc = zlib.crc32(footer, zlib.crc32(summary))
+    return end + summary + footer + struct.pack("<I", crc) + MAGIC
+
+
+def metadata_from(content: bytes) -> tuple[str, dict[str, str]]:
+    """Name and map of a Metadata record. Raises ValueError on content that is none."""
+    try:
+        name, at = _read_text(content, 0)
+        (size,) = struct.unpack_from("<I", content, at)
+        at += 4
+        end = at + size
+        values = {}
+        while at < end:
+            key, at = _read_text(content, at)
+            values[key], at = _read_text(content, at)
+    except (struct.error, UnicodeDecodeError) as e:
+        raise ValueError(str(e)) from e
+    return name, values
+
+
+def _read_text(data: bytes, at: int) -> tuple[str, int]:
+    (size,) = struct.unpack_from("<I", data, at)
+    if at + 4 + size > len(data):
+        raise ValueError("text reaches past the record")
+    return data[at + 4 : at + 4 + size].decode(), at + 4 + size
+
+
+__all__ = ["closing", "message", "metadata_from", "opening", "record"]

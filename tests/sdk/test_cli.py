@@ -1,0 +1,138 @@
+"""The command line: every failure is one line and a code, no traceback; a part that cannot load costs only its own commands."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from percodec.sdk import Bundle, LogWriter, UsageError, cli
+from percodec.sdk.cli import Command, main
+
+
+class Point:
+    """An entry point that gives one command named "go", or fails to load."""
+
+    def __init__(self, name: str, run: Callable[[argparse.Namespace], int] | Exception) -> None:
+        self.name = name
+        self._run = run
+
+    def load(self) -> Any:
+        if isinstance(self._run, Exception):
+            raise self._run
+        run = self._run
+        return lambda: [Command("go", "go on", lambda parser: parser.add_argument("--fast", action="store_true"), run)]
+
+
+@pytest.fixture
+def part(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def install(*points: Point) -> None:
+        monkeypatch.setattr(cli, "entry_points", lambda group: list(points))
+
+    return install
+
+
+def raising(error: BaseException) -> Point:
+    def run(args: argparse.Namespace) -> int:
+        raise error
+
+    return Point("sdk", run)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (UsageError("bad\nvalue"), 2, "percodec: error: bad value"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/y"), 1, "percodec: error: /x/y: No space left on device"),
+        (KeyboardInterrupt(), 130, "percodec: interrupted"),
+        (MemoryError(), 1, "percodec: error: out of memory"),
+        (ZeroDivisionError("oops"), 70, "percodec: error: internal: ZeroDivisionError: oops"),
+    ],
+)
+def test_failures_are_one_line(part: Any, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, text: str) -> None:
+    part(raising(error))
+    assert main(["go"]) == code
+    out = capsys.readouterr()
+    assert out.err.startswith(text)
+    assert out.err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(part: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    part(raising(ZeroDivisionError("oops")))
+    monkeypatch.setenv("PERCODEC_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["go"])
+
+
+def test_the_command_gets_its_arguments_and_gives_the_code(part: Any) -> None:
+    part(Point("sdk", lambda args: 5 if args.fast else 0))
+    assert main(["go", "--fast"]) == 5
+    assert main(["go"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"), [(["goo"], "did you mean 'go'"), (["zzz"], "known: go"), (["go", "--slow"], "see percodec go --help")]
+)
+def test_wrong_usage_helps(part: Any, capsys: pytest.CaptureFixture[str], argv: list[str], word: str) -> None:
+    part(Point("sdk", lambda args: 0))
+    assert main(argv) == 2
+    assert word in capsys.readouterr().err
+
+
+def test_a_part_that_cannot_load_costs_only_its_commands(part: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    part(Point("sdk", lambda args: 0), Point("export", ModuleNotFoundError("No module named 'torch'")))
+    assert main(["go"]) == 0
+    assert main(["train", "codec", "--config", "edge"]) == 1
+    assert "pip install 'percodec[export]'" in capsys.readouterr().err
+    assert main([]) == 0
+    assert "train" in capsys.readouterr().out
+
+
+def test_help_and_version_of_the_real_thing() -> None:
+    for words in (["--version"], ["--help"], ["inspect", "--help"]):
+        done = subprocess.run([sys.executable, "-m", "percodec.sdk.cli", *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0
+        assert done.stdout
+
+
+def test_a_reader_that_leaves_early_is_no_error(tiny: Bundle) -> None:
+    command = f"{sys.executable} -m percodec.sdk.cli inspect {tiny.path} | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_inspect_bundle_packet_and_log(
+    tiny: Bundle, packet: Callable[[int], bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def look(path: Path) -> dict[str, Any]:
+        assert main(["inspect", str(path)]) == 0
+        assert capsys.readouterr().out
+        assert main(["inspect", str(path), "--json"]) == 0
+        facts: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return facts
+
+    assert look(tiny.path)["digest"] == tiny.digest
+    (tmp_path / "a.pcpk").write_bytes(packet(41))
+    assert look(tmp_path / "a.pcpk")["frame_id"] == 41
+    with LogWriter(tmp_path / "a.mcap", tiny) as log:
+        for k in range(4):
+            log.append(packet(k), k, k * 500_000_000)
+    facts = look(tmp_path / "a.mcap")
+    assert (facts["records"], facts["seconds"], facts["complete"]) == (4, 1.5, True)
+    assert facts["metadata"]["bundle_digest"] == tiny.digest
+
+
+@pytest.mark.parametrize("content", [None, b"", b"hello", b"PC" + bytes(60)])
+def test_inspecting_something_else_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "x").write_bytes(content)
+    assert main(["inspect", str(tmp_path / "x")]) == 1
+    assert capsys.readouterr().err.startswith(f"percodec: error: {tmp_path}/x")

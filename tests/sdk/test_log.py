@@ -1,0 +1,225 @@
+"""A log holds every acknowledged frame: after a close, a kill, a full disk or a damaged byte."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mcap.reader import make_reader
+from mcap.writer import Writer
+
+from percodec.sdk import Bundle, LogError, LogWriter, read_log
+
+Packet = Callable[[int], bytes]
+
+
+def write(path: Path, bundle: Bundle, packet: Packet, count: int, close: bool = True) -> LogWriter:
+    writer = LogWriter(path, bundle)
+    for k in range(count):
+        writer.append(packet(k), k, 1_000_000 * k)
+    if close:
+        writer.close()
+    return writer
+
+
+def test_what_was_appended_is_read(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    writer = write(tmp_path / "a.mcap", tiny, packet, 9)
+    writer.close()
+    log = read_log(tmp_path / "a.mcap")
+    records = list(log)
+    assert len({r.packet for r in records}) == 9
+    assert [(r.frame_id, r.timestamp_ns, r.sequence) for r in records] == [(k, 1_000_000 * k, k) for k in range(9)]
+    assert (log.bundle_name, log.bundle_digest) == ("tiny", tiny.digest)
+    assert not log.truncated
+    assert log.damaged == 0
+    assert len(list(log)) == 9  # a second look
+    assert writer.bytes == (tmp_path / "a.mcap").stat().st_size
+
+
+def test_the_mcap_package_reads_it_with_checksums(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    write(tmp_path / "a.mcap", tiny, packet, 5)
+    with (tmp_path / "a.mcap").open("rb") as f:
+        reader = make_reader(f, validate_crcs=True)
+        summary = reader.get_summary()
+        assert summary is not None
+        assert summary.statistics is not None
+        assert summary.statistics.message_count == 5
+        assert [c.message_encoding for c in summary.channels.values()] == ["application/x-percodec-packet"]
+        messages = list(reader.iter_messages())
+        assert [m.log_time for _, _, m in messages] == [1_000_000 * k for k in range(5)]
+        (metadata,) = reader.iter_metadata()
+        assert metadata.metadata["bundle_digest"] == tiny.digest
+
+
+def test_cut_anywhere_it_yields_exactly_the_complete_records(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    path = tmp_path / "a.mcap"
+    writer = LogWriter(path, tiny)
+    ends = [writer.bytes]
+    for k in range(6):
+        writer.append(packet(k), k, k)
+        ends.append(writer.bytes)
+    writer.close()
+    whole = path.read_bytes()
+    for size in random.Random(1).sample(range(ends[0], len(whole)), 150):
+        path.write_bytes(whole[:size])
+        log = read_log(path)
+        assert [r.frame_id for r in log] == list(range(sum(end <= size for end in ends[1:])))
+        assert log.truncated or size >= len(whole) - len(b"\x89MCAP0\r\n")
+
+
+def test_a_damaged_packet_is_counted_and_the_rest_is_read(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    path = tmp_path / "a.mcap"
+    writer = LogWriter(path, tiny)
+    writer.append(packet(0), 0, 0)
+    at = writer.bytes + 60  # inside the next record's packet
+    writer.append(packet(1), 1, 1)
+    writer.append(packet(2), 2, 2)
+    writer.close()
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+    log = read_log(path)
+    assert [r.frame_id for r in log] == [0, 2]
+    assert log.damaged == 1
+    assert not log.truncated
+
+
+def test_no_flipped_bit_yields_a_wrong_packet(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    path = tmp_path / "a.mcap"
+    write(path, tiny, packet, 3)
+    good = {r.packet for r in read_log(path)}
+    whole = path.read_bytes()
+    for bit in random.Random(2).sample(range(len(whole) * 8), 300):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        with contextlib.suppress(LogError):  # its beginning was hit: refused as a whole
+            assert {r.packet for r in read_log(path)} <= good
+
+
+def test_kill_9_loses_no_acknowledged_frame(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    (tmp_path / "packet").write_bytes(packet(7))
+    program = (
+        "import sys; from pathlib import Path; from percodec.sdk import Bundle, LogWriter\n"
+        "packet = Path(sys.argv[2]).read_bytes(); log = LogWriter(sys.argv[3], Bundle.open(sys.argv[1])); k = 0\n"
+        "while True:\n    log.append(packet, 7, k); k += 1; sys.stdout.write(f'{k}\\n'); sys.stdout.flush()\n"
+    )
+    rng = random.Random(3)
+    for trial in range(6):
+        path = tmp_path / f"{trial}.mcap"
+        command = [sys.executable, "-c", program, str(tiny.path), str(tmp_path / "packet"), str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(rng.uniform(0, 0.05))
+            process.send_signal(signal.SIGKILL)
+            acknowledged = 1 + sum(line.endswith("\n") for line in process.stdout)
+        log = read_log(path)
+        count = sum(1 for _ in log)
+        assert acknowledged <= count <= acknowledged + 1
+        assert log.truncated
+        assert log.damaged == 0
+
+
+def test_a_full_disk_is_one_error_and_keeps_what_was_accepted(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    path = tmp_path / "a.mcap"
+    writer = LogWriter(path, tiny)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    accepted = 0
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (writer.bytes + 2000, before[1]))
+        with pytest.raises(LogError, match="free disk space"):  # noqa: PT012
+            for k in range(100):
+                writer.append(packet(k), k, k)
+                accepted += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert 0 < accepted < 100
+    assert path.stat().st_size == writer.bytes  # the half record was taken back
+    assert [r.frame_id for r in read_log(path)] == list(range(accepted))
+    writer.append(packet(200), 200, 0)  # space again: it goes on
+    writer.close()
+    assert [r.frame_id for r in read_log(path)][-1] == 200
+
+
+def test_no_space_at_all_is_one_error(tiny: Bundle) -> None:
+    with pytest.raises(LogError, match="free disk space"):
+        LogWriter("/dev/full", tiny, overwrite=True, min_free_bytes=0)
+
+
+def test_the_floor_of_free_space_stops_it_before_the_disk_does(tmp_path: Path, tiny: Bundle) -> None:
+    with pytest.raises(LogError, match="floor"):
+        LogWriter(tmp_path / "a.mcap", tiny, min_free_bytes=1 << 60)
+
+
+def test_an_error_of_the_background_sync_reaches_the_next_append(
+    tmp_path: Path, tiny: Bundle, packet: Packet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from percodec.sdk import log
+
+    monkeypatch.setattr(log, "SYNC_SECONDS", 0.01)
+
+    def broken(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    writer = LogWriter(tmp_path / "a.mcap", tiny, sync="interval")
+    writer.append(packet(0), 0, 0)
+    monkeypatch.setattr(os, "fdatasync", broken)
+    time.sleep(0.2)
+    with pytest.raises(LogError, match="Input/output error"):
+        writer.append(packet(1), 1, 1)
+
+
+def test_existing_logs_are_not_overwritten_by_accident(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    write(tmp_path / "a.mcap", tiny, packet, 2)
+    with pytest.raises(LogError, match="exists"):
+        LogWriter(tmp_path / "a.mcap", tiny)
+    LogWriter(tmp_path / "a.mcap", tiny, overwrite=True).close()
+    assert list(read_log(tmp_path / "a.mcap")) == []
+
+
+def test_a_closed_log_takes_nothing(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    writer = write(tmp_path / "a.mcap", tiny, packet, 1)
+    with pytest.raises(LogError, match="closed"):
+        writer.append(packet(1), 1, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89MCAP0\r\n", b"\x89MCAP0\r\n" + b"\xff" * 100])
+def test_what_is_no_log_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(LogError, match="log written by percodec"):
+        read_log(tmp_path / "x")
+
+
+def test_foreign_mcap_files_folders_and_nothing_are_refused(tmp_path: Path) -> None:
+    with (tmp_path / "foreign.mcap").open("wb") as f:
+        writer = Writer(f)
+        writer.start()
+        writer.finish()
+    for path, word in (
+        (tmp_path / "foreign.mcap", "without percodec's metadata"),
+        (tmp_path, "not a file"),
+        (tmp_path / "no", "not exist"),
+    ):
+        with pytest.raises(LogError, match=word):
+            read_log(path)
+
+
+def test_a_record_that_claims_to_be_huge_ends_the_log_without_memory(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    path = tmp_path / "a.mcap"
+    write(path, tiny, packet, 2, close=False)
+    with path.open("ab") as f:
+        f.write(b"\x05" + (1 << 60).to_bytes(8, "little") + b"x")
+    log = read_log(path)
+    assert len(list(log)) == 2
+    assert log.truncated

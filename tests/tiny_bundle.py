@@ -1,0 +1,172 @@
+"""A real bundle, small and deterministic: three ONNX graphs with hand-made weights, run by the real ONNX Runtime.
+
+    encoder   8x8 block means of luma and colour, plus gradients -> 4 channels, 6 levels
+    head      1x1 convolution -> 3 class scores -> nearest 8x -> argmax
+    decoder   block means back to RGB, every pixel of a block alike
+
+Also usable as a program: `python tests/tiny_bundle.py FOLDER` writes it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
+from percodec.sdk.codec import EntropyModel
+
+HEIGHT, WIDTH, CHANNELS, LEVELS = 64, 96, 4, 6
+CENTERS = np.array([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5], np.float32)
+LABELS = (Label(0, "Sky", (128, 128, 128)), Label(1, "Building", (128, 0, 0)), Label(2, "Road", (128, 64, 128)))
+
+
+def _graph(name: str, nodes: list[Any], take: Any, give: Any, constants: dict[str, NDArray[Any]]) -> bytes:
+    tensors = [numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in constants.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, name, [take], [give], initializer=tensors), opset_imports=[helper.make_opsetid("", 20)], ir_version=9
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def _u8(name: str, shape: tuple[int, ...]) -> Any:
+    return helper.make_tensor_value_info(name, TensorProto.UINT8, list(shape))
+
+
+def _cast(source: str, destination: str, kind: int) -> Any:
+    return helper.make_node("Cast", [source], [destination], to=kind)
+
+
+def encoder_graph(height: int = HEIGHT, width: int = WIDTH, gain: float = 1.0) -> bytes:
+    """image uint8 [1,H,W,3] -> symbols uint8 [1,4,H/8,W/8]."""
+    weight = np.zeros((CHANNELS, 3, 8, 8), np.float32)
+    weight[0] = 1.0 / 192
+    weight[1, 0], weight[1, 2] = 1.0 / 64, -1.0 / 64
+    weight[2] = np.linspace(-1, 1, 8, dtype=np.float32)[None, :, None] / 96
+    weight[3] = np.linspace(-1, 1, 8, dtype=np.float32)[None, None, :] / 96
+    scale = np.array([5 / 255, 5 / 120, 5 / 80, 5 / 80], np.float32).reshape(1, CHANNELS, 1, 1) * np.float32(gain)
+    shift = np.array([-2.5, 0, 0, 0], np.float32).reshape(1, CHANNELS, 1, 1)
+    midpoints = (CENTERS[1:] + CENTERS[:-1]) / 2
+    nodes = [
+        _cast("image", "float", TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["planes", "weight"], ["blocks"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("Mul", ["blocks", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "shift"], ["z"]),
+    ]
+    constants: dict[str, NDArray[Any]] = {"weight": weight, "scale": scale, "shift": shift}
+    total = ""
+    for k, midpoint in enumerate(midpoints):
+        constants[f"m{k}"] = np.array(midpoint, np.float32)
+        nodes += [helper.make_node("Greater", ["z", f"m{k}"], [f"g{k}"]), _cast(f"g{k}", f"c{k}", TensorProto.FLOAT)]
+        nodes += [helper.make_node("Add", [total, f"c{k}"], [f"s{k}"])] if total else []
+        total = f"s{k}" if total else f"c{k}"
+    nodes.append(_cast(total, "symbols", TensorProto.UINT8))
+    return _graph("encoder", nodes, _u8("image", (1, height, width, 3)), _u8("symbols", (1, CHANNELS, height // 8, width // 8)), constants)
+
+
+def head_graph(height: int = HEIGHT, width: int = WIDTH) -> bytes:
+    """symbols -> labels uint8 [1,H,W]: bright is sky, reddish is building, the rest is road."""
+    weight = np.array([[1.0, 0, 0, 0], [0.1, 1.2, 0, 0], [-1.0, 0, 0, 0]], np.float32).reshape(3, CHANNELS, 1, 1)
+    bias = np.array([-2.5, -3.2, 2.5], np.float32)
+    nodes = [
+        _cast("symbols", "float", TensorProto.FLOAT),
+        helper.make_node("Conv", ["float", "weight", "bias"], ["scores"], kernel_shape=[1, 1]),
+        helper.make_node(
+            "Resize", ["scores", "", "zoom"], ["large"], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+        ),
+        helper.make_node("ArgMax", ["large"], ["winner"], axis=1, keepdims=0),
+        _cast("winner", "labels", TensorProto.UINT8),
+    ]
+    constants: dict[str, NDArray[Any]] = {"weight": weight, "bias": bias, "zoom": np.array([1, 1, 8, 8], np.float32)}
+    return _graph("head", nodes, _u8("symbols", (1, CHANNELS, height // 8, width // 8)), _u8("labels", (1, height, width)), constants)
+
+
+def decoder_graph(height: int = HEIGHT, width: int = WIDTH) -> bytes:
+    """symbols -> image uint8 [1,H,W,3]: luma from channel 0, red minus blue from channel 1."""
+    weight = np.array([[51, 12, 0, 0], [51, 0, 0, 0], [51, -12, 0, 0]], np.float32).reshape(3, CHANNELS, 1, 1)
+    bias = np.array([-30, 0, 30], np.float32)
+    nodes = [
+        _cast("symbols", "float", TensorProto.FLOAT),
+        helper.make_node("Conv", ["float", "weight", "bias"], ["blocks"], kernel_shape=[1, 1]),
+        helper.make_node("Clip", ["blocks", "low", "high"], ["clipped"]),
+        helper.make_node(
+            "Resize", ["clipped", "", "zoom"], ["large"], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+        ),
+        helper.make_node("Transpose", ["large"], ["pixels"], perm=[0, 2, 3, 1]),
+        _cast("pixels", "image", TensorProto.UINT8),
+    ]
+    constants: dict[str, NDArray[Any]] = {
+        "weight": weight, "bias": bias, "low": np.array(0, np.float32), "high": np.array(255, np.float32), "zoom": np.array([1, 1, 8, 8], np.float32),
+    }  # fmt: skip
+    return _graph("decoder", nodes, _u8("symbols", (1, CHANNELS, height // 8, width // 8)), _u8("image", (1, height, width, 3)), constants)
+
+
+def frames(count: int, height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> NDArray[np.uint8]:
+    """uint8 [N,H,W,3] RGB: smooth moving gradients, so that symbols vary but compress."""
+    phase = np.random.default_rng(seed).uniform(0, 6, 3)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    out = np.empty((count, height, width, 3), np.uint8)
+    for k in range(count):
+        for c in range(3):
+            out[k, ..., c] = 127 + 120 * np.sin(y / 17 + c + phase[c] + k / 5) * np.cos(x / 23 + phase[(c + 1) % 3] - k / 7)
+    return out
+
+
+def run_graph(graph: bytes, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """One plain ONNX Runtime call on a batch of one: the reference for every other way of running it."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    result: NDArray[np.uint8] = session.run(None, {session.get_inputs()[0].name: array})[0]
+    return result
+
+
+def make_bundle(
+    folder: Path,
+    *,
+    name: str = "tiny",
+    height: int = HEIGHT,
+    width: int = WIDTH,
+    fit: str = "stretch",
+    gain: float = 1.0,
+    expected_labels: NDArray[np.uint8] | None = None,
+    leave_out: tuple[str, ...] = (),
+) -> Bundle:
+    """Write a bundle to `folder`. `gain` changes what the encoder computes, `expected_labels` what the self-test expects."""
+    graphs = {
+        "encoder": encoder_graph(height, width, gain),
+        "head_segmentation": head_graph(height, width),
+        "decoder": decoder_graph(height, width),
+    }
+    vectors = frames(2, height, width, seed=9)
+    symbols = np.concatenate([run_graph(graphs["encoder"], vectors[k : k + 1]) for k in range(2)])
+    labels = np.concatenate([run_graph(graphs["head_segmentation"], symbols[k : k + 1]) for k in range(2)])
+    counts = np.stack([np.bincount(symbols[:, c].ravel(), minlength=LEVELS) for c in range(CHANNELS)])
+    for left_out in leave_out:
+        del graphs[left_out]
+    return write_bundle(
+        folder,
+        name=name,
+        frame_height=height,
+        frame_width=width,
+        fit=fit,
+        centers=CENTERS,
+        entropy_model=EntropyModel.from_counts(counts),
+        graphs=graphs,
+        precision={key: "fp32" for key in graphs},
+        labels=LABELS,
+        selftest=SelfTest(vectors, symbols, labels if expected_labels is None else expected_labels, 0.001, 0.999),
+        metrics={},
+        provenance={"data": [], "split": "none", "commit": "none", "seed": 0, "command": "tests/tiny_bundle.py", "config": {}},
+    )
+
+
+if __name__ == "__main__":
+    print(make_bundle(Path(sys.argv[1])).digest)
