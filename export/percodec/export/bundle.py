@@ -116,7 +116,7 @@ def check_parity(made: dict[str, tuple[Any, bytes]], frames: list[NDArray[np.uin
     with torch.no_grad():
         for frame in frames:
             symbols = encoder(frame[None])
-            wrong["symbols"].append(float((made["encoder"][0](torch.from_numpy(frame[None])).numpy() != symbols).mean()))
+            wrong["symbols"].append(float((made["encoder"][0](torch.from_numpy(frame[None].copy())).numpy() != symbols).mean()))
             for graph, key in (("decoder", "image"), ("head_segmentation", "labels")):
                 if graph in made:
                     reference = made[graph][0](torch.from_numpy(symbols)).numpy().astype(np.int16)
@@ -173,6 +173,8 @@ def _provenance(checkpoint: Path, config: dict[str, Any], state: dict[str, Any])
         "command": read("command.txt") or "unknown",
         "config": config,
         "step": state["step"],
+        "codec": json.loads(read("codec.json") or "null"),
+        "notes": read("notes.txt") or "",
         "torch": torch.__version__,
     }
 
@@ -206,6 +208,7 @@ the coded frame and the input of the segmentation head. No RGB image is rebuilt 
 {data}
 - seed {origin["seed"]}, step {origin["step"]}, torch {origin["torch"]}
 - `{origin["command"]}`
+{"- " + origin["notes"] if origin["notes"] else ""}
 - the whole configuration, digests and commit are in manifest.json under `provenance`
 
 ## Limits

@@ -45,7 +45,8 @@ def train(
 ) -> dict[str, Any]:
     """Train in folder `out`, resuming what is there; `codec_from` starts the codec from another run's checkpoint.
 
-    Returns the best validation record. Writes config.json, data.json (digests), train.csv, val.csv, last.pt, best.pt.
+    Returns the best validation record. Writes config.json, data.json (digests), codec.json (where the codec came from), train.csv,
+    val.csv, last.pt, best.pt.
     """
     specs = config["data"]["train"]
     if not specs or not all(isinstance(s, list) and len(s) == 2 for s in specs):
@@ -61,6 +62,10 @@ def train(
         for name in ("last.pt", "best.pt", "train.csv", "val.csv"):
             (out / name).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
+    if codec_from is not None:
+        start = load_checkpoint(codec_from)
+        origin = {"config": start["config"], "step": start["step"], "val": start["val"]}
+        (out / "codec.json").write_text(json.dumps(origin, indent=1))
     (out / "config.json").write_text(json.dumps(config, indent=1))
     (out / "data.json").write_text(json.dumps(provenance(specs, config["data"]["val"], sets, val), indent=1))
     crops = config["crops"]

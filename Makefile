@@ -1,0 +1,111 @@
+# percodec. `make` alone lists the targets; each sets up what it needs under .venv/ and does it once.
+#
+#   make demo PYTHON=python3.12      another interpreter (3.10 or newer)
+#   make demo ARGS='--frames 50'     further arguments for `percodec demo`, likewise for pytest under `make test`
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+DEMO   := $(VENV)/$(notdir $(PYTHON))/demo
+DEV    := $(VENV)/$(notdir $(PYTHON))/dev
+NATIVE := build/native
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+.DEFAULT_GOAL := help
+.ONESHELL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint bench clean
+
+# Both names: older pip takes the first for isolated builds too, newer pip only the second. Yours is kept beside ours.
+export PIP_CONSTRAINT       := constraints.txt $(filter-out constraints.txt,$(PIP_CONSTRAINT))
+export PIP_BUILD_CONSTRAINT := constraints.txt $(filter-out constraints.txt,$(PIP_BUILD_CONSTRAINT))
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+BUILD_FILES   := pyproject.toml constraints.txt $(shell find cmake sdk/native -type f 2>/dev/null)
+PACKAGE_FILES := $(shell find sdk export runtime -name __pycache__ -prune -o -type f -print 2>/dev/null)
+CXX_FILES     := $(shell find sdk/native tests/native -name '*.[ch]pp' 2>/dev/null)
+
+help: ## list the targets
+	@echo "percodec: one learned encoder for perception and compression"
+	echo
+	awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(DEMO)/.ready ## drive the synthetic road through the demo bundle: overlay, packets, log, report (no GPU, no torch)
+	@$(DEMO)/bin/percodec demo $(ARGS)
+	echo "       source $(DEMO)/bin/activate     first, so that your shell finds percodec"
+
+test: $(DEV)/.ready ## run the C++ tests and the Python tests
+	@export PATH="$(abspath $(DEV))/bin:$$PATH"
+	mkdir -p build
+	echo "test: C++ core"
+	cmake -S cmake -B $(NATIVE) -G Ninja -DPERCODEC_WERROR=ON >$(NATIVE).log 2>&1 || { cat $(NATIVE).log; exit 1; }
+	cmake --build $(NATIVE) >$(NATIVE).log 2>&1 || { cat $(NATIVE).log; exit 1; }
+	ctest --test-dir $(NATIVE) --output-on-failure --no-tests=error >$(NATIVE).log 2>&1 || { cat $(NATIVE).log; exit 1; }
+	grep 'tests passed' $(NATIVE).log
+	echo "test: Python"
+	pytest $(ARGS)
+
+lint: $(DEV)/.ready ## ruff, mypy --strict, import contracts, clang-format
+	@export PATH="$(abspath $(DEV))/bin:$$PATH"
+	mkdir -p build
+	echo "lint: ruff"
+	ruff check --quiet .
+	ruff format --check --quiet . || { ruff format --diff . || true; exit 1; }
+	echo "lint: mypy"
+	mypy
+	echo "lint: import contracts"
+	lint-imports >build/imports.log 2>&1 || { cat build/imports.log; exit 1; }
+	echo "lint: clang-format"
+	clang-format --style=file:sdk/native/.clang-format --dry-run -Werror $(CXX_FILES)
+	echo "lint: clean"
+
+bench: $(DEV)/.ready ## run the benchmarks into benchmarks/results and refresh the README (accuracy where PERCODEC_DATA is set)
+	@export PATH="$(abspath $(DEV))/bin:$$PATH"
+	for bench in benchmarks/bench_*.py; do
+		echo "bench: $$bench"
+		data=()
+		[ "$$bench" != benchmarks/bench_bundle.py ] || [ -z "$${PERCODEC_DATA:-}" ] || data=(--camvid "$$PERCODEC_DATA/camvid")
+		python "$$bench" "$${data[@]}"
+	done
+	python benchmarks/tables.py
+
+clean: ## remove the environments, builds, caches and demo output
+	@rm -rf $(VENV) build dist percodec-demo percodec-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find sdk export runtime tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(DEMO)/.ready: $(BUILD_FILES) $(PACKAGE_FILES)
+	@$(setup)
+	echo "set-up: building percodec and installing it with ONNX Runtime and OpenCV (about 120 MB, once)"
+	$(DEMO)/bin/python -m pip install -qq '.[ort]'
+	touch $@
+
+$(DEV)/.ready: $(BUILD_FILES) $(filter %/__init__.py,$(PACKAGE_FILES)) # an editable install learns of new packages when it is made
+	@$(setup)
+	echo "set-up: build tools"
+	$(DEV)/bin/python -m pip install -qq scikit-build-core nanobind cmake ninja
+	echo "set-up: percodec in place, with ONNX Runtime, torch and the test and lint tools (minutes, once)"
+	$(DEV)/bin/python -m pip install -qq --no-build-isolation -e '.[ort,export,dev]'
+	touch $@
+
+# The environment that $@ stamps. First it says what the machine lacks; a second make in the same tree waits at the lock and then
+# finds the work done; an environment made by another interpreter, or half made, is made anew.
+define setup
+fail() { echo "make: $$1" >&2; exit 1; }
+command -v $(PYTHON) >/dev/null || fail "no $(PYTHON) on this machine. Install it (sudo apt install python3) or name one: make $(MAKECMDGOALS) PYTHON=python3.12"
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || fail "$$($(PYTHON) --version) is too old: percodec needs 3.10 or newer. Name one: make $(MAKECMDGOALS) PYTHON=python3.12"
+missing=""
+$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing+=" python3-venv"
+$(PYTHON) -c 'import os, sysconfig; raise SystemExit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' || missing+=" python3-dev"
+command -v $(CXX) >/dev/null || missing+=" g++"
+[ -z "$$missing" ] || fail "missing on this machine:$$missing. Install with: sudo apt install$$missing"
+mkdir -p build $(@D)
+exec 9>$(@D).lock && flock 9
+if [ -e $@ ] && [ -z "$$(find $^ -newer $@ -print -quit)" ]; then exit 0; fi
+if [ "$$($(@D)/bin/python -c 'import sys, pip; print(sys.version)' 2>/dev/null || true)" != "$$($(PYTHON) -c 'import sys; print(sys.version)')" ]; then
+	echo "set-up: virtual environment $(@D)"
+	$(PYTHON) -m venv --clear $(@D)
+fi
+endef

@@ -1,0 +1,193 @@
+"""How fast is the packet coder, next to constriction and to the plain-Python reference?
+
+    python benchmarks/bench_rans.py [--rounds 31] [--machine NAME] [--json FILE]
+
+Every coder turns the same latents (six levels, one table per channel, about 1.27 bit per symbol) into bytes and back, called
+from Python as a user calls it, in turn within each round of one process. Figures are medians of process CPU time. percodec's
+side is the whole packet: check of the symbols, choice of lanes, rANS, header, both CRCs; constriction's (AnsCoder, one
+Categorical per channel, models built beforehand) is the entropy coding alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import re
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from percodec.sdk.codec import EntropyModel, PacketCodec, _rans, parse_header, reference
+
+LEVELS = 6
+BITS_PER_SYMBOL = 1.27
+SIZES = {"240x135x32": (32, 135, 240), "45x60x32": (32, 45, 60), "28x28x8": (8, 28, 28)}
+REFERENCE_SIZE = "28x28x8"
+
+
+def latent_of(shape: tuple[int, int, int], seed: int) -> tuple[EntropyModel, NDArray[np.uint8]]:
+    """Symbols from bell curves over the levels, one width for all channels, set by bisection to BITS_PER_SYMBOL."""
+    rng = np.random.default_rng(seed)
+    centre = rng.uniform(1.5, 3.5, shape[0])[:, None]
+    spread = rng.uniform(0.5, 1.5, shape[0])[:, None]
+
+    def probabilities(width: float) -> NDArray[np.float64]:
+        p = np.exp(-0.5 * ((np.arange(LEVELS) - centre) / (width * spread)) ** 2) + 1e-4
+        return np.asarray(p / p.sum(axis=1, keepdims=True))
+
+    low, high = 0.05, 5.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        p = probabilities(middle)
+        if float(-(p * np.log2(p)).sum(axis=1).mean()) < BITS_PER_SYMBOL:
+            low = middle
+        else:
+            high = middle
+    p = probabilities(low)
+    symbols = np.stack([rng.choice(LEVELS, size=shape[1:], p=row) for row in p]).astype(np.uint8)
+    return EntropyModel.from_counts((p * 1e9).astype(np.int64)), symbols
+
+
+class Constriction:
+    """Everything that can be made before the call is made before the call."""
+
+    def __init__(self, model: EntropyModel, symbols: NDArray[np.uint8]) -> None:
+        p = np.diff(model.cdf.astype(np.float64), axis=1) / 4096
+        self.models = [constriction.stream.model.Categorical(row, perfect=False) for row in p]
+        self.planes = [plane.ravel().astype(np.int32) for plane in symbols]
+        self.compressed = self.encode()
+
+    def encode(self) -> NDArray[np.uint32]:
+        coder = constriction.stream.stack.AnsCoder()
+        for plane, model in zip(reversed(self.planes), reversed(self.models), strict=True):
+            coder.encode_reverse(plane, model)
+        return np.asarray(coder.get_compressed())
+
+    def decode(self) -> list[NDArray[np.int32]]:
+        coder = constriction.stream.stack.AnsCoder(self.compressed)
+        return [coder.decode(model, plane.size) for plane, model in zip(self.planes, self.models, strict=True)]
+
+
+def cpu_ms(call: Callable[[], object], repeat: int) -> float:
+    start = time.process_time_ns()
+    for _ in range(repeat):
+        call()
+    return (time.process_time_ns() - start) / repeat / 1e6
+
+
+def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
+    shape = SIZES[name]
+    model, symbols = latent_of(shape, seed)
+    codec = PacketCodec(model, shape[1], shape[2])
+    packet = codec.encode(symbols, 0, 0)
+    out = np.empty_like(symbols)
+    other = Constriction(model, symbols)
+    assert (codec.decode(packet)[1] == symbols).all()
+    assert all((a == b).all() for a, b in zip(other.decode(), other.planes, strict=True))
+
+    calls: dict[str, Callable[[], object]] = {
+        "percodec_encode": lambda: codec.encode(symbols, 0, 0),
+        "constriction_encode": other.encode,
+        "percodec_decode": lambda: codec.decode(packet, out),
+        "constriction_decode": other.decode,
+    }
+    if name == REFERENCE_SIZE:
+        calls["reference_encode"] = lambda: reference.encode_packet(model, symbols, frame_id=0, timestamp_ns=0)
+        calls["reference_decode"] = lambda: reference.decode_packet(model, packet, shape[1], shape[2])
+
+    # The clock of CPU time is coarse for short calls: repeat each to about a millisecond.
+    repeats = {key: max(1, min(200, int(1.0 / max(cpu_ms(call, 2), 1e-4)))) for key, call in calls.items()}
+    times: dict[str, list[float]] = {key: [] for key in calls}
+    for round_index in range(rounds):
+        for key, call in calls.items():
+            if key.startswith("reference") and round_index >= 5:
+                continue
+            times[key].append(cpu_ms(call, repeats[key]))
+    median = {key: statistics.median(values) for key, values in times.items()}
+    ideal_bytes = model.cost_bits(symbols) / 8
+
+    def ratio(way: str, baseline: str) -> float:
+        pairs = zip(times[f"{baseline}_{way}"], times[f"percodec_{way}"], strict=False)
+        return statistics.median(theirs / ours for theirs, ours in pairs)
+
+    result: dict[str, Any] = {
+        "latent": name,
+        "symbols": symbols.size,
+        "bits_per_symbol": 8 * ideal_bytes / symbols.size,
+        "ideal_bytes": ideal_bytes,
+        "packet_bytes": len(packet),
+        "constriction_bytes": int(other.compressed.nbytes),
+        "lanes": parse_header(packet).lanes,
+        "cpu_ms_median": median,
+        "msymbols_per_s": {key: symbols.size / value / 1e3 for key, value in median.items()},
+        "times_constriction": {way: ratio(way, "constriction") for way in ("encode", "decode")},
+    }
+    if name == REFERENCE_SIZE:
+        result["times_reference"] = {way: ratio(way, "reference") for way in ("encode", "decode")}
+    return result
+
+
+def cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=31, help="rounds of alternating calls (default 31)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
+    parser.add_argument("--json", type=Path, help="result file (default: benchmarks/results/bench_rans-<machine>.json)")
+    arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    slug = re.sub(r"[^a-z0-9]+", "-", (arguments.machine or cpu_name()).lower()).strip("-")
+    target = arguments.json or Path(__file__).parent / "results" / f"bench_rans-{slug}.json"
+
+    cases = []
+    for name in SIZES:
+        case = measure(name, arguments.rounds, arguments.seed)
+        cases.append(case)
+        times, speed = case["times_constriction"], case["msymbols_per_s"]
+        print(
+            f"{name:>11}: {case['bits_per_symbol']:.2f} bit/symbol, {case['packet_bytes']} bytes (ideal {case['ideal_bytes']:.0f}), "
+            f"{case['lanes']} lanes | encode {speed['percodec_encode']:.0f} Msym/s = {times['encode']:.1f} x constriction | "
+            f"decode {speed['percodec_decode']:.0f} Msym/s = {times['decode']:.1f} x constriction"
+        )
+    report = {
+        "benchmark": "bench_rans",
+        "command": shlex.join(["python", "benchmarks/bench_rans.py", *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "machine": {
+            "cpu": cpu_name(),
+            "architecture": platform.machine(),
+            "kernels": [kernel.name.lower() for kernel in _rans.Kernel if _rans.kernel_supported(kernel)][1:],
+        },
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "constriction": metadata.version("constriction")},
+        "clock": "process CPU time, medians over rounds; ratios are medians of paired rounds",
+        "rounds": arguments.rounds,
+        "cases": cases,
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(f"written: {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

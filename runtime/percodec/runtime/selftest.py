@@ -1,0 +1,62 @@
+"""The bundle's self-test vectors, run on this machine's engines before they are trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from percodec.runtime.engine import Engine
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.errors import SelfTestError
+
+
+@dataclass(frozen=True)
+class SelfTestResult:
+    """Worst vector: share of symbols that differ, and share of pixels with the expected label (None without a head)."""
+
+    vectors: int
+    symbol_disagreement: float
+    label_agreement: float | None
+
+
+def run_selftest(bundle: Bundle, encoder: Engine | None, head: Engine | None) -> SelfTestResult:
+    """Frames -> symbols, and expected symbols -> labels, against the bundle's limits.
+
+    The head gets the *expected* symbols, so that its verdict does not depend on the encoder's. Raises SelfTestError naming
+    the vector, the figure and the limit.
+    """
+    vectors = bundle.selftest()
+    count = len(vectors.frames)
+    image = np.empty((1, *vectors.frames.shape[1:]), np.uint8)
+    symbols = np.empty((1, *vectors.symbols.shape[1:]), np.uint8)
+    labels = np.empty((1, *vectors.labels.shape[1:]), np.uint8)
+    disagreement, agreement = 0.0, 1.0
+    if encoder is not None:
+        encode = encoder.bind(image, symbols)
+        for k in range(count):
+            image[0] = vectors.frames[k]
+            encode()
+            share = float(np.mean(symbols[0] != vectors.symbols[k]))
+            disagreement = max(disagreement, share)
+            if share > vectors.max_symbol_disagreement:
+                raise SelfTestError(
+                    f"{bundle.name}: self-test frame {k}: {share:.3%} of the symbols differ on the {encoder.backend} encoder, "
+                    f"the bundle allows {vectors.max_symbol_disagreement:.3%}; this backend must not be used with this bundle"
+                )
+    if head is not None:
+        predict = head.bind(symbols, labels)
+        for k in range(count):
+            symbols[0] = vectors.symbols[k]
+            predict()
+            share = float(np.mean(labels[0] == vectors.labels[k]))
+            agreement = min(agreement, share)
+            if share < vectors.min_label_agreement:
+                raise SelfTestError(
+                    f"{bundle.name}: self-test frame {k}: {share:.3%} of the labels are as expected on the {head.backend} head, "
+                    f"the bundle asks for {vectors.min_label_agreement:.3%}; this backend must not be used with this bundle"
+                )
+    return SelfTestResult(count, disagreement, agreement if head is not None else None)
+
+
+__all__ = ["SelfTestResult", "run_selftest"]

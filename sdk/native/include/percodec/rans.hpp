@@ -1,0 +1,111 @@
+// Range asymmetric numeral systems over per-channel tables: symbols <-> payload bytes.
+//
+// State 32 bits wide, kept in [2^15, 2^31); renormalised 16 bits at a time; probabilities of 12 bits; 1..64 lanes
+// interleaved over one shared stream of 16-bit words. Symbol p of a channel (raster order) belongs to lane p mod lanes;
+// every channel begins again at lane 0. BITSTREAM.md is the normative text.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "percodec/status.hpp"
+
+namespace percodec {
+
+constexpr unsigned kPrecisionBits = 12;
+constexpr std::uint32_t kProbabilityScale = 1u << kPrecisionBits;
+constexpr unsigned kMaxLanes = 64;
+constexpr std::uint32_t kStateLow = 1u << 15;  // every lane starts encoding, and ends decoding, at this value
+constexpr std::uint32_t kStateHigh = 1u << 31;
+constexpr unsigned kMinLevels = 2;
+constexpr unsigned kMaxLevels = 256;
+constexpr unsigned kMaxChannels = 1024;
+constexpr std::size_t kMaxSymbols = std::size_t{1} << 27;  // of one latent
+constexpr unsigned kVectorLevels = 16;                     // alphabets up to this size have vector kernels
+
+// Implementations of one bitstream. `automatic` is the fastest that this processor has for the case at hand.
+enum class Kernel : std::uint8_t { automatic = 0, scalar, avx2, avx512 };
+
+bool kernel_supported(Kernel kernel) noexcept;
+
+// Everything a coder looks up, made once from cumulative tables. Immutable.
+class Tables {
+  public:
+    // x -> x / frequency * 4096 + x % frequency + start, without a division. Valid for every state x:
+    // quotient = high 64 bits of x * reciprocal; result = x + bias + quotient * complement.
+    struct Encode {
+        std::uint64_t reciprocal;
+        std::uint32_t renorm_from;  // at this state and above, 16 bits leave first
+        std::uint16_t bias;
+        std::uint16_t complement;  // 4096 - frequency
+    };
+
+    // One channel for kernels that hold the whole alphabet in registers. Unused levels are unreachable.
+    struct alignas(64) Vector {
+        std::uint32_t reciprocal[kVectorLevels];  // quotient = x * reciprocal >> 32 >> shift, exact for x < 2^31
+        std::uint32_t shift[kVectorLevels];
+        std::uint32_t bias[kVectorLevels];
+        std::uint32_t complement[kVectorLevels];
+        std::uint32_t threshold[kVectorLevels];  // threshold[k]: slots at or above belong to level k + 1 or higher
+        std::uint32_t frequency_start[kVectorLevels];  // frequency | start << 16
+    };
+
+    // cdf: uint16 [channels, levels + 1], rows 0 = first < ... < last = 4096. Throws std::invalid_argument otherwise.
+    Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels);
+
+    unsigned channels() const noexcept { return channels_; }
+    unsigned levels() const noexcept { return levels_; }
+
+    // Rows of a power-of-two number of entries: masking a symbol with encode_mask() keeps any byte inside its row.
+    const Encode* encode(unsigned channel) const noexcept {
+        return encode_.data() + std::size_t{channel} * (encode_mask_ + 1u);
+    }
+    unsigned encode_mask() const noexcept { return encode_mask_; }
+
+    // 4096 entries: level | (slot - start) << 8 | frequency << 20.
+    const std::uint32_t* decode(unsigned channel) const noexcept {
+        return decode_.data() + std::size_t{channel} * kProbabilityScale;
+    }
+
+    // Null when the alphabet is larger than kVectorLevels.
+    const Vector* vector(unsigned channel) const noexcept {
+        return vector_.empty() ? nullptr : vector_.data() + channel;
+    }
+
+    // Ideal code length of each level in 1/256 bit, by integer arithmetic.
+    const std::uint16_t* cost(unsigned channel) const noexcept { return cost_.data() + std::size_t{channel} * levels_; }
+
+  private:
+    unsigned channels_;
+    unsigned levels_;
+    unsigned encode_mask_;
+    std::vector<Encode> encode_;
+    std::vector<std::uint32_t> decode_;
+    std::vector<Vector> vector_;
+    std::vector<std::uint16_t> cost_;
+};
+
+// Lanes whose final states cost at most 4 bytes plus 9/1024 of a payload of `ideal_bytes`: a power of two in 1..64.
+unsigned lanes_for(std::uint64_t ideal_bytes) noexcept;
+
+// True when every symbol is a level. `cost_bits` (may be null) receives the ideal code length, rounded up.
+bool measure(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, std::uint64_t* cost_bits) noexcept;
+
+// Bytes that no payload of `symbols` symbols exceeds.
+constexpr std::size_t payload_bound(std::size_t symbols, unsigned lanes = kMaxLanes) noexcept {
+    return 4 * std::size_t{lanes} + 2 * symbols;
+}
+
+// Codes symbols uint8 [channels, plane], all below levels, into the end of [begin, end); the payload is [*payload,
+// end). Writes nowhere else. no_space when the buffer is too small; payload_bound() bytes always suffice.
+Status encode_payload(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
+                      Kernel kernel, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept;
+
+// Fills symbols uint8 [channels, plane] from exactly `size` bytes. Any bytes are safe: nothing outside the two buffers
+// is touched, nothing is allocated, and the work is channels * plane steps at most. On an error `symbols` is
+// unspecified.
+Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
+                      unsigned lanes, Kernel kernel, std::uint8_t* symbols) noexcept;
+
+}  // namespace percodec

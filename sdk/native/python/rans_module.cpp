@@ -1,0 +1,140 @@
+// percodec.sdk.codec._rans: the C++ core for Python. Buffers belong to the caller, sizes are checked here, and the
+// interpreter lock is released while symbols are coded. Results are status numbers: packet.py has the words.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include "percodec/crc32c.hpp"
+#include "percodec/packet.hpp"
+
+namespace nb = nanobind;
+using nb::literals::operator""_a;
+
+namespace {
+
+using Cdf = nb::ndarray<const std::uint16_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Symbols = nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using SymbolsOut = nb::ndarray<std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Scratch = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// The bytes of any contiguous bytes-like object, held while this lives.
+class Bytes {
+  public:
+    explicit Bytes(nb::handle object) {
+        if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_SIMPLE) != 0) throw nb::python_error();
+    }
+    ~Bytes() { PyBuffer_Release(&view_); }
+    Bytes(const Bytes&) = delete;
+    Bytes& operator=(const Bytes&) = delete;
+
+    const std::uint8_t* data() const { return static_cast<const std::uint8_t*>(view_.buf); }
+    std::size_t size() const { return static_cast<std::size_t>(view_.len); }
+
+  private:
+    Py_buffer view_;
+};
+
+nb::tuple fields(const percodec::PacketHeader& h) {
+    return nb::make_tuple(h.version, h.profile, h.lanes, h.stream_id, h.counter, h.frame_id, h.timestamp_ns,
+                          h.table_hash, h.payload_bytes, h.latent_crc);
+}
+
+template <typename Array>
+void check_shape(const Array& symbols, const percodec::LatentCoder& coder) {
+    if (symbols.shape(0) != coder.channels() || symbols.shape(1) != coder.height() ||
+        symbols.shape(2) != coder.width()) {
+        throw nb::value_error("symbols have another shape than the coder");
+    }
+}
+
+nb::object encode(const percodec::LatentCoder& coder, const Symbols& symbols, const Scratch& scratch,
+                  std::uint16_t stream_id, std::uint32_t counter, std::uint32_t frame_id, std::uint64_t timestamp_ns,
+                  std::uint8_t lanes, percodec::Kernel kernel) {
+    check_shape(symbols, coder);
+    percodec::PacketHeader header;
+    header.stream_id = stream_id;
+    header.counter = counter;
+    header.frame_id = frame_id;
+    header.timestamp_ns = timestamp_ns;
+    header.lanes = lanes;
+    std::size_t size = 0;
+    percodec::Status status;
+    {
+        nb::gil_scoped_release unlocked;
+        status = coder.encode(symbols.data(), &header, kernel, scratch.data(), scratch.size(), &size);
+    }
+    if (status != percodec::Status::ok) return nb::int_(static_cast<int>(status));
+    return nb::bytes(scratch.data() + (scratch.size() - size), size);
+}
+
+nb::tuple decode(const percodec::LatentCoder& coder, nb::handle packet, const SymbolsOut& symbols,
+                 percodec::Kernel kernel) {
+    check_shape(symbols, coder);
+    const Bytes bytes(packet);
+    percodec::PacketHeader header;
+    percodec::Status status;
+    {
+        nb::gil_scoped_release unlocked;
+        status = coder.decode(bytes.data(), bytes.size(), kernel, symbols.data(), &header);
+    }
+    return nb::make_tuple(static_cast<int>(status), fields(header));
+}
+
+nb::tuple parse_header(nb::handle packet) {
+    const Bytes bytes(packet);
+    percodec::PacketHeader header;
+    percodec::Status status;
+    {
+        nb::gil_scoped_release unlocked;
+        status = percodec::parse_header(bytes.data(), bytes.size(), &header);
+    }
+    return nb::make_tuple(static_cast<int>(status), fields(header));
+}
+
+std::uint32_t crc32c(nb::handle data, std::uint32_t crc) {
+    const Bytes bytes(data);
+    nb::gil_scoped_release unlocked;
+    return percodec::crc32c(bytes.data(), bytes.size(), crc);
+}
+
+}  // namespace
+
+NB_MODULE(_rans, m) {
+    m.doc() = "The C++ core of percodec.sdk.codec.";
+
+    nb::enum_<percodec::Kernel>(m, "Kernel")
+        .value("AUTOMATIC", percodec::Kernel::automatic)
+        .value("SCALAR", percodec::Kernel::scalar)
+        .value("AVX2", percodec::Kernel::avx2)
+        .value("AVX512", percodec::Kernel::avx512);
+    m.def("kernel_supported", &percodec::kernel_supported, "kernel"_a);
+
+    m.attr("STATUS_NAMES") =
+        nb::make_tuple("ok", "too_short", "too_large", "bad_magic", "bad_version", "bad_flags", "bad_crc", "bad_lanes",
+                       "bad_length", "bad_profile", "wrong_tables", "bad_state", "truncated_payload",
+                       "trailing_payload", "bad_final_state", "bad_latent_crc", "symbol_out_of_range", "no_space");
+    m.attr("HEADER_BYTES") = percodec::kHeaderBytes;
+    m.attr("VERSION") = percodec::kVersion;
+    m.attr("MAX_LANES") = percodec::kMaxLanes;
+
+    m.def("crc32c", &crc32c, "data"_a, "crc"_a = 0);
+    m.def("parse_header", &parse_header, "packet"_a);
+
+    nb::class_<percodec::LatentCoder>(m, "LatentCoder")
+        .def(
+            "__init__",
+            [](percodec::LatentCoder* self, const Cdf& cdf, std::uint32_t height, std::uint32_t width,
+               std::uint8_t profile, std::uint64_t table_hash) {
+                if (cdf.shape(0) > percodec::kMaxChannels || cdf.shape(1) < 1 + percodec::kMinLevels ||
+                    cdf.shape(1) > 1 + percodec::kMaxLevels) {
+                    throw nb::value_error("cdf must be [1..1024, 3..257]");
+                }
+                new (self) percodec::LatentCoder(cdf.data(), static_cast<std::uint32_t>(cdf.shape(0)),
+                                                 static_cast<std::uint32_t>(cdf.shape(1) - 1), height, width, profile,
+                                                 table_hash);
+            },
+            "cdf"_a.noconvert(), "height"_a, "width"_a, "profile"_a, "table_hash"_a)
+        .def_prop_ro("packet_bound", &percodec::LatentCoder::packet_bound)
+        .def("encode", &encode, "symbols"_a.noconvert(), "scratch"_a.noconvert(), "stream_id"_a, "counter"_a,
+             "frame_id"_a, "timestamp_ns"_a, "lanes"_a, "kernel"_a = percodec::Kernel::automatic)
+        .def("decode", &decode, "packet"_a, "symbols"_a.noconvert(), "kernel"_a = percodec::Kernel::automatic);
+}

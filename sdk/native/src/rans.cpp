@@ -1,0 +1,110 @@
+#include "percodec/rans.hpp"
+
+#include "kernels.hpp"
+
+namespace percodec {
+namespace {
+
+// What this case allows and this processor has. Fewer lanes than `avx2_from` are left to the scalar kernel.
+Kernel choose(Kernel wanted, const Tables& tables, unsigned lanes, unsigned avx2_from) noexcept {
+#if defined(__x86_64__)
+    const bool avx2 = tables.levels() <= kAvx2Levels && lanes % kAvx2Lanes == 0 && kernel_supported(Kernel::avx2);
+    const bool avx512 = tables.levels() <= kVectorLevels && kernel_supported(Kernel::avx512);
+    const bool any = wanted == Kernel::automatic;
+    if (avx512 && (wanted == Kernel::avx512 || (any && lanes > kAvx2Lanes))) return Kernel::avx512;
+    if (avx2 && (wanted == Kernel::avx2 || (any && lanes >= avx2_from))) return Kernel::avx2;
+#else
+    static_cast<void>(wanted), static_cast<void>(tables), static_cast<void>(lanes), static_cast<void>(avx2_from);
+#endif
+    return Kernel::scalar;
+}
+
+void store_state(std::uint8_t* p, std::uint32_t x) noexcept {
+    store_word(p, x);
+    store_word(p + 2, x >> 16);
+}
+
+std::uint32_t load_state(const std::uint8_t* p) noexcept {
+    return load_word(p) | load_word(p + 2) << 16;
+}
+
+}  // namespace
+
+bool kernel_supported(Kernel kernel) noexcept {
+    switch (kernel) {
+        case Kernel::automatic:
+        case Kernel::scalar:
+            return true;
+        case Kernel::avx2: {
+#if defined(__x86_64__)
+            static const bool supported = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt");
+            return supported;
+#else
+            return false;
+#endif
+        }
+        case Kernel::avx512: {
+#if defined(__x86_64__)
+            static const bool supported = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                                          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                                          __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+            return supported;
+#else
+            return false;
+#endif
+        }
+    }
+    return false;
+}
+
+Status encode_payload(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
+                      Kernel kernel, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept {
+    if (lanes < 1 || lanes > kMaxLanes) return Status::bad_lanes;
+    if (static_cast<std::size_t>(end - begin) < 4 * std::size_t{lanes}) return Status::no_space;
+    std::uint32_t states[kMaxLanes];
+    for (std::uint32_t& x : states) x = kStateLow;
+    EncodeKernel run = encode_scalar;
+#if defined(__x86_64__)
+    const Kernel chosen = choose(kernel, tables, lanes, 8);
+    if (chosen == Kernel::avx512) run = encode_avx512;
+    if (chosen == Kernel::avx2) run = encode_avx2;
+#endif
+    std::uint8_t* const words = run(tables, symbols, plane, lanes, states, begin + 4 * std::size_t{lanes}, end);
+    if (words == nullptr) return Status::no_space;
+    *payload = words - 4 * std::size_t{lanes};
+    for (unsigned lane = 0; lane < lanes; ++lane) store_state(*payload + 4 * std::size_t{lane}, states[lane]);
+    return Status::ok;
+}
+
+Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
+                      unsigned lanes, Kernel kernel, std::uint8_t* symbols) noexcept {
+    if (lanes < 1 || lanes > kMaxLanes) return Status::bad_lanes;
+    const std::size_t state_bytes = 4 * std::size_t{lanes};
+    if (size < state_bytes || size % 2 != 0) return Status::bad_length;
+    std::uint32_t states[kMaxLanes];
+    for (std::uint32_t& x : states) x = kStateLow;
+    for (unsigned lane = 0; lane < lanes; ++lane) {
+        states[lane] = load_state(payload + 4 * std::size_t{lane});
+        if (states[lane] < kStateLow || states[lane] >= kStateHigh) return Status::bad_state;
+    }
+    DecodeKernel run = decode_scalar;
+    std::size_t group_bytes = 2 * std::size_t{lanes};
+#if defined(__x86_64__)
+    const Kernel chosen = choose(kernel, tables, lanes, 16);
+    if (chosen == Kernel::avx2) run = decode_avx2;
+    if (chosen == Kernel::avx512) {
+        run = decode_avx512;
+        group_bytes = (group_bytes + 31) / 32 * 32;  // it reads whole registers
+    }
+#endif
+    WordReader words(payload + state_bytes, payload + size, group_bytes);
+    if (!run(tables, plane, lanes, states, words, symbols)) return Status::truncated_payload;
+    const Status finished = words.finish();
+    if (finished != Status::ok) return finished;
+    for (unsigned lane = 0; lane < lanes; ++lane) {
+        if (states[lane] != kStateLow) return Status::bad_final_state;
+    }
+    return Status::ok;
+}
+
+}  // namespace percodec

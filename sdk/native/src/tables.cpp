@@ -1,0 +1,114 @@
+#include <stdexcept>
+#include <string>
+
+#include "percodec/rans.hpp"
+
+namespace percodec {
+namespace {
+
+// log2(frequency) in 1/256, rounded down, by repeated squaring: the same on every machine.
+unsigned log2_q8(std::uint32_t frequency) {
+    unsigned exponent = 0;
+    while (frequency >> (exponent + 1)) ++exponent;
+    std::uint32_t mantissa = frequency << (15 - exponent);  // [2^15, 2^16)
+    unsigned result = exponent;
+    for (int bit = 0; bit < 8; ++bit) {
+        mantissa = mantissa * mantissa >> 15;
+        const unsigned one = mantissa >> 16;
+        result = result << 1 | one;
+        mantissa >>= one;
+    }
+    return result;
+}
+
+unsigned ceil_log2(std::uint32_t value) {
+    unsigned bits = 0;
+    while ((1u << bits) < value) ++bits;
+    return bits;
+}
+
+Tables::Encode encode_entry(std::uint32_t start, std::uint32_t frequency) {
+    Tables::Encode e{};
+    e.renorm_from = frequency << 19;
+    e.complement = static_cast<std::uint16_t>(kProbabilityScale - frequency);
+    if (frequency == 1) {
+        // 2^64 / 1 does not fit: with 2^64 - 1 the quotient is x - 1, and the bias makes up for the missing 4095.
+        e.reciprocal = ~std::uint64_t{0};
+        e.bias = static_cast<std::uint16_t>(start + kProbabilityScale - 1);
+    } else {
+        e.reciprocal = ~std::uint64_t{0} / frequency + 1;  // ceil(2^64 / frequency): exact for every 32-bit x
+        e.bias = static_cast<std::uint16_t>(start);
+    }
+    return e;
+}
+
+void set_vector_level(Tables::Vector& v, unsigned level, std::uint32_t start, std::uint32_t frequency) {
+    const unsigned bits = ceil_log2(frequency);
+    v.complement[level] = kProbabilityScale - frequency;
+    v.frequency_start[level] = frequency | start << 16;
+    if (frequency == 1) {
+        v.reciprocal[level] = ~std::uint32_t{0};  // quotient x - 1, as above
+        v.shift[level] = 0;
+        v.bias[level] = start + kProbabilityScale - 1;
+    } else {
+        const std::uint64_t numerator = std::uint64_t{1} << (bits + 31);
+        v.reciprocal[level] = static_cast<std::uint32_t>((numerator + frequency - 1) / frequency);
+        v.shift[level] = bits - 1;
+        v.bias[level] = start;
+    }
+}
+
+void check(const std::uint16_t* cdf, unsigned channels, unsigned levels) {
+    if (channels < 1 || channels > kMaxChannels) throw std::invalid_argument("channels must be 1..1024");
+    if (levels < kMinLevels || levels > kMaxLevels) throw std::invalid_argument("levels must be 2..256");
+    for (unsigned channel = 0; channel < channels; ++channel) {
+        const std::uint16_t* row = cdf + std::size_t{channel} * (levels + 1);
+        bool valid = row[0] == 0 && row[levels] == kProbabilityScale;
+        for (unsigned level = 0; level < levels; ++level) valid = valid && row[level] < row[level + 1];
+        if (!valid) throw std::invalid_argument("channel " + std::to_string(channel) + " does not rise from 0 to 4096");
+    }
+}
+
+}  // namespace
+
+Tables::Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels)
+    : channels_(channels), levels_(levels), encode_mask_(1) {
+    check(cdf, channels, levels);
+    encode_mask_ = (1u << ceil_log2(levels)) - 1u;
+    const unsigned stride = encode_mask_ + 1u;
+    encode_.reserve(std::size_t{channels} * stride);
+    decode_.resize(std::size_t{channels} * kProbabilityScale);
+    cost_.reserve(std::size_t{channels} * levels);
+    if (levels <= kVectorLevels) vector_.resize(channels);
+
+    for (unsigned channel = 0; channel < channels; ++channel) {
+        const std::uint16_t* row = cdf + std::size_t{channel} * (levels + 1);
+        std::uint32_t* slots = decode_.data() + std::size_t{channel} * kProbabilityScale;
+        for (unsigned level = 0; level < levels; ++level) {
+            const std::uint32_t start = row[level];
+            const std::uint32_t frequency = row[level + 1] - start;
+            encode_.push_back(encode_entry(start, frequency));
+            cost_.push_back(static_cast<std::uint16_t>(256 * kPrecisionBits - log2_q8(frequency)));
+            for (std::uint32_t slot = start; slot < start + frequency; ++slot) {
+                slots[slot] = level | (slot - start) << 8 | frequency << 20;
+            }
+        }
+        while (encode_.size() % stride) encode_.push_back(encode_.back());
+        if (vector_.empty()) continue;
+        Vector& v = vector_[channel];
+        for (unsigned level = 0; level < kVectorLevels; ++level) {
+            const unsigned used = level < levels ? level : levels - 1;
+            set_vector_level(v, level, row[used], static_cast<std::uint32_t>(row[used + 1]) - row[used]);
+            v.threshold[level] = level + 1 < levels ? row[level + 1] : kProbabilityScale;
+        }
+    }
+}
+
+unsigned lanes_for(std::uint64_t ideal_bytes) noexcept {
+    const std::uint64_t budget = 4 + ideal_bytes * 9 / 1024;
+    unsigned lanes = 1;
+    while (lanes < kMaxLanes && 8 * std::uint64_t{lanes} <= budget) lanes *= 2;
+    return lanes;
+}
+
+}  // namespace percodec

@@ -1,0 +1,99 @@
+"""The golden packets: `python tests/conformance/make_packets.py --regenerate` writes them, without it they are compared.
+
+Written by the plain-Python reference from integer-only pseudo-random numbers, so that no library version is part of them. A
+golden packet of a published version is never regenerated: a new case gets a new name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from percodec.sdk.codec import EntropyModel, reference
+
+FOLDER = Path(__file__).parent / "packets"
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    shape: tuple[int, int, int]
+    levels: int
+    lanes: int | None
+    seed: int
+    frame_id: int
+    timestamp_ns: int
+    stream_id: int
+    counter: int
+
+
+CASES = (
+    Case("v1.0-order0-4x6x7-L6-lane1", (4, 6, 7), 6, 1, 1, 7, 1_700_000_000_000_000_000, 0, 0),
+    Case("v1.0-order0-8x14x14-L6-auto", (8, 14, 14), 6, None, 2, 2**32 - 1, 2**64 - 1, 65535, 2**32 - 1),
+    Case("v1.0-order0-3x9x11-L16-lanes16", (3, 9, 11), 16, 16, 3, 123456, 987654321, 2, 41),
+    Case("v1.0-order0-2x5x37-L6-lanes64", (2, 5, 37), 6, 64, 4, 5, 6, 7, 8),
+    Case("v1.0-order0-2x3x50-L256-lanes3", (2, 3, 50), 256, 3, 5, 0, 0, 0, 1),
+)
+
+
+def _numbers(seed: int) -> Iterator[int]:
+    """Knuth's 64-bit linear congruential generator, upper 32 bits."""
+    state = seed
+    while True:
+        state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
+        yield state >> 32
+
+
+def content_of(case: Case) -> tuple[EntropyModel, NDArray[np.uint8]]:
+    """Tables whose weights are powers of two up to 64, and symbols drawn from them."""
+    numbers = _numbers(case.seed)
+    channels, height, width = case.shape
+    weights = [[1 << next(numbers) % 7 for _ in range(case.levels)] for _ in range(channels)]
+    model = EntropyModel.from_counts(np.array(weights, np.int64))
+    symbols = np.empty(case.shape, np.uint8)
+    for channel in range(channels):
+        slots = np.array([next(numbers) % 4096 for _ in range(height * width)])
+        symbols[channel] = (np.searchsorted(model.cdf[channel], slots, side="right") - 1).reshape(height, width)
+    return model, symbols
+
+
+def files_of(case: Case) -> dict[str, bytes]:
+    """File name -> content: the packet, its tables, its symbols (raw bytes, C*h*w)."""
+    model, symbols = content_of(case)
+    packet = reference.encode_packet(
+        model,
+        symbols,
+        frame_id=case.frame_id,
+        timestamp_ns=case.timestamp_ns,
+        stream_id=case.stream_id,
+        counter=case.counter,
+        lanes=case.lanes,
+    )
+    return {f"{case.name}.packet": packet, f"{case.name}.pcem": model.to_bytes(), f"{case.name}.symbols": symbols.tobytes()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--regenerate", action="store_true", help="write the files instead of comparing them")
+    arguments = parser.parse_args()
+    FOLDER.mkdir(exist_ok=True)
+    different = 0
+    for case in CASES:
+        for name, content in files_of(case).items():
+            path = FOLDER / name
+            if arguments.regenerate:
+                path.write_bytes(content)
+            elif not path.is_file() or path.read_bytes() != content:
+                print(f"differs: {name}")
+                different += 1
+    return 1 if different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

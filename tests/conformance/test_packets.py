@@ -1,0 +1,123 @@
+"""Frozen packets stay readable, are still what the encoder writes, and no altered one is accepted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from percodec.sdk.codec import EntropyModel, PacketCodec, _rans, parse_header, reference
+from percodec.sdk.errors import PacketError
+
+FOLDER = Path(__file__).parent / "packets"
+SHAPES = {
+    "v1.0-order0-4x6x7-L6-lane1": (4, 6, 7),
+    "v1.0-order0-8x14x14-L6-auto": (8, 14, 14),
+    "v1.0-order0-3x9x11-L16-lanes16": (3, 9, 11),
+    "v1.0-order0-2x5x37-L6-lanes64": (2, 5, 37),
+    "v1.0-order0-2x3x50-L256-lanes3": (2, 3, 50),
+}
+
+
+def golden(name: str) -> tuple[bytes, EntropyModel, np.ndarray]:
+    packet = (FOLDER / f"{name}.packet").read_bytes()
+    model = EntropyModel.from_bytes((FOLDER / f"{name}.pcem").read_bytes())
+    return packet, model, np.frombuffer((FOLDER / f"{name}.symbols").read_bytes(), np.uint8).reshape(SHAPES[name])
+
+
+def test_every_file_is_listed() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} == set(SHAPES)
+
+
+def test_generator_still_makes_them() -> None:
+    done = subprocess.run([sys.executable, str(Path(__file__).parent / "make_packets.py")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_decodes_to_the_frozen_symbols(name: str) -> None:
+    packet, model, symbols = golden(name)
+    _, height, width = SHAPES[name]
+    header, decoded = PacketCodec(model, height, width).decode(packet)
+    assert (decoded == symbols).all()
+    assert header == parse_header(packet)
+    reference_header, reference_decoded = reference.decode_packet(model, packet, height, width)
+    assert reference_header == header
+    assert (reference_decoded == symbols).all()
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_encoder_still_writes_the_frozen_bytes(name: str) -> None:
+    packet, model, symbols = golden(name)
+    header = parse_header(packet)
+    coder = _rans.LatentCoder(model.cdf, *SHAPES[name][1:], model.profile, model.table_hash)
+    for kernel in _rans.Kernel:
+        if not _rans.kernel_supported(kernel):
+            continue
+        scratch = np.empty(coder.packet_bound, np.uint8)
+        again = coder.encode(symbols, scratch, header.stream_id, header.counter, header.frame_id, header.timestamp_ns, header.lanes, kernel)
+        assert again == packet
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_single_bit_flip_is_refused(name: str) -> None:
+    packet, model, _ = golden(name)
+    codec = PacketCodec(model, *SHAPES[name][1:])
+    for bit in range(8 * len(packet)):
+        altered = bytearray(packet)
+        altered[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(PacketError):
+            codec.decode(altered)
+        with pytest.raises(PacketError):
+            parse_header(altered)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_truncation_and_extension_is_refused(name: str) -> None:
+    packet, model, _ = golden(name)
+    codec = PacketCodec(model, *SHAPES[name][1:])
+    rng = np.random.default_rng(0)
+    for length in range(len(packet)):
+        with pytest.raises(PacketError):
+            codec.decode(packet[:length])
+        with pytest.raises(PacketError):
+            parse_header(packet[:length])
+    for extra in range(1, 200):
+        for tail in (bytes(extra), rng.bytes(extra)):
+            with pytest.raises(PacketError):
+                codec.decode(packet + tail)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_altered_payloads_behind_a_matching_crc_never_pass_silently(name: str) -> None:
+    """Every bit of the payload flipped and the packet CRC made to match: the coder's own checks and the latent CRC remain."""
+    packet, model, _ = golden(name)
+    codec = PacketCodec(model, *SHAPES[name][1:])
+    for bit in range(8 * 44, 8 * len(packet)):
+        altered = bytearray(packet)
+        altered[bit // 8] ^= 1 << bit % 8
+        altered[40:44] = _rans.crc32c(altered[44:], _rans.crc32c(altered[:40])).to_bytes(4, "little")
+        with pytest.raises(PacketError):
+            codec.decode(altered)
+
+
+def test_random_bytes_are_refused_by_every_kernel() -> None:
+    """Well-formed headers over random payloads: no crash, no hang, an error."""
+    _, model, symbols = golden("v1.0-order0-8x14x14-L6-auto")
+    rng = np.random.default_rng(5)
+    template = reference.LAYOUT
+    for lanes in (1, 3, 8, 16, 40, 64):
+        for size in [4 * lanes, *rng.integers(4 * lanes, 2000, 60).tolist()]:
+            size += size % 2
+            states = rng.integers(1 << 15, 1 << 31, lanes, dtype=np.uint32).tobytes()
+            payload = states + rng.bytes(size - len(states))
+            head = template.pack(b"PC", 0x10, 0, lanes, 0, 0, 0, 0, 0, model.table_hash, len(payload), 0)
+            packet = head + _rans.crc32c(payload, _rans.crc32c(head)).to_bytes(4, "little") + payload
+            coder = _rans.LatentCoder(model.cdf, 14, 14, model.profile, model.table_hash)
+            for kernel in _rans.Kernel:
+                if _rans.kernel_supported(kernel):
+                    status, _ = coder.decode(packet, np.empty_like(symbols), kernel)
+                    assert _rans.STATUS_NAMES[status] in {"truncated_payload", "trailing_payload", "bad_final_state", "bad_latent_crc"}

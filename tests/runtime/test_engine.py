@@ -1,0 +1,140 @@
+"""ONNX Runtime behind the `Engine` contract, and the self-test that guards it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_bundle import HEIGHT, LABELS, WIDTH, encoder_graph, frames, head_graph, make_bundle, run_graph
+
+from percodec.runtime.engine import POISON, Engine, OrtEngine, TensorSpec, graph_specs, open_engine
+from percodec.runtime.selftest import run_selftest
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.errors import BackendError, BundleError, SelfTestError
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_folder: Path) -> Bundle:
+    return Bundle.open(bundle_folder)
+
+
+def test_bound_run_equals_a_plain_one(bundle: Bundle) -> None:
+    encoder, head = open_engine(bundle, "encoder"), open_engine(bundle, "head_segmentation")
+    image = np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)
+    symbols = np.zeros((1, *bundle.latent_shape), np.uint8)
+    labels = np.zeros((1, HEIGHT, WIDTH), np.uint8)
+    encode, predict = encoder.bind(image, symbols), head.bind(symbols, labels)
+    for frame in frames(4, seed=2):
+        image[0] = frame
+        encode()
+        predict()
+        np.testing.assert_array_equal(symbols, run_graph(bundle.graph("encoder"), frame[None]))
+        np.testing.assert_array_equal(labels, run_graph(bundle.graph("head_segmentation"), symbols))
+        assert len(np.unique(symbols)) > 2, "a constant latent proves nothing"
+
+
+def test_one_engine_runs_two_bindings_at_once(bundle: Bundle) -> None:
+    encoder = open_engine(bundle, "encoder")
+    images = frames(2, seed=4)[:, None]
+    outputs = [np.zeros((1, *bundle.latent_shape), np.uint8) for _ in images]
+
+    def work(k: int) -> None:
+        run = encoder.bind(images[k], outputs[k])
+        for _ in range(200):
+            run()
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    for image, output in zip(images, outputs, strict=True):
+        np.testing.assert_array_equal(output, run_graph(bundle.graph("encoder"), image))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_do_not_change_results(bundle: Bundle, threads: int) -> None:
+    run_selftest(bundle, open_engine(bundle, "encoder", threads=threads), open_engine(bundle, "head_segmentation", threads=threads))
+
+
+@pytest.mark.parametrize(
+    ("array", "match"),
+    [
+        (np.zeros((1, HEIGHT, WIDTH + 1, 3), np.uint8), "image needs contiguous uint8"),
+        (np.zeros((1, HEIGHT, WIDTH, 3), np.int8), "int8"),
+        (np.zeros((1, HEIGHT, WIDTH * 2, 3), np.uint8)[:, :, ::2], "contiguous"),
+    ],
+)
+def test_wrong_buffers_are_refused(bundle: Bundle, array: Any, match: str) -> None:
+    with pytest.raises(BackendError, match=match):
+        open_engine(bundle, "encoder").bind(array, np.zeros((1, *bundle.latent_shape), np.uint8))
+
+
+@pytest.mark.parametrize(("backend", "match"), [("tensorrt", "cannot run here"), ("tensorrt_rtx", "cannot run here"), ("cuda", "unknown backend")])
+def test_backends_that_are_not_there(bundle: Bundle, backend: str, match: str) -> None:
+    with pytest.raises(BackendError, match=match):
+        open_engine(bundle, "encoder", backend=backend)
+
+
+def test_the_graph_must_be_what_the_manifest_says(bundle: Bundle) -> None:
+    source, destination = graph_specs(bundle, "encoder")
+    with pytest.raises(BackendError, match="cannot load the graph"):
+        OrtEngine(b"not a model", source, destination)
+    with pytest.raises(BundleError, match="input must be uint8 'image'"):
+        OrtEngine(encoder_graph(HEIGHT, WIDTH + 8), source, destination)
+    with pytest.raises(BundleError, match="input must be uint8 'image'"):
+        OrtEngine(head_graph(), source, destination)
+    with pytest.raises(BundleError, match="output must be uint8 'latent'"):
+        OrtEngine(encoder_graph(), source, TensorSpec("latent", destination.shape))
+
+
+def test_output_is_poisoned_before_a_run(bundle: Bundle) -> None:
+    head = open_engine(bundle, "head_segmentation")
+    labels = np.zeros((1, HEIGHT, WIDTH), np.uint8)
+    run: Any = head.bind(np.zeros((1, *bundle.latent_shape), np.uint8), labels)
+    run._run = lambda binding: None  # reports success, writes nothing
+    run()
+    assert np.all(labels == POISON)
+
+
+def test_selftest_passes_and_reports(bundle: Bundle) -> None:
+    result = run_selftest(bundle, open_engine(bundle, "encoder"), open_engine(bundle, "head_segmentation"))
+    assert (result.vectors, result.symbol_disagreement, result.label_agreement) == (2, 0.0, 1.0)
+
+
+class Lying:
+    """An engine whose output is spoilt."""
+
+    backend = "lying"
+
+    def __init__(self, engine: Engine, spoil: Any) -> None:
+        self._engine, self._spoil = engine, spoil
+        self.source, self.destination = engine.source, engine.destination
+
+    def bind(self, source: Any, destination: Any) -> Any:
+        run = self._engine.bind(source, destination)
+
+        def both() -> None:
+            run()
+            destination[...] = self._spoil(destination)
+
+        return both
+
+
+@pytest.mark.parametrize("spoil", [np.zeros_like, lambda a: np.roll(a, 1, -1), lambda a: (a + 1) % 3, lambda a: np.full_like(a, 0xCD)])
+def test_selftest_rejects_wrong_engines(bundle: Bundle, spoil: Any) -> None:
+    encoder, head = open_engine(bundle, "encoder"), open_engine(bundle, "head_segmentation")
+    with pytest.raises(SelfTestError, match="symbols differ on the lying encoder"):
+        run_selftest(bundle, Lying(encoder, spoil), head)
+    with pytest.raises(SelfTestError, match="labels are as expected on the lying head"):
+        run_selftest(bundle, encoder, Lying(head, spoil))
+
+
+def test_selftest_rejects_a_bundle_that_expects_something_else(tmp_path: Path) -> None:
+    wrong = np.full((2, HEIGHT, WIDTH), len(LABELS) - 1, np.uint8)
+    bundle = make_bundle(tmp_path / "wrong", expected_labels=wrong)
+    with pytest.raises(SelfTestError, match="asks for 99"):
+        run_selftest(bundle, open_engine(bundle, "encoder"), open_engine(bundle, "head_segmentation"))
