@@ -217,3 +217,6 @@ countries are outside what it was shown. It is a demonstration: do not drive by 
 classes (poles, signs, people, cyclists) are its weakest, and objects smaller than a latent cell (8x8 pixels) are often missed.
 CamVid is licensed for research use.
 """
+
+
+__all__ = ["CAMVID_LABELS", "check_parity", "count_symbols", "export_bundle", "load_synthetic_frame", "model_card"]

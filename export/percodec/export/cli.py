@@ -143,3 +143,6 @@ def _export(args: argparse.Namespace) -> int:
         print(f"bundle: {args.out}   digest {bundle.digest[:16]}")
         print(f"next: percodec run VIDEO --bundle {args.out}")
     return 0
+
+
+__all__ = ["commands"]

@@ -192,3 +192,6 @@ def run_ort(graph: bytes, threads: int = 2) -> Any:
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda array: session.run(None, {name: array})[0]
+
+
+__all__ = ["OPSET", "PRECISION", "DecoderGraph", "EncoderGraph", "SegmentationGraph", "fold", "graph_bytes", "graphs", "run_ort"]

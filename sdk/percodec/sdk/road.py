@@ -260,4 +260,4 @@ def _soften(image: Array) -> Array:
     return out
 
 
-__all__ = ["CLASSES", "FRAME_RATE", "RoadScene"]
+__all__ = ["CLASSES", "FRAME_RATE", "RoadScene", "Thing"]

@@ -218,3 +218,6 @@ _FIGURES: dict[str, tuple[float, float, Any]] = {
     "pedestrian": (0.45, 1.9, _pedestrian),
     "bicyclist": (1.0, 2.2, _bicyclist),
 }
+
+
+__all__ = ["Canvas", "Patch", "paint"]

@@ -62,3 +62,6 @@ class Crops:
             piece = torch.from_numpy(np.ascontiguousarray(label[y : y + side, x : x + side]))[None, None].float()
             piece = F.interpolate(piece, size=size, mode="nearest-exact")[0, 0].long()
             label_out.copy_(piece.flip(-1) if mirror else piece)
+
+
+__all__ = ["Crops"]

@@ -124,3 +124,6 @@ def load(spec: str) -> DataSet:
     except ValueError as e:
         raise DataError(f"data set {spec!r}: {e}") from e
     raise DataError(f"unknown data set {spec!r}; use camvid:PATH:SPLIT, folder:PATH or synthetic:COUNT:SEED")
+
+
+__all__ = ["IGNORE", "DataSet", "load", "load_camvid", "load_folder", "load_synthetic"]

@@ -58,3 +58,6 @@ def evaluate_bundle(bundle: Bundle, data: DataSet, limit: int | None = None) -> 
         per_class = zip(bundle.labels, confusion.iou(), strict=True)
         out["iou"] = {label.name: None if np.isnan(v) else float(v) for label, v in per_class}  # None: the class never occurs
     return out
+
+
+__all__ = ["evaluate_bundle"]

@@ -72,3 +72,6 @@ class Confusion:
 
     def miou(self) -> float:
         return float(np.nanmean(self.iou()))
+
+
+__all__ = ["Confusion", "ms_ssim", "psnr"]

@@ -136,3 +136,6 @@ def edge(channels: int = 32, levels: int = 6) -> Autoencoder:
 
 
 AUTOENCODERS: dict[str, Callable[[int, int], Autoencoder]] = {"theis3": theis3, "edge": edge}
+
+
+__all__ = ["AUTOENCODERS", "Autoencoder", "Normalize", "Residual", "conv_bn", "edge", "theis3"]

@@ -73,3 +73,6 @@ def rate_bits_per_symbol(assignment: Tensor) -> Tensor:
     """
     p = assignment.mean(dim=(0, 2, 3)).clamp_min(1e-9)
     return -(p * torch.log2(p)).sum(-1).mean()
+
+
+__all__ = ["Quantized", "Quantizer", "rate_bits_per_symbol"]

@@ -12,7 +12,6 @@ skipping the RGB front), so the vehicle's head subsamples like a classifier and 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -69,6 +68,4 @@ def _resize(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode="nearest")
 
 
-def labels(logits: Tensor) -> Tensor:
-    """uint8 [N,H,W]: the class of each pixel."""
-    return torch.argmax(logits, dim=1).to(torch.uint8)
+__all__ = ["BasicBlock", "LatentFPN"]

@@ -1,1 +1,1 @@
-"""Training: `train_codec` (reconstruction and rate), `train_segmentation` (a head, alone or jointly with the codec)."""
+"""Training. Which one should I use? `run.train` with a configuration from `config.load_config`; the rest serves it."""

@@ -101,3 +101,6 @@ def resolve(spec: str, places: dict[str, str]) -> str:
     except (KeyError, IndexError, ValueError) as e:
         missing = str(e).strip("'")
         raise UsageError(f"data set {spec!r} needs --data {missing}=PATH") from e
+
+
+__all__ = ["DEFAULTS", "Config", "load_config", "names", "resolve"]

@@ -79,3 +79,6 @@ def _columns(path: Path) -> dict[str, list[float]]:
     with path.open() as f:
         rows = list(csv.DictReader(f))
     return {k: [float(r[k]) for r in rows] for k in rows[0]} if rows else {}
+
+
+__all__ = ["plot_curves", "reporter"]

@@ -149,3 +149,6 @@ def commit() -> str:
         return done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+__all__ = ["build_model", "commit", "load_codec", "provenance", "score", "train"]

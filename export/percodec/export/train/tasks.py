@@ -107,3 +107,6 @@ def as_batch(image: np.ndarray[Any, Any]) -> Tensor:
     h, w = image.shape[0] // 8 * 8, image.shape[1] // 8 * 8
     x = torch.from_numpy(image[:h, :w].copy()).permute(2, 0, 1)[None].float()
     return x.contiguous(memory_format=torch.channels_last)
+
+
+__all__ = ["Joint", "as_batch", "class_weights", "codec_loss", "segmentation_loss", "validate"]
