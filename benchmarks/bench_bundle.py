@@ -1,9 +1,9 @@
 """What does a bundle reach on real pictures: coded bytes, reconstruction and segmentation accuracy?
 
-    python benchmarks/bench_bundle.py --camvid PATH [--bundle FOLDER] [--machine NAME]
+    python benchmarks/bench_bundle.py --camvid PATH [--bundle FOLDER]
 
-Runs the bundle's ONNX graphs and its coder on CamVid's validation pictures. Accuracy does not depend on the machine
-beyond rounding; the machine is recorded all the same. Needs the export extra.
+Runs the bundle's ONNX graphs and its coder on CamVid's validation pictures. Without --camvid they are looked for in
+$PERCODEC_DATA/camvid. Accuracy does not depend on the machine beyond rounding; it is recorded all the same. Needs the export extra.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import platform
+import os
+import re
 import shlex
 import sys
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
 
@@ -24,28 +23,31 @@ def main() -> int:
     parser.add_argument("--camvid", type=Path, default=None, help="CamVid folder with val/ and val_labels/")
     parser.add_argument("--bundle", type=Path, default=None, help="bundle folder (default: road-edge)")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--machine", default="cpu", help="short name used in the result's file name")
     args = parser.parse_args()
-    if args.camvid is None:
+    camvid = args.camvid or (Path(os.environ["PERCODEC_DATA"]) / "camvid" if "PERCODEC_DATA" in os.environ else None)
+    if camvid is None:
         print("bench_bundle: skipped, it needs --camvid PATH (real pictures are not part of the project)")
         return 0
 
     from percodec.export.data import load_camvid
     from percodec.export.evaluate.bundle import evaluate_bundle
+    from percodec.runtime.live import DEFAULT_BUNDLE
+    from percodec.runtime.machine import machine_info, versions
     from percodec.sdk.bundle import Bundle
 
-    folder = args.bundle or Path(str(files("percodec.runtime") / "bundles" / "road-edge"))
-    bundle = Bundle.open(folder)
+    bundle = Bundle.open(args.bundle or DEFAULT_BUNDLE)
+    machine = machine_info()
     result = {
         "bench": "bundle",
         "bundle": {"name": bundle.name, "digest": bundle.digest},
-        "machine": {"name": args.machine, "system": platform.platform(), "python": platform.python_version()},
-        "versions": {name: version(name) for name in ("numpy", "onnxruntime", "torch", "percodec")},
+        "machine": machine,
+        "versions": versions(),
         "command": shlex.join(["python", "benchmarks/bench_bundle.py", "--camvid", "PATH", "--split", args.split]),
         "date": datetime.date.today().isoformat(),
-        "result": evaluate_bundle(bundle, load_camvid(args.camvid, args.split)),
+        "result": evaluate_bundle(bundle, load_camvid(camvid, args.split)),
     }
-    out = Path(__file__).parent / "results" / f"bench_bundle-{args.machine}.json"
+    name = re.sub(r"[^a-z0-9]+", "-", f"{machine['cpu']} {machine['cores']}c".lower()).strip("-")
+    out = Path(__file__).parent / "results" / f"bench_bundle-{name}.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")
     json.dump(result["result"], sys.stdout, indent=1)

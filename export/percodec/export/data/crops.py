@@ -48,7 +48,7 @@ class Crops:
         scale = np.exp(rng.uniform(np.log(self.scale[0]), np.log(self.scale[1])))
         side = min(round(self.size / scale), h, w)
         y, x = int(rng.integers(h - side + 1)), int(rng.integers(w - side + 1))
-        crop = torch.from_numpy(np.ascontiguousarray(image[y : y + side, x : x + side])).permute(2, 0, 1)[None].float()
+        crop = torch.from_numpy(image[y : y + side, x : x + side].copy()).permute(2, 0, 1)[None].float()
         size = (self.size, self.size)
         if side != self.size:
             crop = F.interpolate(crop, size=size, mode="bilinear", antialias=True, align_corners=False)
@@ -59,7 +59,7 @@ class Crops:
         mirror = rng.random() < 0.5
         image_out.copy_(crop.flip(-1) if mirror else crop)
         if label is not None:
-            piece = torch.from_numpy(np.ascontiguousarray(label[y : y + side, x : x + side]))[None, None].float()
+            piece = torch.from_numpy(label[y : y + side, x : x + side].copy())[None, None].float()
             piece = F.interpolate(piece, size=size, mode="nearest-exact")[0, 0].long()
             label_out.copy_(piece.flip(-1) if mirror else piece)
 

@@ -37,7 +37,7 @@ def evaluate_bundle(bundle: Bundle, data: DataSet, limit: int | None = None) -> 
         sizes.append(len(packet))
         bounds.append(bundle.entropy_model.cost_bits(decoded) / 8)
         restored = torch.from_numpy(decoder(decoded[None])).permute(0, 3, 1, 2).float()
-        original = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2).float()
+        original = torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2).float()
         psnrs.append(psnr(restored, original))
         similarities.append(float(ms_ssim(restored, original).mean()))
         if confusion is not None and head is not None:
