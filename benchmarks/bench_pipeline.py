@@ -130,7 +130,11 @@ def main() -> int:
         "threads": args.threads,
         "peak_rss_mb": round(peak_rss_bytes() / 1e6, 1),
         "workers": {
-            str(workers): {"fps_median": statistics.median(run["fps"] for run in group), "fps_all": [run["fps"] for run in group], "last": group[-1]}
+            str(workers): {
+                "fps_median": statistics.median(run["fps"] for run in group),
+                "fps_all": [run["fps"] for run in group],
+                "last": group[-1],
+            }
             for workers, group in runs.items()
         },
     }
@@ -140,9 +144,12 @@ def main() -> int:
     path.write_text(json.dumps(result, indent=2) + "\n")
     for workers, group in runs.items():
         last = group[-1]
-        print(f"workers {workers}: {statistics.median(run['fps'] for run in group):6.1f} fps   {last['cpu_ms_per_frame']:6.1f} CPU ms/frame   "
-              f"encode {last['stages_ms']['encode']['p50']:.1f}  predict {last['stages_ms']['predict']['p50']:.1f}  "
-              f"code {last['stages_ms']['code']['p50']:.2f} ms   {last['rate']['bpp']:.3f} bpp")  # fmt: skip
+        stages = "  ".join(f"{name} {last['stages_ms'][name]['p50']:.2f}" for name in ("encode", "predict", "code"))
+        fps = statistics.median(run["fps"] for run in group)
+        print(
+            f"workers {workers}: {fps:6.1f} fps   {last['cpu_ms_per_frame']:6.1f} CPU ms/frame   {stages} ms   "
+            f"{last['rate']['bpp']:.3f} bpp"
+        )
     print(f"wrote {path}")
     return 0
 

@@ -103,8 +103,12 @@ def decoder_graph(height: int = HEIGHT, width: int = WIDTH) -> bytes:
         _cast("pixels", "image", TensorProto.UINT8),
     ]
     constants: dict[str, NDArray[Any]] = {
-        "weight": weight, "bias": bias, "low": np.array(0, np.float32), "high": np.array(255, np.float32), "zoom": np.array([1, 1, 8, 8], np.float32),
-    }  # fmt: skip
+        "weight": weight,
+        "bias": bias,
+        "low": np.array(0, np.float32),
+        "high": np.array(255, np.float32),
+        "zoom": np.array([1, 1, 8, 8], np.float32),
+    }
     return _graph("decoder", nodes, _u8("symbols", (1, CHANNELS, height // 8, width // 8)), _u8("image", (1, height, width, 3)), constants)
 
 
@@ -160,7 +164,7 @@ def make_bundle(
         centers=CENTERS,
         entropy_model=EntropyModel.from_counts(counts),
         graphs=graphs,
-        precision={key: "fp32" for key in graphs},
+        precision=dict.fromkeys(graphs, "fp32"),
         labels=LABELS,
         selftest=SelfTest(vectors, symbols, labels if expected_labels is None else expected_labels, 0.001, 0.999),
         metrics={},

@@ -123,7 +123,7 @@ class FakeCapture:
         self._opened, self._then = opened, then
         self.released = False
 
-    def isOpened(self) -> bool:  # noqa: N802
+    def isOpened(self) -> bool:
         return self._opened
 
     def get(self, name: int) -> float:

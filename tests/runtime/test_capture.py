@@ -79,7 +79,13 @@ def test_grey_and_alpha_images_become_rgb(tmp_path: Path) -> None:
 def test_unreadable_image_is_left_out_and_reported_last(folder: Path, damage: str, capfd: pytest.CaptureFixture[str]) -> None:
     path = folder / "frame_2.png"
     data = path.read_bytes()
-    bad = {"cut": data[: len(data) // 2], "flip": data[:60] + bytes([data[60] ^ 1]) + data[61:], "text": b"hello", "empty": b"", "zero": _zero_size_png()}
+    bad = {
+        "cut": data[: len(data) // 2],
+        "flip": data[:60] + bytes([data[60] ^ 1]) + data[61:],
+        "text": b"hello",
+        "empty": b"",
+        "zero": _zero_size_png(),
+    }
     path.write_bytes(bad[damage])
     frames, error = drain(open_source(str(folder)))
     assert [frame.frame_id for frame in frames] == [0, 2, 3], "ids of the good frames must not move"
@@ -167,7 +173,9 @@ def test_what_cannot_be_opened_says_why(spec: str, match: str, tmp_path: Path, m
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("content", "match"), [(b"", "empty"), (b"hello\n" * 100, "not a video"), (b"RIFF\xff\xff\xff\x7fAVI ", "cut off")])
+@pytest.mark.parametrize(
+    ("content", "match"), [(b"", "empty"), (b"hello\n" * 100, "not a video"), (b"RIFF\xff\xff\xff\x7fAVI ", "cut off")]
+)
 def test_files_that_are_no_video(tmp_path: Path, content: bytes, match: str, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.mp4").write_bytes(content)
     with pytest.raises(SourceError, match=match):

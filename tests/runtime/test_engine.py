@@ -73,7 +73,9 @@ def test_wrong_buffers_are_refused(bundle: Bundle, array: Any, match: str) -> No
         open_engine(bundle, "encoder").bind(array, np.zeros((1, *bundle.latent_shape), np.uint8))
 
 
-@pytest.mark.parametrize(("backend", "match"), [("tensorrt", "cannot run here"), ("tensorrt_rtx", "cannot run here"), ("cuda", "unknown backend")])
+@pytest.mark.parametrize(
+    ("backend", "match"), [("tensorrt", "cannot run here"), ("tensorrt_rtx", "cannot run here"), ("cuda", "unknown backend")]
+)
 def test_backends_that_are_not_there(bundle: Bundle, backend: str, match: str) -> None:
     with pytest.raises(BackendError, match=match):
         open_engine(bundle, "encoder", backend=backend)

@@ -11,7 +11,9 @@ from percodec.sdk.errors import BundleError, SourceError
 from percodec.sdk.types import Frame, PixelFormat
 
 
-def run(image: NDArray[np.uint8], fit: str = "stretch", kind: PixelFormat = PixelFormat.RGB8, height: int = 64, width: int = 96) -> NDArray[np.uint8]:
+def run(
+    image: NDArray[np.uint8], fit: str = "stretch", kind: PixelFormat = PixelFormat.RGB8, height: int = 64, width: int = 96
+) -> NDArray[np.uint8]:
     out = np.full((height, width, 3), 7, np.uint8)
     Preprocessor(height, width, fit)(Frame(image, 0, 0, kind), out)
     return out
@@ -79,5 +81,5 @@ def test_frames_that_are_no_pictures(shape: tuple[int, ...]) -> None:
 
 
 def test_unknown_fit() -> None:
-    with pytest.raises(BundleError, match="preprocess.fit"):
+    with pytest.raises(BundleError, match=r"preprocess\.fit"):
         Preprocessor(8, 8, "zoom")

@@ -219,7 +219,10 @@ def _decode_packet(
     result: CodingResult,
 ) -> None:
     packet = read_packet_file(path)
-    header, symbols = codec.decode(packet)
+    try:
+        header, symbols = codec.decode(packet)
+    except PacketError as error:
+        raise PacketError(f"{path}: {error}") from error
     rgb = decode(symbols)
     for name, picture in _pictures(symbols, rgb, segmenter):
         write_image(out / f"{name}.png", picture)
@@ -236,9 +239,8 @@ def _pictures(symbols: NDArray[np.uint8], rgb: NDArray[np.uint8], segmenter: _Se
 
 
 def _frame_rate(stamps: list[int]) -> float:
-    steps = np.diff(np.array(stamps, np.int64))
-    steps = steps[steps > 0]
-    return float(np.clip(1e9 / np.median(steps), 1.0, 240.0)) if len(steps) else 25.0
+    steps = sorted(b - a for a, b in itertools.pairwise(stamps) if b > a)
+    return min(240.0, max(1.0, 1e9 / steps[len(steps) // 2])) if steps else 25.0
 
 
 def _even_bgr(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

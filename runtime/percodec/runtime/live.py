@@ -264,7 +264,8 @@ def decoder(bundle: Bundle, backend: str, threads: int) -> Callable[[NDArray[np.
     def decode(latent: NDArray[np.uint8]) -> NDArray[np.uint8]:
         np.copyto(symbols[0], latent)
         run()
-        return image[0]
+        picture: NDArray[np.uint8] = image[0]
+        return picture
 
     return decode
 

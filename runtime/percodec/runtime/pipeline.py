@@ -244,8 +244,8 @@ class Pipeline:
             # Every pixel must carry a known class: an engine that wrote nothing leaves poison behind.
             record.valid = int(slot.labels.max()) < self._classes
             record.class_pixels = np.array([np.count_nonzero(np.equal(slot.labels, k, out=mask)) for k in range(self._classes)], np.int64)
-            record.labels_crc = zlib.crc32(slot.labels)
-            record.latent_crc = zlib.crc32(slot.symbols)
+            record.labels_crc = zlib.crc32(slot.labels.data)
+            record.latent_crc = zlib.crc32(slot.symbols.data)
             with self._cv:
                 self._predicted[record.sequence] = slot
             self._deliver()

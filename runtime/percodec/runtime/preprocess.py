@@ -38,9 +38,7 @@ class Preprocessor:
         if image.ndim == 2:
             image = self._cv2.cvtColor(image, self._cv2.COLOR_GRAY2BGR)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise SourceError(
-                f"frame {frame.frame_id}: expected uint8 [H,W,3], at least one pixel, got {image.dtype} {list(image.shape)}"
-            )
+            raise SourceError(f"frame {frame.frame_id}: expected uint8 [H,W,3], at least one pixel, got {image.dtype} {list(image.shape)}")
         if out.shape != (self.height, self.width, 3) or not out.flags.c_contiguous:
             raise ValueError(f"out must be contiguous [{self.height},{self.width},3], got {list(out.shape)}")
         swap = frame.pixel_format is PixelFormat.BGR8

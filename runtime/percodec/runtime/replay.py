@@ -69,9 +69,9 @@ def replay_log(path: Path, bundle: Bundle, *, against: Path | None = None, backe
         if line is None:
             continue
         result.compared += 1
-        if line.get("latent_crc") != f"{zlib.crc32(symbols):08x}":
+        if line.get("latent_crc") != f"{zlib.crc32(symbols.data):08x}":
             result.latents_differ.append(record.frame_id)
-        if line.get("labels_crc") != f"{zlib.crc32(labels):08x}":
+        if line.get("labels_crc") != f"{zlib.crc32(labels.data):08x}":
             result.labels_differ.append(record.frame_id)
     result.truncated = log.truncated
     result.missing = [frame_id for frame_id, line in lines.items() if line.get("logged") and frame_id not in seen]

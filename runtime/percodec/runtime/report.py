@@ -128,9 +128,8 @@ def render_table(report: dict[str, Any]) -> str:
     lines.append(f"memory   {report['memory']['peak_rss_mb']:.0f} MB peak")
     test = report["selftest"]
     if test is not None:
-        lines.append(
-            f"selftest {test['vectors']} vectors, {test['symbol_disagreement']:.3%} symbols differ, {test['label_agreement']:.3%} labels agree"
-        )
+        differ, agree = test["symbol_disagreement"], test["label_agreement"]
+        lines.append(f"selftest {test['vectors']} vectors, {differ:.3%} symbols differ, {agree:.3%} labels agree")
     if report["outcome"] != "complete":
         lines.append(f"outcome  {report['outcome']}")
     return "\n".join(lines)
