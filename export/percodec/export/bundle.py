@@ -6,6 +6,7 @@ Tables are counted on the training set through the exported encoder; metrics com
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -183,12 +184,20 @@ def model_card(name: str, config: dict[str, Any], metrics: dict[str, Any], origi
     """MODEL_CARD.md: what it is, what it was trained on, what it reaches, what it must not be used for."""
     iou = "".join(f"| {k} | {'-' if v is None else f'{100 * v:.1f}'} |\n" for k, v in metrics.get("iou", {}).items())
     sizes = "".join(f"| {k} | {len(v[1]) / 1e6:.2f} |\n" for k, v in made.items())
-    data = "".join(f"- {d['name']} (sha256 {d['digest'][:16]})\n" for d in origin["data"])
+    data = "".join(f"- {_readable(d['name'])} ({_short(d['digest'])})\n" for d in origin["data"])
+    first = origin["codec"]
+    start = (
+        f"- the codec was first trained alone ({first['step']} steps, {first['val']['psnr']:.2f} dB at {first['val']['bpp']:.3f} bpp); its "
+        "configuration is under `provenance.codec`\n"
+        if first
+        else ""
+    )
+    notes = f"- {origin['notes']}\n" if origin["notes"] else ""
     miou = f"| mIoU, {len(metrics.get('iou', {}))} classes, from the latent | {100 * metrics['miou']:.1f} |\n" if "miou" in metrics else ""
     return f"""# {name}
 
-One encoder ({config["codec"]["name"]}, C = {config["codec"]["channels"]}, L = {config["codec"]["levels"]}) whose quantized latent is both
-the coded frame and the input of the segmentation head. No RGB image is rebuilt on the way to a label.
+One encoder ({config["codec"]["name"]}, C = {config["codec"]["channels"]}, L = {config["codec"]["levels"]}) whose quantized latent is both the coded frame
+and the input of the segmentation head. No RGB image is rebuilt on the way to a label.
 
 ## Measured on {metrics["data"]} ({metrics["pictures"]} pictures; this split also chose the checkpoint)
 | quantity | value |
@@ -208,8 +217,7 @@ the coded frame and the input of the segmentation head. No RGB image is rebuilt 
 {data}
 - seed {origin["seed"]}, step {origin["step"]}, torch {origin["torch"]}
 - `{origin["command"]}`
-{"- " + origin["notes"] if origin["notes"] else ""}
-- the whole configuration, digests and commit are in manifest.json under `provenance`
+{start}{notes}- the whole configuration, digests and commit are in manifest.json under `provenance`
 
 ## Limits
 Trained on the daytime streets of one town plus rendered pictures: night, snow, motorways, other cameras and other
@@ -217,6 +225,15 @@ countries are outside what it was shown. It is a demonstration: do not drive by 
 classes (poles, signs, people, cyclists) are its weakest, and objects smaller than a latent cell (8x8 pixels) are often missed.
 CamVid is licensed for research use.
 """
+
+
+def _readable(spec: str) -> str:
+    """`camvid:{camvid}:train` -> `camvid:train`: the place of the data is of one machine only."""
+    return re.sub(r"\{\w+\}:?", "", spec)
+
+
+def _short(digest: str) -> str:
+    return f"sha256 {digest[:16]}" if re.fullmatch(r"[0-9a-f]{64}", digest) else "rendered, exact from its seed"
 
 
 __all__ = ["CAMVID_LABELS", "check_parity", "count_symbols", "export_bundle", "load_synthetic_frame", "model_card"]
