@@ -182,6 +182,7 @@ def _provenance(checkpoint: Path, config: dict[str, Any], state: dict[str, Any])
 
 def model_card(name: str, config: dict[str, Any], metrics: dict[str, Any], origin: dict[str, Any], made: dict[str, Any]) -> str:
     """MODEL_CARD.md: what it is, what it was trained on, what it reaches, what it must not be used for."""
+    codec = config["codec"]
     iou = "".join(f"| {k} | {'-' if v is None else f'{100 * v:.1f}'} |\n" for k, v in metrics.get("iou", {}).items())
     sizes = "".join(f"| {k} | {len(v[1]) / 1e6:.2f} |\n" for k, v in made.items())
     data = "".join(f"- {_readable(d['name'])} ({_short(d['digest'])})\n" for d in origin["data"])
@@ -196,8 +197,7 @@ def model_card(name: str, config: dict[str, Any], metrics: dict[str, Any], origi
     miou = f"| mIoU, {len(metrics.get('iou', {}))} classes, from the latent | {100 * metrics['miou']:.1f} |\n" if "miou" in metrics else ""
     return f"""# {name}
 
-One encoder ({config["codec"]["name"]}, C = {config["codec"]["channels"]}, L = {config["codec"]["levels"]}) whose quantized latent is both the coded frame
-and the input of the segmentation head. No RGB image is rebuilt on the way to a label.
+One encoder ({codec["name"]}, C = {codec["channels"]}, L = {codec["levels"]}) whose quantized latent is both the coded frame and the input of the segmentation head. No RGB image is rebuilt on the way to a label.
 
 ## Measured on {metrics["data"]} ({metrics["pictures"]} pictures; this split also chose the checkpoint)
 | quantity | value |

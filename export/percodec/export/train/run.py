@@ -64,7 +64,9 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     if codec_from is not None:
         start = load_checkpoint(codec_from)
-        origin = {"config": start["config"], "step": start["step"], "val": start["val"]}
+        beside = codec_from.parent / "data.json"
+        data = json.loads(beside.read_text()) if beside.exists() else None
+        origin = {"config": start["config"], "step": start["step"], "val": start["val"], "data": data}
         (out / "codec.json").write_text(json.dumps(origin, indent=1))
     (out / "config.json").write_text(json.dumps(config, indent=1))
     (out / "data.json").write_text(json.dumps(provenance(specs, config["data"]["val"], sets, val), indent=1))
@@ -141,12 +143,16 @@ def provenance(specs: list[list[Any]], val_spec: str, sets: list[DataSet], val: 
 
 
 def commit() -> str:
-    """The repository's commit, or "unknown" outside one."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, cwd=Path(__file__).parent, check=True
-        )
+    """The commit of the repository this file is tracked in, "unknown" where it is installed or copied."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__)
+        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, cwd=here.parent, check=True)
         return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("rev-parse", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
