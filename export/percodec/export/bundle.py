@@ -197,7 +197,8 @@ def model_card(name: str, config: dict[str, Any], metrics: dict[str, Any], origi
     miou = f"| mIoU, {len(metrics.get('iou', {}))} classes, from the latent | {100 * metrics['miou']:.1f} |\n" if "miou" in metrics else ""
     return f"""# {name}
 
-One encoder ({codec["name"]}, C = {codec["channels"]}, L = {codec["levels"]}) whose quantized latent is both the coded frame and the input of the segmentation head. No RGB image is rebuilt on the way to a label.
+One encoder ({codec["name"]}, C = {codec["channels"]}, L = {codec["levels"]}) whose quantized latent is both the coded frame and
+the input of the segmentation head. No RGB image is rebuilt on the way to a label.
 
 ## Measured on {metrics["data"]} ({metrics["pictures"]} pictures; this split also chose the checkpoint)
 | quantity | value |
