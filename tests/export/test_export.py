@@ -57,6 +57,18 @@ def test_the_bundle_opens_and_carries_its_origin(bundle, run):
     assert "mIoU" in again.file("MODEL_CARD.md").decode()
 
 
+def test_a_codec_alone_makes_a_bundle_without_a_head(camvid, tmp_path):
+    overrides = ["codec.channels=4", *TINY[3:]]
+    best = train(load_config("edge", overrides), tmp_path / "run", {"camvid": str(camvid)})
+    assert json.loads((tmp_path / "run/best.json").read_text()) == best
+    bundle = export_bundle(
+        tmp_path / "run/best.pt", tmp_path / "codec", "codec", {"camvid": str(camvid)}, 176, 240, "crop", say=lambda text: None
+    )
+    assert set(bundle.manifest["graphs"]) == {"encoder", "decoder"}
+    assert bundle.labels == ()
+    assert "miou" not in bundle.manifest["metrics"]
+
+
 def test_metrics_are_of_whole_packets(bundle, camvid):
     metrics = bundle.manifest["metrics"]
     assert metrics["bpp_coded"] == pytest.approx(metrics["packet_bytes_mean"] * 8 / (176 * 240))

@@ -46,7 +46,7 @@ def train(
     """Train in folder `out`, resuming what is there; `codec_from` starts the codec from another run's checkpoint.
 
     Returns the best validation record. Writes config.json, data.json (digests), codec.json (where the codec came from), train.csv,
-    val.csv, last.pt, best.pt.
+    val.csv, best.json (the best validation record), last.pt, best.pt.
     """
     specs = config["data"]["train"]
     if not specs or not all(isinstance(s, list) and len(s) == 2 for s in specs):
@@ -84,7 +84,9 @@ def train(
         config=config,
         progress=progress,
     )
-    return run.fit()
+    best = run.fit()
+    (out / "best.json").write_text(json.dumps(best, indent=1))
+    return best
 
 
 def _step(config: Config, sets: list[DataSet]) -> Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, dict[str, float]]]:
