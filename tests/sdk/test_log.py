@@ -74,7 +74,8 @@ def test_cut_anywhere_it_yields_exactly_the_complete_records(tmp_path: Path, tin
         path.write_bytes(whole[:size])
         log = read_log(path)
         assert [r.frame_id for r in log] == list(range(sum(end <= size for end in ends[1:])))
-        assert log.truncated or size >= len(whole) - len(b"\x89MCAP0\r\n")
+        assert log.truncated
+        assert log.damaged == 0
 
 
 def test_a_damaged_packet_is_counted_and_the_rest_is_read(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
@@ -92,6 +93,30 @@ def test_a_damaged_packet_is_counted_and_the_rest_is_read(tmp_path: Path, tiny: 
     assert [r.frame_id for r in log] == [0, 2]
     assert log.damaged == 1
     assert not log.truncated
+
+
+def test_no_flipped_bit_of_a_closed_log_goes_unnoticed(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    path = tmp_path / "a.mcap"
+    writer = LogWriter(path, tiny)
+    writer.append(packet(0), 0, 0)
+    start = writer.bytes
+    writer.append(packet(1), 1, 1)
+    end = writer.bytes
+    writer.append(packet(2), 2, 2)
+    writer.close()
+    whole = path.read_bytes()
+    assert end - start > 31 + 40
+    for bit in range(8 * start, 8 * (start + 40)):  # opcode, length, channel, sequence, times, and some of the packet
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        log = read_log(path)
+        frames = [r.frame_id for r in log]
+        assert frames[0] == 0
+        assert set(frames) <= {0, 1, 2}
+        assert log.damaged == 1 or log.truncated
+        if not log.truncated:
+            assert frames[-1] == 2  # the framing held: what follows is read
 
 
 def test_no_flipped_bit_yields_a_wrong_packet(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
@@ -115,7 +140,7 @@ def test_kill_9_loses_no_acknowledged_frame(tmp_path: Path, tiny: Bundle, packet
         "while True:\n    log.append(packet, 7, k); k += 1; sys.stdout.write(f'{k}\\n'); sys.stdout.flush()\n"
     )
     rng = random.Random(3)
-    for trial in range(6):
+    for trial in range(10):
         path = tmp_path / f"{trial}.mcap"
         command = [sys.executable, "-c", program, str(tiny.path), str(tmp_path / "packet"), str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -152,6 +177,29 @@ def test_a_full_disk_is_one_error_and_keeps_what_was_accepted(tmp_path: Path, ti
     assert [r.frame_id for r in read_log(path)][-1] == 200
 
 
+def test_half_a_record_that_stays_ends_the_log(tmp_path: Path, tiny: Bundle, packet: Packet, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.mcap"
+    writer = write(path, tiny, packet, 2, close=False)
+    whole_write = os.write
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", lambda fd, data: whole_write(fd, data[:40]))
+        broken.setattr(os, "ftruncate", refuse)
+        with pytest.raises(LogError, match="only part"):
+            writer.append(packet(2), 2, 2)
+    with pytest.raises(LogError, match="begin a new log"):
+        writer.append(packet(3), 3, 3)  # it would be lost behind the half one
+    with pytest.raises(LogError, match="begin a new log"):
+        writer.close()
+    writer.close()
+    log = read_log(path)
+    assert [r.frame_id for r in log] == [0, 1]
+    assert log.truncated
+
+
 def test_no_space_at_all_is_one_error(tiny: Bundle) -> None:
     with pytest.raises(LogError, match="free disk space"):
         LogWriter("/dev/full", tiny, overwrite=True, min_free_bytes=0)
@@ -160,6 +208,7 @@ def test_no_space_at_all_is_one_error(tiny: Bundle) -> None:
 def test_the_floor_of_free_space_stops_it_before_the_disk_does(tmp_path: Path, tiny: Bundle) -> None:
     with pytest.raises(LogError, match="floor"):
         LogWriter(tmp_path / "a.mcap", tiny, min_free_bytes=1 << 60)
+    LogWriter(tmp_path / "a.mcap", tiny).close()  # and left nothing in the way
 
 
 def test_an_error_of_the_background_sync_reaches_the_next_append(
@@ -178,6 +227,23 @@ def test_an_error_of_the_background_sync_reaches_the_next_append(
     time.sleep(0.2)
     with pytest.raises(LogError, match="Input/output error"):
         writer.append(packet(1), 1, 1)
+    monkeypatch.undo()
+    with pytest.raises(LogError, match="Input/output error"):  # a later sync succeeds, the lost page stays lost
+        writer.close()
+
+
+def test_times_out_of_range_are_refused_and_out_of_order_are_not(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    with LogWriter(tmp_path / "a.mcap", tiny) as writer:
+        for time_ns in (-1, 1 << 64):
+            with pytest.raises(LogError, match="timestamp"):
+                writer.append(packet(0), 0, time_ns)
+        for k, time_ns in enumerate((500, 100, 300)):
+            writer.append(packet(k), k, time_ns)
+    with (tmp_path / "a.mcap").open("rb") as f:
+        summary = make_reader(f, validate_crcs=True).get_summary()
+    assert summary is not None
+    assert summary.statistics is not None
+    assert (summary.statistics.message_start_time, summary.statistics.message_end_time) == (100, 500)
 
 
 def test_existing_logs_are_not_overwritten_by_accident(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:

@@ -1,4 +1,4 @@
-// One pass over the symbols before they are coded: are all of them levels, and how many bits will they take?
+// One pass over the symbols before they are coded: are all of them levels, and how many lanes suit them?
 #include "percodec/rans.hpp"
 
 namespace percodec {
@@ -25,12 +25,17 @@ bool all_below(const std::uint8_t* s, std::size_t size, unsigned levels) noexcep
 
 }  // namespace
 
-bool measure(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, std::uint64_t* cost_bits) noexcept {
+bool measure(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned* lanes) noexcept {
     const unsigned levels = tables.levels();
-    if (cost_bits == nullptr) return all_below(symbols, plane * tables.channels(), levels);
     std::uint64_t total = 0;  // 1/256 bit; at most 2^27 symbols of 12 bits
+    unsigned found = lanes == nullptr ? kMaxLanes : 1;
     for (unsigned channel = 0; channel < tables.channels(); ++channel) {
         const std::uint8_t* s = symbols + std::size_t{channel} * plane;
+        if (found == kMaxLanes) {
+            // More content cannot change the answer: from here on only the range matters.
+            if (!all_below(s, (tables.channels() - channel) * plane, levels)) return false;
+            break;
+        }
         const std::uint16_t* cost = tables.cost(channel);
         if (levels <= kVectorLevels) {
             std::size_t known = 0;
@@ -46,8 +51,9 @@ bool measure(const Tables& tables, const std::uint8_t* symbols, std::size_t plan
                 total += cost[s[i]];
             }
         }
+        found = lanes_for((total + 255) / 256 / 8);
     }
-    *cost_bits = (total + 255) / 256;
+    if (lanes != nullptr) *lanes = found;
     return true;
 }
 

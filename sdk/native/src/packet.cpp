@@ -83,11 +83,9 @@ LatentCoder::LatentCoder(const std::uint16_t* cdf, std::uint32_t channels, std::
 Status LatentCoder::encode(const std::uint8_t* symbols, PacketHeader* header, Kernel kernel, std::uint8_t* buffer,
                            std::size_t capacity, std::size_t* size) const noexcept {
     if (capacity < kHeaderBytes) return Status::no_space;
-    std::uint64_t cost_bits = 0;
-    if (!measure(tables_, symbols, plane_, header->lanes == 0 ? &cost_bits : nullptr)) {
-        return Status::symbol_out_of_range;
-    }
-    if (header->lanes == 0) header->lanes = static_cast<std::uint8_t>(lanes_for(cost_bits / 8));
+    unsigned lanes = header->lanes;
+    if (!measure(tables_, symbols, plane_, lanes == 0 ? &lanes : nullptr)) return Status::symbol_out_of_range;
+    header->lanes = static_cast<std::uint8_t>(lanes);
     std::uint8_t* const end = buffer + capacity;
     std::uint8_t* payload = nullptr;
     const Status coded =

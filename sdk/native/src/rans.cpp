@@ -19,6 +19,26 @@ Kernel choose(Kernel wanted, const Tables& tables, unsigned lanes, unsigned avx2
     return Kernel::scalar;
 }
 
+EncodeKernel encode_kernel(Kernel chosen) noexcept {
+#if defined(__x86_64__)
+    if (chosen == Kernel::avx512) return encode_avx512;
+    if (chosen == Kernel::avx2) return encode_avx2;
+#else
+    static_cast<void>(chosen);
+#endif
+    return encode_scalar;
+}
+
+DecodeKernel decode_kernel(Kernel chosen) noexcept {
+#if defined(__x86_64__)
+    if (chosen == Kernel::avx512) return decode_avx512;
+    if (chosen == Kernel::avx2) return decode_avx2;
+#else
+    static_cast<void>(chosen);
+#endif
+    return decode_scalar;
+}
+
 void store_state(std::uint8_t* p, std::uint32_t x) noexcept {
     store_word(p, x);
     store_word(p + 2, x >> 16);
@@ -63,12 +83,7 @@ Status encode_payload(const Tables& tables, const std::uint8_t* symbols, std::si
     if (static_cast<std::size_t>(end - begin) < 4 * std::size_t{lanes}) return Status::no_space;
     std::uint32_t states[kMaxLanes];
     for (std::uint32_t& x : states) x = kStateLow;
-    EncodeKernel run = encode_scalar;
-#if defined(__x86_64__)
-    const Kernel chosen = choose(kernel, tables, lanes, 8);
-    if (chosen == Kernel::avx512) run = encode_avx512;
-    if (chosen == Kernel::avx2) run = encode_avx2;
-#endif
+    const EncodeKernel run = encode_kernel(choose(kernel, tables, lanes, 8));
     std::uint8_t* const words = run(tables, symbols, plane, lanes, states, begin + 4 * std::size_t{lanes}, end);
     if (words == nullptr) return Status::no_space;
     *payload = words - 4 * std::size_t{lanes};
@@ -87,16 +102,10 @@ Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::si
         states[lane] = load_state(payload + 4 * std::size_t{lane});
         if (states[lane] < kStateLow || states[lane] >= kStateHigh) return Status::bad_state;
     }
-    DecodeKernel run = decode_scalar;
-    std::size_t group_bytes = 2 * std::size_t{lanes};
-#if defined(__x86_64__)
     const Kernel chosen = choose(kernel, tables, lanes, 16);
-    if (chosen == Kernel::avx2) run = decode_avx2;
-    if (chosen == Kernel::avx512) {
-        run = decode_avx512;
-        group_bytes = (group_bytes + 31) / 32 * 32;  // it reads whole registers
-    }
-#endif
+    const DecodeKernel run = decode_kernel(chosen);
+    std::size_t group_bytes = 2 * std::size_t{lanes};
+    if (chosen == Kernel::avx512) group_bytes = (group_bytes + 31) / 32 * 32;  // it reads whole registers
     WordReader words(payload + state_bytes, payload + size, group_bytes);
     if (!run(tables, plane, lanes, states, words, symbols)) return Status::truncated_payload;
     const Status finished = words.finish();

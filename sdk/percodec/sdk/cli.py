@@ -19,8 +19,9 @@ from typing import NoReturn
 from percodec.sdk.errors import BackendError, PercodecError, UsageError
 
 _GROUP = "percodec.commands"
-# What a part would offer if it could be imported: its command names and the extra that brings what it lacks.
+# What a part would offer if it could be imported: its command names and the extra that brings what it lacks, "" for none.
 _PARTS: dict[str, tuple[tuple[str, ...], str]] = {
+    "sdk": (("inspect",), ""),
     "runtime": (("run", "demo", "encode", "decode", "replay", "doctor"), "ort"),
     "export": (("train", "export"), "export"),
 }
@@ -46,8 +47,12 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1, 2 for wrong usage, 70 for a defect of ours, 130 when interrupted."""
     try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
+        try:
+            code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        except SystemExit as e:  # argparse after --help and --version
+            code = e.code if isinstance(e.code, int) else 0
+        if sys.stdout is not None:  # None: started with it closed
+            sys.stdout.flush()
         return code
     except PercodecError as e:
         return _fail(e, str(e), e.exit_code)
@@ -55,16 +60,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("percodec: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Nobody reads on: leave quietly, and keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        _drop_output()
+        return 141  # nobody reads on: leave quietly
     except OSError as e:
         where = f"{e.filename}: " if e.filename else ""
+        _drop_output()
         return _fail(e, f"{where}{e.strerror or e}", 1)
     except MemoryError as e:
         return _fail(e, "out of memory; use a smaller input or fewer slots", 1)
     except Exception as e:
         return _fail(e, f"internal: {type(e).__name__}: {e}; set PERCODEC_DEBUG=1 for the traceback", 70)
+
+
+def _drop_output() -> None:
+    """Send what stdout could not take nowhere, where it still refuses it: the interpreter would complain about it at exit."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def _fail(error: BaseException, text: str, code: int) -> int:
@@ -92,7 +108,7 @@ def _dispatch(argv: list[str]) -> int:
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise UsageError(f"no command {word!r}; {hint}")
     args, rest = parser.parse_known_args(argv)
-    if rest:
+    if rest and not getattr(args, "absent", False):
         (sub.choices[args.command] if args.command else parser).error(f"unrecognized arguments: {' '.join(rest)}")
     if args.command is None:
         parser.print_help()
@@ -114,14 +130,15 @@ def _commands() -> list[Command]:
 
 def _absent(name: str, extra: str, reason: ImportError) -> Command:
     """Stands in for a command whose part cannot be imported here."""
+    install = f"pip install 'percodec[{extra}]'" if extra else "pip install --force-reinstall percodec"
 
     def configure(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+        parser.set_defaults(absent=True)  # its arguments are not known here, so none of them is wrong
 
     def run(args: argparse.Namespace) -> int:
-        raise BackendError(f"percodec {name} cannot run here ({reason}); install with: pip install 'percodec[{extra}]'")
+        raise BackendError(f"percodec {name} cannot run here ({reason}); install with: {install}")
 
-    return Command(name, f"needs: pip install 'percodec[{extra}]'", configure, run)
+    return Command(name, f"needs: {install}", configure, run)
 
 
 def _version() -> str:

@@ -34,6 +34,8 @@ def _inspect(args: argparse.Namespace) -> int:
         raise DataError(f"{path} does not exist; give a bundle folder, a packet or a log")
     if path.is_dir():
         facts = about_bundle(Bundle.open(path))
+    elif not path.is_file():  # a device or pipe may never end
+        raise DataError(f"{path} is not a regular file; give a bundle folder, a packet or a log")
     else:
         with path.open("rb") as f:
             is_log = f.read(len(mcap.MAGIC)) == mcap.MAGIC

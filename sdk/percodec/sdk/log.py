@@ -69,7 +69,8 @@ class LogWriter:
         self.bytes = 0
         self._min_free = min_free_bytes
         self._crc = 0
-        self._times = (0, 0)
+        self._times = (0, 0)  # earliest, latest
+        self._half_record = False
         self._sync_error: OSError | None = None
         self._closed = threading.Event()
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if overwrite else os.O_EXCL)
@@ -88,16 +89,19 @@ class LogWriter:
             "percodec": _version(),
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
+        self._closed.set()  # until it is whole
         try:
             head, at = mcap.opening(f"percodec {_version()}", *_DEFINITIONS, metadata)
             self._metadata = (at, len(mcap.record(mcap.METADATA, b"")) + int.from_bytes(head[at + 1 : at + 9], "little"))
             self._check_space()
             self._write(head)
             _sync_folder(self.path.parent)
-        except LogError:
-            os.close(self._fd)
-            self._closed.set()
-            raise
+            self._closed.clear()
+        finally:
+            if self._closed.is_set():
+                if not overwrite:
+                    self.path.unlink(missing_ok=True)  # made just now: the next try finds the name free
+                os.close(self._fd)
         self._syncer = threading.Thread(target=self._sync_loop, name="percodec-log-sync", daemon=True) if sync == "interval" else None
         if self._syncer:
             self._syncer.start()
@@ -109,14 +113,16 @@ class LogWriter:
         """
         if self._closed.is_set():
             raise LogError(f"log {self.path} is closed; frame {frame_id} was not written")
-        if self._sync_error is not None:
-            raise LogError(f"log {self.path}: the disk refused earlier frames: {self._sync_error.strerror}; replace or free the disk")
+        self._raise_sync_error()
+        if not 0 <= timestamp_ns < 1 << 64:
+            raise LogError(f"log {self.path}: frame {frame_id} has the timestamp {timestamp_ns}; it must be 0..2^64-1 ns")
         if len(packet) > MAX_RECORD_BYTES - 64:
             raise LogError(f"log {self.path}: the packet of frame {frame_id} has {len(packet)} bytes, limit {MAX_RECORD_BYTES - 64}")
         if self.records % _CHECK_SPACE_EVERY == 0:
             self._check_space()
         self._write(mcap.message(self.records, timestamp_ns, packet))
-        self._times = (self._times[0] if self.records else timestamp_ns, timestamp_ns)
+        earliest, latest = self._times if self.records else (timestamp_ns, timestamp_ns)
+        self._times = (min(earliest, timestamp_ns), max(latest, timestamp_ns))
         self.records += 1
 
     def close(self) -> None:
@@ -128,6 +134,7 @@ class LogWriter:
             self._syncer.join()
         try:
             self._write(mcap.closing(self.bytes, self._crc, _DEFINITIONS, self._metadata, self.records, self._times))
+            self._raise_sync_error()  # the kernel tells of a lost page once only, and the background heard it
             os.fdatasync(self._fd)
         except OSError as e:
             raise LogError(f"log {self.path} could not be brought to the disk: {e.strerror}; check the disk") from e
@@ -142,20 +149,28 @@ class LogWriter:
 
     def _write(self, data: bytes) -> None:
         """All of `data` in one write(), or nothing of it and a `LogError`."""
+        if self._half_record:
+            raise LogError(f"log {self.path} ends in half a record that the disk would not take back; check the disk, begin a new log")
         try:
             written = os.write(self._fd, data)
             reason = "only part of the record fitted"
         except OSError as e:
             written, reason = 0, e.strerror or str(e)
         if written != len(data):
-            if written:
+            try:
                 os.ftruncate(self._fd, self.bytes)
                 os.lseek(self._fd, self.bytes, os.SEEK_SET)
+            except OSError:
+                self._half_record = written > 0  # what follows it could not be read
             raise LogError(
                 f"log {self.path}: cannot write after {self.records} frames ({reason}); free disk space. The frames before are safe"
             )
         self.bytes += written
         self._crc = zlib.crc32(data, self._crc)
+
+    def _raise_sync_error(self) -> None:
+        if self._sync_error is not None:
+            raise LogError(f"log {self.path}: the disk refused earlier frames: {self._sync_error.strerror}; replace or free the disk")
 
     def _check_space(self) -> None:
         if not self._min_free:
@@ -193,8 +208,9 @@ class LogRecord:
 class LogReader:
     """Iterates the records of a log, as often as wanted, one in memory at a time.
 
-    After an iteration: `truncated` when the file has no proper end (a killed writer), `damaged` = records whose packet fails
-    its checksum and was left out.
+    After an iteration: `truncated` when the file has no proper end (a killed writer), `damaged` = records left out because their
+    packet fails its checksum or they are none of a log's; 1 when nothing had to be left out but the checksum over the whole file,
+    which a closed log has, differs: then a time or sequence number may be wrong.
     """
 
     def __init__(self, path: Path, metadata: dict[str, str]) -> None:
@@ -207,13 +223,27 @@ class LogReader:
 
     def __iter__(self) -> Iterator[LogRecord]:
         self.truncated, self.damaged = True, 0
+        opening = [mcap.HEADER, mcap.METADATA, mcap.SCHEMA, mcap.CHANNEL]
+        ended = False
         with _open(self.path) as file:
-            file.seek(len(mcap.MAGIC))
+            crc = zlib.crc32(file.read(len(mcap.MAGIC)))
             for opcode, content in _records(file):
-                if opcode == mcap.FOOTER:
-                    self.truncated = False
-                    return
+                if ended:  # only the summary follows
+                    if opcode == mcap.FOOTER:
+                        self.truncated = file.read(len(mcap.MAGIC)) != mcap.MAGIC
+                        return
+                    continue
+                if opcode == mcap.DATA_END and len(content) == 4:
+                    ended = True
+                    if int.from_bytes(content, "little") not in (0, crc):  # 0: written without
+                        self.damaged = max(self.damaged, 1)
+                    continue
+                crc = zlib.crc32(content, zlib.crc32(mcap.PREFIX.pack(opcode, len(content)), crc))
+                if opening and opcode == opening[0]:
+                    opening.pop(0)
+                    continue
                 if opcode != mcap.MESSAGE or len(content) < mcap.MESSAGE_HEAD.size:
+                    self.damaged += 1
                     continue
                 _, sequence, _, timestamp_ns = mcap.MESSAGE_HEAD.unpack_from(content)
                 packet = content[mcap.MESSAGE_HEAD.size :]

@@ -87,10 +87,12 @@ class Tables {
 };
 
 // Lanes whose final states cost at most 4 bytes plus 9/1024 of a payload of `ideal_bytes`: a power of two in 1..64.
+// Never fewer for a longer payload.
 unsigned lanes_for(std::uint64_t ideal_bytes) noexcept;
 
-// True when every symbol is a level. `cost_bits` (may be null) receives the ideal code length, rounded up.
-bool measure(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, std::uint64_t* cost_bits) noexcept;
+// True when every symbol is a level. `lanes` (may be null) receives lanes_for() the symbols' ideal length, in bits
+// rounded up and then in bytes rounded down.
+bool measure(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned* lanes) noexcept;
 
 // Bytes that no payload of `symbols` symbols exceeds.
 constexpr std::size_t payload_bound(std::size_t symbols, unsigned lanes = kMaxLanes) noexcept {
