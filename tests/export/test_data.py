@@ -7,8 +7,9 @@ pytest.importorskip("torch", reason="needs the export extra")
 Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
 from percodec.export.data import Crops, load, load_camvid, load_folder  # noqa: E402
-from percodec.export.data.sets import DataSet  # noqa: E402
+from percodec.export.data.sets import CAMVID_CLASSES, DataSet  # noqa: E402
 from percodec.sdk.errors import DataError  # noqa: E402
+from percodec.sdk.road import CLASSES  # noqa: E402
 
 
 def test_camvid_layout_and_ignore_label(camvid):
@@ -50,9 +51,25 @@ def test_folder_shrinks_large_pictures_and_refuses_text(tmp_path):
         load_folder(tmp_path)
 
 
-@pytest.mark.parametrize("spec", ["", "nothing", "camvid:", "synthetic:x:y", "folder:", "ftp:x"])
-def test_unknown_specs_are_refused(spec):
-    with pytest.raises(DataError):
+def test_camvid_label_with_colours_in_place_of_ids_is_named(camvid, tmp_path):
+    for f in ("train", "train_labels"):
+        (tmp_path / f).mkdir()
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / f / "a.png")
+    with pytest.raises(DataError, match=r"train_labels/a\.png has mode RGB, not L or P; CamVid labels"):
+        load_camvid(tmp_path, "train")
+
+
+def test_the_synthetic_road_has_camvids_classes(camvid):
+    assert load("synthetic:1:0").classes == load_camvid(camvid, "train").classes == CAMVID_CLASSES
+    assert tuple(name for name, _ in CAMVID_CLASSES) == CLASSES
+
+
+SPECS = ["", "nothing", "camvid:", "camvid:/x", "voc::val", "imagenet:/x:", "synthetic:x:y", "synthetic:3", "folder:", "ftp:x"]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_unknown_specs_are_refused_with_all_forms(spec):
+    with pytest.raises(DataError, match=r"camvid:PATH:SPLIT, cityscapes:.*imagenet:.*voc:.*folder:PATH or synthetic:COUNT:SEED"):
         load(spec)
 
 
@@ -71,5 +88,5 @@ def test_crops_move_labels_with_their_image():
     label = (np.arange(128)[None, :] // 16 + np.zeros((128, 1))).astype(np.uint8)
     image = np.repeat((label * 20 + 20)[..., None], 3, -1).astype(np.uint8)
     crops = Crops([DataSet("x", [image], [label], "")], [1.0], size=64, batch=8, seed=1, scale=(1.0, 1.0), jitter=0.0)
-    images, labels = crops.batch(0)
+    images, labels, *_ = crops.batch(0)
     assert ((images[:, 0] - 20) / 20).round().long().equal(labels)

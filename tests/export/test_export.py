@@ -13,7 +13,7 @@ from percodec.export.bundle import check_parity, count_symbols, export_bundle  #
 from percodec.export.data import load_camvid  # noqa: E402
 from percodec.export.evaluate.bundle import evaluate_bundle  # noqa: E402
 from percodec.export.models import LatentFPN, edge, theis3  # noqa: E402
-from percodec.export.onnx import graphs, run_ort  # noqa: E402
+from percodec.export.onnx import Head, graphs, run_ort  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
 from percodec.export.train.run import train  # noqa: E402
 from percodec.sdk.bundle import Bundle  # noqa: E402
@@ -23,6 +23,7 @@ TINY = [
     "head.widths=[8, 8, 8]",
     "head.pyramid=8",
     "codec.channels=4",
+    "loss.bpp=0.1",
     "crops.size=64",
     "crops.batch=2",
     "schedule.steps=8",
@@ -93,7 +94,7 @@ def test_graphs_equal_torch_with_batch_norm_folded(make):
         head(quantized.q)
     codec.eval(), head.eval()
     frame = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    made = graphs(codec, head, 64, 64)
+    made = graphs(codec, {"head_segmentation": Head(head, "segmentation")}, 64, 64)
     assert max(check_parity(made, [frame]).values()) <= 1e-3
     with torch.no_grad():  # the folded graph against the network as trained: only FP16 rounding of weights lies between
         plain = codec.quantizer.symbols(codec.g_a(codec.normalize(torch.from_numpy(frame)[None].permute(0, 3, 1, 2).float())))
@@ -105,8 +106,8 @@ def test_graphs_equal_torch_with_batch_norm_folded(make):
 def test_parity_past_its_limit_stops_the_export():
     torch.manual_seed(3)
     codec = edge(4).eval()
-    made = graphs(codec, None, 64, 64)
-    other = graphs(edge(4).eval(), None, 64, 64)
+    made = graphs(codec, {}, 64, 64)
+    other = graphs(edge(4).eval(), {}, 64, 64)
     frame = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     with pytest.raises(SelfTestError, match="disagree"):
         check_parity({**made, "encoder": (made["encoder"][0], other["encoder"][1])}, [frame])

@@ -17,28 +17,16 @@ from numpy.typing import NDArray
 
 from percodec.export.data import DataSet, load
 from percodec.export.evaluate.bundle import evaluate_bundle
-from percodec.export.onnx import OPSET, PRECISION, graphs, run_ort
+from percodec.export.models import Autoencoder, head_kind
+from percodec.export.onnx import OPSET, PRECISION, Head, graphs, run_ort
 from percodec.export.train.config import resolve
 from percodec.export.train.loop import load_checkpoint
 from percodec.export.train.run import build_model, commit
+from percodec.export.train.tasks import Joint
 from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
 from percodec.sdk.codec import EntropyModel
-from percodec.sdk.errors import DataError, SelfTestError
+from percodec.sdk.errors import DataError, SelfTestError, UsageError
 
-# CamVid's usual colours, readable on top of a picture.
-CAMVID_LABELS = (
-    ("Sky", (128, 128, 128)),
-    ("Building", (128, 0, 0)),
-    ("Pole", (192, 192, 128)),
-    ("Road", (128, 64, 128)),
-    ("Pavement", (60, 40, 222)),
-    ("Tree", (128, 128, 0)),
-    ("SignSymbol", (192, 128, 128)),
-    ("Fence", (64, 64, 128)),
-    ("Car", (64, 0, 128)),
-    ("Pedestrian", (64, 64, 0)),
-    ("Bicyclist", (0, 128, 192)),
-)
 MAX_SYMBOL_DISAGREEMENT = 1e-3
 MIN_LABEL_AGREEMENT = 0.995
 _SELFTEST_FRAMES = 2
@@ -56,33 +44,51 @@ def export_bundle(
     fit: str,
     overwrite: bool = False,
     say: Say = print,
+    more: tuple[Path, ...] = (),
 ) -> Bundle:
-    """Write the bundle and return it as a vehicle would open it. Raises `DataError`, `SelfTestError`, `BundleError`."""
+    """Write the bundle and return it as a vehicle would open it; `more` checkpoints on the same codec add their heads.
+
+    Raises `DataError`, `SelfTestError`, `BundleError`, `UsageError`.
+    """
     state = load_checkpoint(checkpoint)
     config = state["config"]
-    model = build_model(config)
-    model.load_state_dict(state["model"])
-    model.eval()
+    model = _model(checkpoint, state)
+    assert model.codec is not None
+    codec = model.codec
+    runs = {_graph_name(config, {}): (checkpoint, state, model)} if model.head is not None else {}
+    for path in more:
+        further = load_checkpoint(path)
+        other = _model(path, further)
+        if other.head is None:
+            raise UsageError(f"--add {path} is a codec alone; give a run of classification, segmentation or joint")
+        if not _same(codec, other.codec):
+            raise UsageError(f"--add {path} was trained on another codec than {checkpoint}: one bundle has one codec")
+        runs[_graph_name(further["config"], runs)] = (path, further, other)
     train = [load(resolve(spec, places)) for spec, _ in config["data"]["train"]]
     val = load(resolve(config["data"]["val"], places))
     say(f"checkpoint {checkpoint} at step {state['step']}; {width}x{height}, opset {OPSET}, {PRECISION}")
 
-    made = graphs(model.codec, model.head, height, width)
+    heads = {}
+    for graph, (_, s, m) in runs.items():
+        kind = head_kind(s["config"]["head"]["name"])
+        assert m.head is not None
+        heads[graph] = Head(m.head, kind, m.reads, several=kind == "classification" and bool(val.labels))
+    made = graphs(codec, heads, height, width)
     for graph, (_, data) in made.items():
-        say(f"  {graph:<20} {len(data) / 1e6:6.2f} MB")
+        say(f"  {graph:<40} {len(data) / 1e6:6.2f} MB")
     frames = [_fitted(image, height, width) for image in val.images[:: max(1, len(val) // 8)]][:8]
     parity = check_parity(made, frames)
     say("parity, torch against ONNX Runtime: " + "  ".join(f"{k} {v:.6f}" for k, v in parity.items()))
 
     encoder = run_ort(made["encoder"][1])
-    counts = count_symbols(encoder, train[0], height, width, len(model.codec.quantizer.centers))
+    counts = count_symbols(encoder, train[0], height, width, len(codec.quantizer.centers))
     tables = EntropyModel.from_counts(counts)
     # The self-test runs on synthetic frames, so that a bundle carries nobody's pictures.
     test_frames = np.stack([load_synthetic_frame(7_000 + k, height, width) for k in range(_SELFTEST_FRAMES)])
     symbols = np.concatenate([encoder(f[None]) for f in test_frames])
-    head = run_ort(made["head_segmentation"][1]) if model.head is not None else None
+    head = run_ort(made["head_segmentation"][1]) if "head_segmentation" in made else None
     labels = np.concatenate([head(s[None]) for s in symbols]) if head else np.zeros((len(symbols), height, width), np.uint8)
-    centers = model.codec.quantizer.centers.detach().numpy().astype(np.float32)
+    centers = codec.quantizer.centers.detach().numpy().astype(np.float32)
     contents: dict[str, Any] = {
         "name": name,
         "frame_height": height,
@@ -92,15 +98,42 @@ def export_bundle(
         "entropy_model": tables,
         "graphs": {k: data for k, (_, data) in made.items()},
         "precision": dict.fromkeys(made, PRECISION),
-        "labels": [Label(k, n, c) for k, (n, c) in enumerate(CAMVID_LABELS)] if model.head is not None else [],
+        "labels": [Label(k, n, c) for k, (n, c) in enumerate(val.classes)] if heads else [],
         "selftest": SelfTest(test_frames, symbols, labels, MAX_SYMBOL_DISAGREEMENT, MIN_LABEL_AGREEMENT),
     }
     origin = _provenance(checkpoint, config, state)
+    if len(runs) > 1:
+        origin["heads"] = {graph: _provenance(p, s["config"], s) for graph, (p, s, _) in runs.items()}
     draft = write_bundle(out, **contents, metrics={}, provenance=origin, overwrite=overwrite)
     say("measuring on the validation set ...")
     metrics: dict[str, Any] = {"parity": parity, **evaluate_bundle(draft, val)}
     card = model_card(name, config, metrics, origin, made)
     return write_bundle(out, **contents, metrics=metrics, provenance=origin, extra_files={"MODEL_CARD.md": card.encode()}, overwrite=True)
+
+
+def _model(path: Path, state: dict[str, Any]) -> Joint:
+    model = build_model(state["config"])
+    if model.codec is None:
+        raise UsageError(f"{path} reads original pictures and has no codec: there is nothing to put into a bundle")
+    model.load_state_dict(state["model"])
+    return model.eval()
+
+
+def _graph_name(config: dict[str, Any], taken: dict[str, Any]) -> str:
+    """head_segmentation for the first of its kind, head_segmentation_<network> for others."""
+    name = config["head"]["name"]
+    plain = f"head_{head_kind(name)}"
+    full = plain if plain not in taken else f"{plain}_{name.removesuffix('-d')}"
+    if full in taken:
+        raise UsageError(f"two heads would be called {full}: leave one of the {name} runs out")
+    return full
+
+
+def _same(a: Autoencoder, b: Autoencoder | None) -> bool:
+    if b is None:
+        return False
+    mine, other = a.state_dict(), b.state_dict()
+    return mine.keys() == other.keys() and all(torch.equal(mine[k], other[k]) for k in mine)
 
 
 def load_synthetic_frame(seed: int, height: int, width: int) -> NDArray[np.uint8]:
@@ -113,17 +146,19 @@ def load_synthetic_frame(seed: int, height: int, width: int) -> NDArray[np.uint8
 def check_parity(made: dict[str, tuple[Any, bytes]], frames: list[NDArray[np.uint8]]) -> dict[str, float]:
     """Torch against ONNX Runtime on real frames; each graph fed with the same input. Raises `SelfTestError` past the limits."""
     encoder = run_ort(made["encoder"][1])
-    wrong = {"symbols": [], "image": [], "labels": []}  # type: dict[str, list[float]]
+    wrong: dict[str, list[float]] = {"symbols": [], "image": [], "labels": [], "probs": []}
     with torch.no_grad():
         for frame in frames:
             symbols = encoder(frame[None])
             wrong["symbols"].append(float((made["encoder"][0](torch.from_numpy(frame[None].copy())).numpy() != symbols).mean()))
-            for graph, key in (("decoder", "image"), ("head_segmentation", "labels")):
-                if graph in made:
-                    reference = made[graph][0](torch.from_numpy(symbols)).numpy().astype(np.int16)
-                    actual = run_ort(made[graph][1])(symbols).astype(np.int16)
-                    limit = 1 if key == "image" else 0  # rounding may fall either way
-                    wrong[key].append(float((np.abs(actual - reference) > limit).mean()))
+            for graph, (module, data) in made.items():
+                if graph == "encoder":
+                    continue
+                key = "image" if graph == "decoder" else "labels" if "segmentation" in graph else "probs"
+                reference = module(torch.from_numpy(symbols)).numpy().astype(np.float32)
+                actual = run_ort(data)(symbols).astype(np.float32)
+                limit = {"image": 1, "labels": 0, "probs": 1e-3}[key]  # a picture's rounding may fall either way
+                wrong[key].append(float((np.abs(actual - reference) > limit).mean()))
     worst = {f"{k}_disagreement": max(v) for k, v in wrong.items() if v}
     for key, value in worst.items():
         if value > MAX_SYMBOL_DISAGREEMENT:
@@ -237,4 +272,4 @@ def _short(digest: str) -> str:
     return f"sha256 {digest[:16]}" if re.fullmatch(r"[0-9a-f]{64}", digest) else "rendered, exact from its seed"
 
 
-__all__ = ["CAMVID_LABELS", "check_parity", "count_symbols", "export_bundle", "load_synthetic_frame", "model_card"]
+__all__ = ["check_parity", "count_symbols", "export_bundle", "load_synthetic_frame", "model_card"]

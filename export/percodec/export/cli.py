@@ -1,4 +1,4 @@
-"""Workstation commands: `percodec train codec|segmentation` and `percodec export`. torch is imported only when one runs."""
+"""Workstation commands: `percodec train`, `percodec evaluate`, `percodec export`. torch is imported only when one runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from percodec.sdk.errors import BackendError, UsageError
 def commands() -> list[Command]:
     """What this part adds to `percodec`."""
     return [
-        Command("train", "train a codec, or a segmentation head jointly with its codec", _configure_train, _train),
+        Command("train", "train a codec, a head on a fixed codec, or both jointly", _configure_train, _train),
+        Command("evaluate", "rate-distortion, perception, storage and compute tables", _configure_evaluate, _evaluate),
         Command("export", "turn a trained checkpoint into a bundle a vehicle can run", _configure_export, _export),
     ]
 
@@ -27,15 +28,25 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "examples:\n"
         "  percodec train codec --config edge --data camvid=../shared/data/camvid --data imagenet=DIR --out runs/edge\n"
-        "  percodec train segmentation --config road-edge --data camvid=DIR --codec runs/edge/best.pt --out runs/road-edge\n"
+        "  percodec train joint --config road-edge --data camvid=DIR --codec runs/edge/best.pt --out runs/road-edge\n"
+        "  percodec train segmentation --data camvid=DIR --codec runs/edge/best.pt --out runs/seg\n"
+        "  torchrun --nproc-per-node 4 -m percodec.sdk.cli train codec --config theis3-0.330 --data images=DIR --data val=DIR --out r\n"
         "An interrupted run continues where it stopped when the same command is given again."
     )
-    parser.add_argument("task", choices=("codec", "segmentation"), help="what to train")
-    parser.add_argument("--config", default=None, help="packaged name or path.yaml (default: edge, road-edge)")
+    parser.add_argument("task", choices=("codec", "classification", "segmentation", "joint"), help="what to train")
+    parser.add_argument(
+        "--config", default=None, help="packaged name or path.yaml; default: edge, lab-classification, lab-segmentation, road-edge"
+    )
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=V", help="override one key; repeatable")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where {NAME} of the configuration is; repeatable")
     parser.add_argument("--out", type=Path, required=True, help="run folder: checkpoints, curves, configuration")
     parser.add_argument("--codec", type=Path, default=None, metavar="CHECKPOINT", help="start the codec from this run's checkpoint")
+    parser.add_argument("--trunk", type=Path, default=None, metavar="CHECKPOINT", help="start from another operating point of this codec")
+    parser.add_argument("--head", type=Path, default=None, metavar="CHECKPOINT", help="start the head from this run's checkpoint")
+    parser.add_argument("--teacher", type=Path, default=None, metavar="CHECKPOINT", help="distil from this run on original pictures")
+    parser.add_argument(
+        "--views", type=Path, default=None, metavar="FOLDER", help="where pictures encoded beforehand are kept (default: beside --out)"
+    )
     parser.add_argument("--restart", action="store_true", help="forget what is in --out")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
@@ -46,6 +57,9 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "example:\n  percodec export runs/road-edge/best.pt --data camvid=DIR --out bundles/road-edge"
     parser.add_argument("checkpoint", type=Path, help="best.pt of a run")
+    parser.add_argument(
+        "--add", type=Path, action="append", default=[], metavar="CHECKPOINT", help="another head on this codec; repeatable"
+    )
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")
     parser.add_argument("--name", default=None, help="bundle name (default: name of --out)")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where {NAME} of the configuration is; repeatable")
@@ -75,11 +89,13 @@ def _train(args: argparse.Namespace) -> int:
     _require("torch", "PIL", "rich")
     import torch
 
+    from percodec.export.train import distributed
     from percodec.export.train.config import load_config
     from percodec.export.train.curves import plot_curves, reporter
     from percodec.export.train.run import train
 
-    config = load_config(args.config or {"codec": "edge", "segmentation": "road-edge"}[args.task], args.overrides)
+    packaged = {"codec": "edge", "classification": "lab-classification", "segmentation": "lab-segmentation", "joint": "road-edge"}
+    config = load_config(args.config or packaged[args.task], args.overrides)
     if config["task"] != args.task:
         raise UsageError(f"configuration {args.config!r} is for `percodec train {config['task']}`, not {args.task}")
     if args.print_config:
@@ -87,11 +103,27 @@ def _train(args: argparse.Namespace) -> int:
         return 0
     if args.threads:
         torch.set_num_threads(args.threads)
+    distributed.start()
+    first = distributed.rank() == 0
     places = _places(args.data)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "command.txt").write_text(_command(args.data) + "\n")
-    with reporter(config["schedule"]["steps"], quiet=args.json) as progress:
-        best = train(config, args.out, places, args.codec, args.restart, progress)
+    if first:
+        (args.out / "command.txt").write_text(_command(args.data) + "\n")
+    quiet = args.json or not first
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    starts = {"codec_from": args.codec, "trunk_from": args.trunk, "head_from": args.head, "teacher_from": args.teacher}
+    try:
+        with reporter(config["schedule"]["steps"], quiet) as progress:
+            views = args.views or args.out.resolve().parent / "views"
+            best = train(config, args.out, places, restart=args.restart, progress=progress, views=views, say=say, **starts)
+    finally:
+        distributed.finish()
+    if not first:
+        return 0
     plot_curves(args.out)
     if args.json:
         print(json.dumps(best))
@@ -133,7 +165,16 @@ def _export(args: argparse.Namespace) -> int:
             print(text, flush=True)
 
     bundle = export_bundle(
-        args.checkpoint, args.out, args.name or args.out.name, _places(args.data), height, width, args.fit, args.overwrite, say
+        args.checkpoint,
+        args.out,
+        args.name or args.out.name,
+        _places(args.data),
+        height,
+        width,
+        args.fit,
+        args.overwrite,
+        say,
+        tuple(args.add),
     )
     metrics = bundle.manifest["metrics"]
     if args.json:
@@ -143,6 +184,19 @@ def _export(args: argparse.Namespace) -> int:
         print(f"bundle: {args.out}   digest {bundle.digest[:16]}")
         print(f"next: percodec run VIDEO --bundle {args.out}")
     return 0
+
+
+def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
+    from percodec.export.evaluate.cli import configure
+
+    configure(parser)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    _require("torch", "onnx", "onnxruntime", "PIL", "rich", "jinja2")
+    from percodec.export.evaluate.cli import run
+
+    return run(args)
 
 
 __all__ = ["commands"]

@@ -1,8 +1,11 @@
 """From trained networks to ONNX graphs: uint8 in, uint8 out, everything between inside the graph.
 
-    encoder.onnx            image   uint8 [1,H,W,3] -> symbols uint8 [1,C,H/8,W/8]
-    head_segmentation.onnx  symbols uint8           -> labels  uint8 [1,H,W]
-    decoder.onnx            symbols uint8           -> image   uint8 [1,H,W,3]
+    encoder.onnx              image   uint8 [1,H,W,3] -> symbols uint8 [1,C,H/8,W/8]
+    head_segmentation.onnx    symbols uint8           -> labels  uint8 [1,H,W]
+    head_classification.onnx  symbols uint8           -> probs   float32 [1,K]
+    decoder.onnx              symbols uint8           -> image   uint8 [1,H,W,3]
+
+A head that reads decoded pictures has the decoder inside: it too starts from the symbols.
 
 Batch norm is folded before export. Weights are rounded to FP16 and stored so, each behind one Cast that every backend folds at
 load time; arithmetic is FP32. Rounding happens in torch first, so torch and ONNX compute with the same numbers.
@@ -13,7 +16,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import onnx
 import torch
@@ -21,7 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from percodec.export.models import Autoencoder, LatentFPN
+from percodec.export.models import Autoencoder
 
 OPSET = 20
 PRECISION = "fp32 (weights stored fp16)"
@@ -57,15 +60,38 @@ class _FromSymbols(nn.Module):
         return self.centers.index_select(0, symbols.to(torch.int32).flatten()).view(symbols.shape)
 
 
-class SegmentationGraph(_FromSymbols):
-    """symbols -> labels."""
+class HeadGraph(_FromSymbols):
+    """symbols -> logits, through the latent's center values or through the decoded picture."""
 
-    def __init__(self, codec: Autoencoder, head: LatentFPN) -> None:
+    def __init__(self, codec: Autoencoder, head: nn.Module, reads: str) -> None:
         super().__init__(codec)
+        self.decoder = codec if reads == "decoded" else None
         self.head = head
 
+    def logits(self, symbols: Tensor) -> Tensor:
+        x = self.look_up(symbols)
+        if self.decoder is not None:
+            x = self.decoder.decode(x).clamp(0, 255).round()
+        return self.head(x)  # type: ignore[no-any-return]
+
+
+class SegmentationGraph(HeadGraph):
+    """symbols -> labels."""
+
     def forward(self, symbols: Tensor) -> Tensor:
-        return torch.argmax(self.head(self.look_up(symbols)), dim=1).to(torch.uint8)
+        return torch.argmax(self.logits(symbols), dim=1).to(torch.uint8)
+
+
+class ClassificationGraph(HeadGraph):
+    """symbols -> probabilities: they sum to 1, or each class has its own where several may be present."""
+
+    def __init__(self, codec: Autoencoder, head: nn.Module, reads: str, several: bool) -> None:
+        super().__init__(codec, head, reads)
+        self.several = several
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        logits = self.logits(symbols)
+        return torch.sigmoid(logits) if self.several else torch.softmax(logits, dim=1)
 
 
 class DecoderGraph(_FromSymbols):
@@ -163,7 +189,16 @@ def _store_fp16(model: onnx.ModelProto) -> None:
     graph.node.extend([*casts, *nodes])
 
 
-def graphs(codec: Autoencoder, head: LatentFPN | None, height: int, width: int) -> dict[str, tuple[nn.Module, bytes]]:
+class Head(NamedTuple):
+    """A trained head to export: the network, what it `reads` (latent or decoded), and whether `several` classes may be present."""
+
+    network: nn.Module
+    kind: str
+    reads: str = "latent"
+    several: bool = False
+
+
+def graphs(codec: Autoencoder, heads: dict[str, Head], height: int, width: int) -> dict[str, tuple[nn.Module, bytes]]:
     """{graph name: (torch module that computes the same, ONNX bytes)} for one frame size (multiples of 8)."""
     if height % 8 or width % 8:
         raise ValueError(f"frame sides must be multiples of 8, got {width}x{height}")
@@ -173,8 +208,11 @@ def graphs(codec: Autoencoder, head: LatentFPN | None, height: int, width: int) 
         "encoder": (EncoderGraph(codec), image, "image", "symbols"),
         "decoder": (DecoderGraph(codec), symbols, "symbols", "image"),
     }
-    if head is not None:
-        modules["head_segmentation"] = (SegmentationGraph(codec, head), symbols, "symbols", "labels")
+    for name, head in heads.items():
+        if head.kind == "segmentation":
+            modules[name] = (SegmentationGraph(codec, head.network, head.reads), symbols, "symbols", "labels")
+        else:
+            modules[name] = (ClassificationGraph(codec, head.network, head.reads, head.several), symbols, "symbols", "probs")
     out: dict[str, tuple[nn.Module, bytes]] = {}
     for name, (module, example, name_in, name_out) in modules.items():
         folded = fold(module)
@@ -194,4 +232,17 @@ def run_ort(graph: bytes, threads: int = 2) -> Any:
     return lambda array: session.run(None, {name: array})[0]
 
 
-__all__ = ["OPSET", "PRECISION", "DecoderGraph", "EncoderGraph", "SegmentationGraph", "fold", "graph_bytes", "graphs", "run_ort"]
+__all__ = [
+    "OPSET",
+    "PRECISION",
+    "ClassificationGraph",
+    "DecoderGraph",
+    "EncoderGraph",
+    "Head",
+    "HeadGraph",
+    "SegmentationGraph",
+    "fold",
+    "graph_bytes",
+    "graphs",
+    "run_ort",
+]

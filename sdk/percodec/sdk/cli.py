@@ -23,7 +23,7 @@ _GROUP = "percodec.commands"
 _PARTS: dict[str, tuple[tuple[str, ...], str]] = {
     "sdk": (("inspect",), ""),
     "runtime": (("run", "demo", "encode", "decode", "replay", "doctor"), "ort"),
-    "export": (("train", "export"), "export"),
+    "export": (("train", "evaluate", "export"), "export"),
 }
 
 

@@ -1,10 +1,24 @@
-"""Data sets: pictures in memory as uint8, crops made on the fly.
+"""Data sets, in memory or decoded on access, always uint8; crops made on the fly.
 
-Which one should I use? `load_camvid` for segmentation, `load_folder` for codec training and calibration,
-`load_synthetic` where there is no data at all. `Crops` turns any of them into training batches.
+Which one should I use? `load_camvid`, `load_voc` or `load_cityscapes` for segmentation, `load_imagenet` for classification,
+`load_folder` for codec training and calibration, `load_synthetic` where there is no data at all; `load` takes any of them as
+`kind:PATH:SPLIT`. `Crops` turns pictures and labels into training batches.
 """
 
-from percodec.export.data.crops import Crops
-from percodec.export.data.sets import DataSet, load, load_camvid, load_folder, load_synthetic
+from percodec.export.data.crops import Batch, Crops
+from percodec.export.data.layouts import load_cityscapes, load_imagenet, load_voc
+from percodec.export.data.sets import DataSet, Files, load, load_camvid, load_folder, load_synthetic
 
-__all__ = ["Crops", "DataSet", "load", "load_camvid", "load_folder", "load_synthetic"]
+__all__ = [
+    "Batch",
+    "Crops",
+    "DataSet",
+    "Files",
+    "load",
+    "load_camvid",
+    "load_cityscapes",
+    "load_folder",
+    "load_imagenet",
+    "load_synthetic",
+    "load_voc",
+]

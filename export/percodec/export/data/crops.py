@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from percodec.export.data.sets import IGNORE, DataSet
 
 
-class Crops:
-    """`batch(step)` -> (image float32 [N,3,S,S] in 0..255, labels int64 [N,S,S]); labels are 255 where unknown.
+class Batch(NamedTuple):
+    """One step's data.
 
-    `sets` are drawn with probability proportional to `weights`, pictures uniformly within a set.
+    `inputs`: float [N,3,S,S] pictures in 0..255, or center values of the latent [N,C,S/8,S/8]. `labels`: int64 [N,S,S], 255 unknown, or
+    class indices [N]. `images`: the original pictures behind `inputs` where those are something else and a teacher wants them.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    images: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(t if t is None else t.to(device, non_blocking=True) for t in self))  # type: ignore[arg-type]
+
+
+class Crops:
+    """`batch(step)` -> `Batch` of pictures, cropped at random from `sets`.
+
+    `sets` are drawn with probability proportional to `weights`, pictures uniformly within a set. Of several processes each takes
+    its `share` = (rank, world) of the same batch. `margin` pixels on every side are added to `size` for the codec's surroundings.
     """
 
     def __init__(
@@ -25,22 +44,31 @@ class Crops:
         seed: int,
         scale: tuple[float, float] = (0.75, 1.5),
         jitter: float = 0.2,
+        margin: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        if size % 8:
-            raise ValueError(f"crop size must be a multiple of 8, got {size}")
+        if size % 8 or margin % 8:
+            raise ValueError(f"crop size and margin must be multiples of 8, got {size} and {margin}")
+        if batch % share[1]:
+            raise ValueError(f"a batch of {batch} cannot be shared by {share[1]} processes")
         self.sets = sets
         self.p = np.asarray(weights, np.float64) / np.sum(weights)
-        self.size, self.n, self.seed, self.scale, self.jitter = size, batch, seed, scale, jitter
+        self.size, self.n, self.seed, self.scale, self.jitter = size + 2 * margin, batch, seed, scale, jitter
+        self.items = range(share[0], batch, share[1])
+        self.classified = bool(sets[0].targets)
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng((self.seed, step))
-        images = torch.empty(self.n, 3, self.size, self.size)
-        labels = torch.full((self.n, self.size, self.size), IGNORE, dtype=torch.int64)
-        for i in range(self.n):
+    def batch(self, step: int) -> Batch:
+        images = torch.empty(len(self.items), 3, self.size, self.size)
+        labels = torch.full((len(self.items), self.size, self.size), IGNORE, dtype=torch.int64)
+        targets = torch.zeros(len(self.items), dtype=torch.int64)
+        for i, item in enumerate(self.items):
+            rng = np.random.default_rng((self.seed, step, item))
             data = self.sets[rng.choice(len(self.sets), p=self.p)]
             k = int(rng.integers(len(data)))
             self._crop(data, k, rng, images[i], labels[i])
-        return images.contiguous(memory_format=torch.channels_last), labels
+            if self.classified:
+                targets[i] = data.targets[k]
+        return Batch(images.contiguous(memory_format=torch.channels_last), targets if self.classified else labels)
 
     def _crop(self, data: DataSet, k: int, rng: np.random.Generator, image_out: Tensor, label_out: Tensor) -> None:
         image, label = data.images[k], data.labels[k] if data.labels else None
@@ -48,20 +76,33 @@ class Crops:
         scale = np.exp(rng.uniform(np.log(self.scale[0]), np.log(self.scale[1])))
         side = min(round(self.size / scale), h, w)
         y, x = int(rng.integers(h - side + 1)), int(rng.integers(w - side + 1))
-        crop = torch.from_numpy(image[y : y + side, x : x + side].copy()).permute(2, 0, 1)[None].float()
-        size = (self.size, self.size)
-        if side != self.size:
-            crop = F.interpolate(crop, size=size, mode="bilinear", antialias=True, align_corners=False)
-        gain = 1 + rng.uniform(-self.jitter, self.jitter)
-        bias = 255 * rng.uniform(-self.jitter, self.jitter) / 2
-        tint = torch.tensor(1 + rng.uniform(-self.jitter, self.jitter, (3, 1, 1)) / 4, dtype=torch.float32)
-        crop = ((crop[0] - 128) * gain * tint + 128 + bias).clamp_(0, 255)
-        mirror = rng.random() < 0.5
+        crop, piece = resize(image[y : y + side, x : x + side], None if label is None else label[y : y + side, x : x + side], self.size)
+        crop = relight(crop, rng, self.jitter)
+        mirror = bool(rng.random() < 0.5)
         image_out.copy_(crop.flip(-1) if mirror else crop)
-        if label is not None:
-            piece = torch.from_numpy(label[y : y + side, x : x + side].copy())[None, None].float()
-            piece = F.interpolate(piece, size=size, mode="nearest-exact")[0, 0].long()
+        if piece is not None:
             label_out.copy_(piece.flip(-1) if mirror else piece)
 
 
-__all__ = ["Crops"]
+def resize(
+    image: NDArray[np.uint8], label: NDArray[np.uint8] | None, height: int, width: int | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """-> float [3,height,width] antialiased, int64 [height,width] nearest. `width` defaults to `height`."""
+    size = (height, height if width is None else width)
+    x = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
+    if x.shape[-2:] != size:
+        x = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
+    if label is None:
+        return x[0], None
+    y = F.interpolate(torch.from_numpy(label.copy())[None, None].float(), size=size, mode="nearest-exact")
+    return x[0], y[0, 0].long()
+
+
+def relight(x: Tensor, rng: np.random.Generator, jitter: float) -> Tensor:
+    """Random contrast, brightness and tint of a picture in 0..255."""
+    gain, bias = 1 + rng.uniform(-jitter, jitter), 255 * rng.uniform(-jitter, jitter) / 2
+    tint = torch.tensor(1 + rng.uniform(-jitter, jitter, (3, 1, 1)) / 4, dtype=torch.float32)
+    return ((x - 128) * gain * tint + 128 + bias).clamp_(0, 255)
+
+
+__all__ = ["Batch", "Crops", "relight", "resize"]

@@ -1,46 +1,129 @@
-"""CamVid, plain image folders and the synthetic road, all as lists of uint8 arrays."""
+"""What a data set is, and the small ones: CamVid, plain image folders and the synthetic road, in memory as uint8 arrays."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from percodec.sdk.errors import DataError
 
+Array = NDArray[np.uint8]
+Classes = tuple[tuple[str, tuple[int, int, int]], ...]
+T = TypeVar("T")
+
 IGNORE = 255
-CAMVID_UNLABELLED = 11
+UNKNOWN = 254  # in a `label_table`: an id that no label file may hold
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+SPECS = "camvid:PATH:SPLIT, cityscapes:PATH:SPLIT, imagenet:PATH:SPLIT, voc:PATH:SPLIT, folder:PATH or synthetic:COUNT:SEED"
+CAMVID_CLASSES: Classes = (
+    ("Sky", (128, 128, 128)),
+    ("Building", (128, 0, 0)),
+    ("Pole", (192, 192, 128)),
+    ("Road", (128, 64, 128)),
+    ("Pavement", (60, 40, 222)),
+    ("Tree", (128, 128, 0)),
+    ("SignSymbol", (192, 128, 128)),
+    ("Fence", (64, 64, 128)),
+    ("Car", (64, 0, 128)),
+    ("Pedestrian", (64, 64, 0)),
+    ("Bicyclist", (0, 128, 192)),
+)
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """`images`: uint8 [H,W,3] RGB each. `labels`: uint8 [H,W], class ids or 255 (ignore), or empty. `digest` is provenance."""
+    """Pictures with what is known about them; `digest` is provenance.
+
+    `images`: uint8 [H,W,3] RGB each. `labels`: uint8 [H,W] each, class index or 255 (ignore), or empty. `targets`: class index
+    per picture (classification), or empty. `classes`: name and display colour of each class index, or empty.
+    """
 
     name: str
-    images: list[NDArray[np.uint8]]
-    labels: list[NDArray[np.uint8]]
+    images: Sequence[Array]
+    labels: Sequence[Array]
     digest: str
+    targets: tuple[int, ...] = ()
+    classes: Classes = ()
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (f for f in sorted(folder.iterdir()) if f.suffix.lower() in IMAGE_SUFFIXES)
+class Files(Sequence[Array]):
+    """Arrays that stay on disk: item k is `decode(Path(paths[k]))`, anew on every access; a slice is `Files` again."""
+
+    def __init__(self, paths: Sequence[Path | str], decode: Callable[[Path], Array]) -> None:
+        self.paths, self.decode = paths, decode
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, k: int) -> Array: ...
+
+    @overload
+    def __getitem__(self, k: slice) -> Files: ...
+
+    def __getitem__(self, k: int | slice) -> Array | Files:
+        return Files(self.paths[k], self.decode) if isinstance(k, slice) else self.decode(Path(self.paths[k]))
 
 
-def _read(path: Path, mode: str) -> NDArray[np.uint8]:
+def _open(path: Path, use: Callable[[Image.Image], T]) -> T:
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert(mode) if mode == "RGB" else image)
-    except (OSError, UnidentifiedImageError) as e:
+            return use(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # all of them are Pillow's for a damaged file
         raise DataError(f"cannot read {path} as an image: {e}; remove or replace the file") from e
+
+
+def read_rgb(path: Path) -> Array:
+    """uint8 [H,W,3]. Raises `DataError` where the file is no image."""
+    return _open(path, lambda image: np.asarray(image.convert("RGB")))
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(H, W), from the file's header alone. Raises `DataError` where the file is no image."""
+    return _open(path, lambda image: (image.height, image.width))
+
+
+def label_table(classes: Iterable[int], ignored: Iterable[int]) -> Array:
+    """uint8 [256], from ids in a label file to class indices: `classes` in order, 255 for `ignored`, 254 for all others."""
+    table = np.full(256, UNKNOWN, np.uint8)
+    table[list(ignored)] = IGNORE
+    for index, k in enumerate(classes):
+        table[k] = index
+    return table
+
+
+def read_label(path: Path, size: tuple[int, ...], table: Array, form: str) -> Array:
+    """uint8 [H,W], class indices or 255, of a grayscale or palette file of ids that is `size` = (H, W) and known to `table`.
+
+    Raises `DataError` where it is not, which ends in `form`, what the files of this data set are.
+    """
+
+    def indices(image: Image.Image) -> Array:
+        if image.mode not in ("L", "P"):
+            raise DataError(f"{path} has mode {image.mode}, not L or P; {form}")
+        return np.asarray(image)
+
+    ids = _open(path, indices)
+    if ids.shape != size:
+        raise DataError(f"{path} is {ids.shape}, its image is {size}; {form}")
+    label = table[ids]
+    if (label == UNKNOWN).any():
+        raise DataError(f"{path} holds class {ids[label == UNKNOWN].max()}; {form}")
+    return label
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (f for f in sorted(folder.iterdir()) if f.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _digest(paths: list[Path]) -> str:
@@ -66,17 +149,11 @@ def load_camvid(root: Path, split: str) -> DataSet:
     paths = list(_files(folder))
     if not paths:
         raise DataError(f"CamVid: no images in {folder}")
-    images, labels = [], []
-    for p in paths:
-        image, label = _read(p, "RGB"), _read(label_folder / p.name, "P").copy()
-        if label.shape != image.shape[:2]:
-            raise DataError(f"CamVid: {label_folder / p.name} is {label.shape}, its image is {image.shape[:2]}")
-        if label.max() > CAMVID_UNLABELLED:
-            raise DataError(f"CamVid: {label_folder / p.name} holds class {label.max()}; ids are 0..10 and 11 (unlabelled)")
-        label[label == CAMVID_UNLABELLED] = IGNORE
-        images.append(image)
-        labels.append(label)
-    return DataSet(f"camvid/{split}", images, labels, _digest(paths + [label_folder / p.name for p in paths]))
+    table, form = label_table(range(11), [11]), "CamVid labels are PNG files of ids, 0..10 and 11 (unlabelled), as large as their image"
+    images = [read_rgb(p) for p in paths]
+    labels = [read_label(label_folder / p.name, i.shape[:2], table, form) for p, i in zip(paths, images, strict=True)]
+    digest = _digest(paths + [label_folder / p.name for p in paths])
+    return DataSet(f"camvid/{split}", images, labels, digest, classes=CAMVID_CLASSES)
 
 
 def load_folder(root: Path, longest: int = 768) -> DataSet:
@@ -88,7 +165,7 @@ def load_folder(root: Path, longest: int = 768) -> DataSet:
         raise DataError(f"no images in {root}; known endings: {', '.join(IMAGE_SUFFIXES)}")
     images = []
     for p in paths:
-        image = _read(p, "RGB")
+        image = read_rgb(p)
         ratio = longest / max(image.shape[:2])
         if ratio < 1:
             size = (round(image.shape[1] * ratio), round(image.shape[0] * ratio))
@@ -106,24 +183,41 @@ def load_synthetic(count: int, seed: int, height: int = 360, width: int = 480) -
         image, label = RoadScene(seed=seed * 100_003 + k, height=height, width=width).render(0)
         images.append(image)
         labels.append(label)
-    return DataSet(f"synthetic-road(count={count},seed={seed})", images, labels, f"seed:{seed},count:{count}")
+    name = f"synthetic-road(count={count},seed={seed})"
+    return DataSet(name, images, labels, f"seed:{seed},count:{count}", classes=CAMVID_CLASSES)
 
 
 def load(spec: str) -> DataSet:
-    """A data set by its spec: `camvid:PATH:SPLIT`, `folder:PATH` or `synthetic:COUNT:SEED`."""
+    """A data set by its spec, one of `SPECS`; PATH may hold colons. Raises `DataError` for any other, and where a loader does."""
+    from percodec.export.data.layouts import load_cityscapes, load_imagenet, load_voc
+
+    splits = {"camvid": load_camvid, "cityscapes": load_cityscapes, "imagenet": load_imagenet, "voc": load_voc}
     kind, _, rest = spec.partition(":")
+    path, _, last = rest.rpartition(":")
     try:
-        if kind == "camvid":
-            path, _, split = rest.rpartition(":")
-            return load_camvid(Path(path), split)
+        if kind in splits and path and last:
+            return splits[kind](Path(path), last)
         if kind == "folder" and rest:
             return load_folder(Path(rest))
         if kind == "synthetic":
-            count, _, seed = rest.partition(":")
-            return load_synthetic(int(count), int(seed))
-    except ValueError as e:
-        raise DataError(f"data set {spec!r}: {e}") from e
-    raise DataError(f"unknown data set {spec!r}; use camvid:PATH:SPLIT, folder:PATH or synthetic:COUNT:SEED")
+            return load_synthetic(int(path), int(last))
+    except (OSError, ValueError) as e:
+        raise DataError(f"data set {spec!r}: {e}; use {SPECS}") from e
+    raise DataError(f"unknown data set {spec!r}; use {SPECS}")
 
 
-__all__ = ["IGNORE", "DataSet", "load", "load_camvid", "load_folder", "load_synthetic"]
+__all__ = [
+    "CAMVID_CLASSES",
+    "IGNORE",
+    "Classes",
+    "DataSet",
+    "Files",
+    "label_table",
+    "load",
+    "load_camvid",
+    "load_folder",
+    "load_synthetic",
+    "read_label",
+    "read_rgb",
+    "read_size",
+]

@@ -1,4 +1,4 @@
-"""PSNR, MS-SSIM (Wang et al. 2003) and mean intersection over union."""
+"""PSNR, SSIM, MS-SSIM (Wang et al. 2003), mean intersection over union, average precision, top-k."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,31 +24,63 @@ def ms_ssim(a: Tensor, b: Tensor, scales: int = 5) -> Tensor:
     side = 11 * 2 ** (scales - 1)
     if min(a.shape[-2:]) < side:
         raise ValueError(f"MS-SSIM with {scales} scales needs sides of at least {side}, got {tuple(a.shape[-2:])}")
-    channels = a.shape[1]
-    x = torch.arange(11, dtype=torch.float32) - 5
-    g = torch.exp(-(x**2) / (2 * 1.5**2))
-    g = (g / g.sum()).to(a.device)
-    row, column = g.view(1, 1, 1, 11).expand(channels, 1, 1, 11), g.view(1, 1, 11, 1).expand(channels, 1, 11, 1)
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     weights = torch.tensor(_MS_WEIGHTS[:scales])
     weights = weights / weights.sum()
+    result = torch.ones(a.shape[:2], device=a.device)
+    with torch.autocast(a.device.type, enabled=False):
+        a, b = a.float(), b.float()
+        for s in range(scales):
+            contrast, luminance = _similarity(a, b)
+            if s == scales - 1:
+                contrast = contrast * luminance
+            result = result * contrast.mean((-2, -1)).clamp_min(1e-6) ** weights[s]
+            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
+    return result.mean(1)
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """[N,C,H,W] in 0..255 -> [N] (Wang et al. 2004): the same window, one scale."""
+    contrast, luminance = _similarity(a.float(), b.float())
+    return (contrast * luminance).mean((1, 2, 3))
+
+
+def _similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Contrast-structure and luminance terms per pixel, [N,C,H-10,W-10]."""
+    channels = a.shape[1]
+    x = torch.arange(11, dtype=torch.float32, device=a.device) - 5
+    g = torch.exp(-(x**2) / (2 * 1.5**2))
+    g = g / g.sum()
+    row, column = g.view(1, 1, 1, 11).expand(channels, 1, 1, 11), g.view(1, 1, 11, 1).expand(channels, 1, 11, 1)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
     def blur(t: Tensor) -> Tensor:
         return F.conv2d(F.conv2d(t, row, groups=channels), column, groups=channels)
 
-    result = torch.ones(a.shape[0], channels)
-    with torch.autocast("cpu", enabled=False):
-        a, b = a.float(), b.float()
-        for s in range(scales):
-            mu_a, mu_b = blur(a), blur(b)
-            var_a, var_b = blur(a * a) - mu_a**2, blur(b * b) - mu_b**2
-            cov = blur(a * b) - mu_a * mu_b
-            contrast = (2 * cov + c2) / (var_a + var_b + c2)
-            if s == scales - 1:
-                contrast = contrast * (2 * mu_a * mu_b + c1) / (mu_a**2 + mu_b**2 + c1)
-            result = result * contrast.mean((-2, -1)).clamp_min(1e-6) ** weights[s]
-            a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-    return result.mean(1)
+    mu_a, mu_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mu_a**2, blur(b * b) - mu_b**2
+    cov = blur(a * b) - mu_a * mu_b
+    return (2 * cov + c2) / (var_a + var_b + c2), (2 * mu_a * mu_b + c1) / (mu_a**2 + mu_b**2 + c1)
+
+
+def average_precision(scores: NDArray[Any], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[N,K] scores and bools -> [K]: area under the step-wise precision-recall curve; NaN where a class has no positives."""
+    out = np.full(scores.shape[1], np.nan)
+    for k in range(scores.shape[1]):
+        order = np.argsort(-scores[:, k], kind="stable")
+        ranked, hit = scores[order, k], truth[order, k]
+        if not hit.any():
+            continue
+        last = np.r_[ranked[1:] != ranked[:-1], True]  # equal scores are one threshold
+        found = np.cumsum(hit)[last]
+        precision = found / (np.flatnonzero(last) + 1)
+        out[k] = float((np.diff(np.r_[0, found]) * precision).sum() / found[-1])
+    return out
+
+
+def top_k(scores: NDArray[Any], target: NDArray[Any], k: int) -> float:
+    """Share of rows of [N,K] whose target [N] is among the k highest scores."""
+    best = np.argsort(-scores, 1, kind="stable")[:, :k]
+    return float((best == np.asarray(target)[:, None]).any(1).mean())
 
 
 class Confusion:
@@ -74,4 +107,4 @@ class Confusion:
         return float(np.nanmean(self.iou()))
 
 
-__all__ = ["Confusion", "ms_ssim", "psnr"]
+__all__ = ["Confusion", "average_precision", "ms_ssim", "psnr", "ssim", "top_k"]

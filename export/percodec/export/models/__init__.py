@@ -1,11 +1,31 @@
-"""The networks (torch): autoencoders, the quantizer between them, and compressed-domain heads.
+"""The networks (torch): autoencoders, the quantizer between them, and the perception networks behind them.
 
-Which one should I use? `edge` when the encoder runs on the vehicle beside perception (at most 4 kMAC/px);
-`theis3` to reproduce the paper's operating points (about 71 kMAC/px).
+Which one should I use? `edge` when the encoder runs on the vehicle beside perception (at most 4 kMAC/px); `theis3` to
+reproduce the paper's operating points (about 71 kMAC/px); `cvpr18` where quality matters more than time (about 310 kMAC/px).
+Heads: see `heads`.
 """
 
-from percodec.export.models.autoencoder import AUTOENCODERS, Autoencoder, edge, theis3
+from percodec.export.models.autoencoder import AUTOENCODERS, Autoencoder, cvpr18, edge, theis3
+from percodec.export.models.heads import HEADS, INPUTS, build_head, head_kind
 from percodec.export.models.quantizer import Quantizer, rate_bits_per_symbol
+from percodec.export.models.resnet import STAGES, Classifier, DeepLab, ResNet
 from percodec.export.models.segmentation import LatentFPN
 
-__all__ = ["AUTOENCODERS", "Autoencoder", "LatentFPN", "Quantizer", "edge", "rate_bits_per_symbol", "theis3"]
+__all__ = [
+    "AUTOENCODERS",
+    "HEADS",
+    "INPUTS",
+    "STAGES",
+    "Autoencoder",
+    "Classifier",
+    "DeepLab",
+    "LatentFPN",
+    "Quantizer",
+    "ResNet",
+    "build_head",
+    "cvpr18",
+    "edge",
+    "head_kind",
+    "rate_bits_per_symbol",
+    "theis3",
+]

@@ -6,6 +6,8 @@
 128 channels, strided convolution to C; mirrored decoder. 70.9 kMAC/px. The exact unit count is a reconstruction.
 `edge`: ours. An overlapping 8x8 stride-4 stem and two bottlenecks at 1/8: 3.7 kMAC/px of dense convolutions,
 which every backend runs well; the decoder is heavier because it never runs on the vehicle's hot path.
+`cvpr18`: the group's follow-up (Mentzer et al. 2018), without its importance map: 16 residual blocks of 128 channels in five
+groups of three and one, a skip over each group and one over all. 310 kMAC/px on either side.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from percodec.export.models.quantizer import Quantized, Quantizer
+from percodec.sdk.errors import UsageError
 
 # Channel statistics of the group's follow-up code (Mentzer et al. 2018), RGB, 0..255.
 MEAN = (121.85, 113.59, 100.64)
@@ -82,24 +85,46 @@ class Autoencoder(nn.Module):
         return quantized, self.decode(quantized.q)
 
 
-def theis3(channels: int = 16, levels: int = 6) -> Autoencoder:
-    """The paper's autoencoder; C = 8, 16, 32 for 0.0983, 0.330, 0.635 bpp."""
+def _unit(width: int) -> nn.Module:
+    return Residual(conv_bn(width, width, 3), conv_bn(width, width, 3, relu=False))
 
-    def unit() -> nn.Module:
-        return Residual(conv_bn(128, 128, 3), conv_bn(128, 128, 3, relu=False))
 
-    def up(cin: int, cout: int, relu: bool = True) -> nn.Sequential:
-        deconv = nn.ConvTranspose2d(cin, cout, 5, 2, padding=2, output_padding=1, bias=False)
-        layers: list[nn.Module] = [deconv, nn.BatchNorm2d(cout)]
-        return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+def _up(cin: int, cout: int, k: int = 5, relu: bool = True) -> nn.Sequential:
+    deconv = nn.ConvTranspose2d(cin, cout, k, 2, padding=k // 2, output_padding=1, bias=False)
+    layers: list[nn.Module] = [deconv, nn.BatchNorm2d(cout)]
+    return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
 
-    g_a = nn.Sequential(conv_bn(3, 64, 5, 2), conv_bn(64, 128, 5, 2), unit(), unit(), unit(), conv_bn(128, channels, 5, 2, relu=False))
-    g_s = nn.Sequential(up(channels, 128), unit(), unit(), unit(), up(128, 64), up(64, 3, relu=False))
+
+def theis3(channels: int = 16, levels: int = 6, width: float = 1.0) -> Autoencoder:
+    """The paper's autoencoder; C = 8, 16, 32 for 0.0983, 0.330, 0.635 bpp. `width` scales the inner layers.
+
+    image -> 5x5 s2 64 -> 5x5 s2 128 -> 3 x [3x3 128, 3x3 128, +] -> 5x5 s2 C -> q -> 5x5 up 128 -> 3 x [...] -> 5x5 up 64 -> 5x5 up 3
+    """
+    a, b = round(64 * width), round(128 * width)
+    g_a = nn.Sequential(conv_bn(3, a, 5, 2), conv_bn(a, b, 5, 2), *(_unit(b) for _ in range(3)), conv_bn(b, channels, 5, 2, relu=False))
+    g_s = nn.Sequential(_up(channels, b), *(_unit(b) for _ in range(3)), _up(b, a), _up(a, 3, relu=False))
     return Autoencoder("theis3", g_a, g_s, channels, levels)
 
 
-def edge(channels: int = 32, levels: int = 6) -> Autoencoder:
-    """At most 4 kMAC/px on the encoder side."""
+def cvpr18(channels: int = 16, levels: int = 6, width: float = 1.0) -> Autoencoder:
+    """Mentzer et al. 2018 without importance map and context model. `width` scales the inner layers.
+
+    image -> 5x5 s2 64 -> 5x5 s2 128 -> [5 x (3 blocks, +) -> block, +] -> 5x5 s2 C -> q -> 3x3 up 128 -> the same -> 5x5 up 64 -> 5x5 up 3
+    """
+    a, b = round(64 * width), round(128 * width)
+
+    def trunk() -> nn.Module:
+        return Residual(*(Residual(_unit(b), _unit(b), _unit(b)) for _ in range(5)), _unit(b))
+
+    g_a = nn.Sequential(conv_bn(3, a, 5, 2), conv_bn(a, b, 5, 2), trunk(), conv_bn(b, channels, 5, 2, relu=False))
+    g_s = nn.Sequential(_up(channels, b, 3), trunk(), _up(b, a), _up(a, 3, relu=False))
+    return Autoencoder("cvpr18", g_a, g_s, channels, levels)
+
+
+def edge(channels: int = 32, levels: int = 6, width: float = 1.0) -> Autoencoder:
+    """At most 4 kMAC/px on the encoder side. One width only: it is small by design."""
+    if width != 1.0:
+        raise UsageError(f"codec.width must be 1 for edge, got {width}")
 
     def bottleneck() -> nn.Module:
         return Residual(conv_bn(128, 64, 1), conv_bn(64, 64, 3), conv_bn(64, 128, 1, relu=False))
@@ -135,7 +160,7 @@ def edge(channels: int = 32, levels: int = 6) -> Autoencoder:
     return Autoencoder("edge", g_a, g_s, channels, levels)
 
 
-AUTOENCODERS: dict[str, Callable[[int, int], Autoencoder]] = {"theis3": theis3, "edge": edge}
+AUTOENCODERS: dict[str, Callable[[int, int, float], Autoencoder]] = {"theis3": theis3, "cvpr18": cvpr18, "edge": edge}
 
 
-__all__ = ["AUTOENCODERS", "Autoencoder", "Normalize", "Residual", "conv_bn", "edge", "theis3"]
+__all__ = ["AUTOENCODERS", "Autoencoder", "Normalize", "Residual", "conv_bn", "cvpr18", "edge", "theis3"]

@@ -3,11 +3,12 @@
     z --nearest center--> symbols (uint8)          forward: hard
     z --softmax(-sigma (z - c)^2)--> soft value    backward: soft
 
-sigma stays 1: no annealing is needed when the forward pass is always hard.
+sigma stays 1: no annealing is needed when the forward pass is always hard. Training may raise it (`codec.sigma`, `codec.sigma_final`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -65,13 +66,13 @@ class Quantizer(nn.Module):
         return out
 
 
-def rate_bits_per_symbol(assignment: Tensor) -> Tensor:
+def rate_bits_per_symbol(assignment: Tensor, average: Callable[[Tensor], Tensor] = lambda p: p) -> Tensor:
     """H(q): mean over channels of the entropy (bits) of each channel's symbol histogram over the batch.
 
     Per channel because the coder's static tables are per channel; one histogram for all channels would
-    ask the encoder for a rate that the coder does not pay.
+    ask the encoder for a rate that the coder does not pay. `average` joins the histograms of several processes.
     """
-    p = assignment.mean(dim=(0, 2, 3)).clamp_min(1e-9)
+    p = average(assignment.mean(dim=(0, 2, 3))).clamp_min(1e-9)
     return -(p * torch.log2(p)).sum(-1).mean()
 
 

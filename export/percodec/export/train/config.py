@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,44 @@ from percodec.sdk.errors import UsageError
 
 Config = dict[str, Any]
 
+TASKS = ("codec", "classification", "segmentation", "joint")
+
 DEFAULTS: Config = {
-    "task": "codec",  # codec | segmentation
+    "task": "codec",  # one of TASKS
     "seed": 1,
-    "codec": {"name": "edge", "channels": 16, "levels": 6},
-    "head": {"classes": 11, "widths": [96, 144, 192], "pyramid": 96, "dropout": 0.1},
+    # sigma rises geometrically to sigma_final over the run: equal values mean no annealing.
+    "codec": {"name": "edge", "channels": 16, "levels": 6, "width": 1.0, "sigma": 1.0, "sigma_final": 1.0},
+    # input: latent | decoded | original. presence: the share of a crop from which a class counts as present, where pictures are
+    # classified by what their label maps hold. widths and pyramid are fpn's, width is the others'.
+    "head": {
+        "name": "fpn",
+        "input": "latent",
+        "classes": 11,
+        "width": 1.0,
+        "dropout": 0.1,
+        "presence": 0.01,
+        "widths": [96, 144, 192],
+        "pyramid": 96,
+    },
     # train: [[spec, weight], ...]; {name} in a spec is filled in by `--data name=PATH`, so a configuration holds no machine's paths.
     "data": {"train": [["camvid:{camvid}:train", 1.0]], "val": "camvid:{camvid}:val"},
-    "crops": {"size": 192, "batch": 12, "scale": [0.75, 1.5], "jitter": 0.2},
-    # bpp and beta: rate target and its weight; gamma: weight of the codec's loss beside cross-entropy (0 freezes the codec);
-    # structure: weight of 1 - MS-SSIM beside the squared error; codec_lr: the codec's learning rate relative to the head's.
-    "loss": {"bpp": 0.33, "beta": 500.0, "gamma": 0.001, "structure": 0.0, "class_offset": 1.05},
+    # views: with a fixed codec, how many variants of each picture are encoded beforehand and cropped from; 0 encodes every crop anew,
+    # with `margin` pixels around it that only the codec sees.
+    "crops": {"size": 192, "batch": 12, "scale": [0.75, 1.5], "jitter": 0.2, "views": 0, "margin": 0},
+    # bpp and beta: rate target and its weight; structure: weight of 1 - MS-SSIM beside the squared error; gamma: weight of the codec's loss
+    # beside cross-entropy (joint); distill_*: with --teacher, share of its logits and weight of its stage features.
+    "loss": {
+        "bpp": 0.33,
+        "beta": 500.0,
+        "gamma": 0.001,
+        "structure": 0.0,
+        "class_offset": 1.05,
+        "distill_logits": 0.5,
+        "distill_features": 1.0,
+    },
+    # freeze_norm: from this step on batch norm uses its running statistics (-1: never). Batch statistics take each batch's mean
+    # brightness out of the latent, an error the codec cannot learn to avoid. patience: stop after so many validations without a better
+    # one (0: never). codec_lr: the codec's learning rate relative to lr. precision: bf16 | fp32.
     "schedule": {
         "steps": 4000,
         "lr": 1.5e-3,
@@ -34,6 +62,10 @@ DEFAULTS: Config = {
         "clip": 5.0,
         "validate_every": 500,
         "checkpoint_every": 200,
+        "freeze_norm": -1,
+        "patience": 0,
+        "codec_lr": 1.0,
+        "precision": "bf16",
     },
 }
 
@@ -70,7 +102,38 @@ def load_config(name: str, overrides: list[str]) -> Config:
         for part in reversed(key.split(".")):
             nested = {part: nested}
         _merge(config, nested, f"--set {item}", "")
+    _check(config, name)
     return config
+
+
+def _check(config: Config, source: str) -> None:
+    """What the types cannot say. Raises `UsageError` with the reason."""
+    codec, loss = config["codec"], config["loss"]
+    if config["task"] not in TASKS:
+        raise UsageError(f"{source}: task must be one of {', '.join(TASKS)}, got {config['task']!r}")
+    if codec["channels"] < 1 or not 2 <= codec["levels"] <= 256:
+        raise UsageError(
+            f"{source}: codec.channels must be at least 1 and codec.levels 2..256, got {codec['channels']} and {codec['levels']}"
+        )
+    most = codec["channels"] * math.log2(codec["levels"]) / 64
+    if config["task"] in ("codec", "joint") and not 0 < loss["bpp"] < most:
+        raise UsageError(
+            f"{source}: loss.bpp = {loss['bpp']:g} cannot be reached: C = {codec['channels']} channels of L = {codec['levels']} levels at "
+            f"1/8 of the picture's sides hold at most C * log2(L) / 64 = {most:.4f} bpp; lower loss.bpp or raise codec.channels"
+        )
+    if config["task"] == "joint" and loss["gamma"] <= 0:
+        raise UsageError(f"{source}: a joint run needs loss.gamma above 0; for a fixed codec use the task classification or segmentation")
+    if config["schedule"]["precision"] not in ("bf16", "fp32"):
+        raise UsageError(f"{source}: schedule.precision must be bf16 or fp32, got {config['schedule']['precision']!r}")
+
+
+def completed(config: Config) -> Config:
+    """A configuration saved by an earlier version, with the defaults of keys that came later."""
+
+    def fill(base: Config, given: Config) -> Config:
+        return {**base, **{k: fill(base[k], v) if isinstance(base.get(k), dict) and isinstance(v, dict) else v for k, v in given.items()}}
+
+    return fill(copy.deepcopy(DEFAULTS), config)
 
 
 def _merge(base: Config, given: Any, source: str, prefix: str) -> None:
@@ -103,4 +166,4 @@ def resolve(spec: str, places: dict[str, str]) -> str:
         raise UsageError(f"data set {spec!r} needs --data {missing}=PATH") from e
 
 
-__all__ = ["DEFAULTS", "Config", "load_config", "names", "resolve"]
+__all__ = ["DEFAULTS", "TASKS", "Config", "completed", "load_config", "names", "resolve"]

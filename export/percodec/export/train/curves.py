@@ -1,4 +1,4 @@
-"""Progress while training, and curves.png after it."""
+"""Progress while training, TensorBoard event files beside the CSV curves, and curves.png after it."""
 
 from __future__ import annotations
 
@@ -43,6 +43,27 @@ def reporter(steps: int, quiet: bool = False) -> Iterator[Callable[[int, int, di
         yield update
 
 
+class Board:
+    """Event files TensorBoard reads, in `folder`; nothing where tensorboardX is not installed."""
+
+    def __init__(self, folder: Path, start: int = 0) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            self._writer = None
+        else:
+            self._writer = SummaryWriter(str(folder), purge_step=start or None, flush_secs=30)
+
+    def add(self, split: str, step: int, values: dict[str, float]) -> None:
+        if self._writer is not None:
+            for key, value in values.items():
+                self._writer.add_scalar(f"{split}/{key}", value, step)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
 def plot_curves(folder: Path) -> Path:
     """train.csv and val.csv -> curves.png, one small plot per quantity."""
     import matplotlib
@@ -81,4 +102,4 @@ def _columns(path: Path) -> dict[str, list[float]]:
     return {k: [float(r[k]) for r in rows] for k in rows[0]} if rows else {}
 
 
-__all__ = ["plot_curves", "reporter"]
+__all__ = ["Board", "plot_curves", "reporter"]

@@ -9,30 +9,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from percodec.export.data import Crops, DataSet, load
-from percodec.export.models import AUTOENCODERS, LatentFPN
+from percodec.export.data.crops import Crops
+from percodec.export.data.sets import DataSet, load
+from percodec.export.data.views import ViewCrops, Views
+from percodec.export.models import AUTOENCODERS, build_head, head_kind
+from percodec.export.train import distributed
 from percodec.export.train.config import Config, resolve
 from percodec.export.train.loop import Run, Schedule, load_checkpoint
-from percodec.export.train.tasks import Joint, class_weights, codec_loss, segmentation_loss, validate
+from percodec.export.train.tasks import Joint, Objective, class_weights
+from percodec.export.train.validate import score, validate_codec, validate_head
 from percodec.sdk.errors import UsageError
 
 Progress = Callable[[int, int, dict[str, float]], None]
+Say = Callable[[str], None]
 
 
 def build_model(config: Config) -> Joint:
     """The networks a configuration names, freshly initialised from its seed."""
-    c, h = config["codec"], config["head"]
+    c, h, task = config["codec"], config["head"], config["task"]
     if c["name"] not in AUTOENCODERS:
         raise UsageError(f"codec.name must be one of {', '.join(AUTOENCODERS)}, got {c['name']!r}")
     torch.manual_seed(config["seed"])
-    codec = AUTOENCODERS[c["name"]](c["channels"], c["levels"])
-    if config["task"] == "codec":
-        return Joint(codec, None)
-    if config["task"] != "segmentation":
-        raise UsageError(f"task must be codec or segmentation, got {config['task']!r}")
-    return Joint(codec, LatentFPN(c["channels"], h["classes"], tuple(h["widths"]), h["pyramid"], h["dropout"]))
+    head = None
+    if task != "codec":
+        if task != "joint" and head_kind(h["name"]) != task:
+            raise UsageError(f"head.name = {h['name']} is for {head_kind(h['name'])}, the task is {task}")
+        head = build_head(h, c["channels"])
+        if h["input"] == "original":
+            if task == "joint":
+                raise UsageError("a joint run trains the codec too: head.input must be latent or decoded, not original")
+            return Joint(None, head, "original")
+    codec = AUTOENCODERS[c["name"]](c["channels"], c["levels"], c["width"])
+    codec.quantizer.sigma = c["sigma"]
+    return Joint(codec, head, h["input"], frozen=task in ("classification", "segmentation"))
 
 
 def train(
@@ -40,99 +50,171 @@ def train(
     out: Path,
     places: dict[str, str],
     codec_from: Path | None = None,
+    trunk_from: Path | None = None,
     restart: bool = False,
     progress: Progress = lambda step, steps, values: None,
+    head_from: Path | None = None,
+    teacher_from: Path | None = None,
+    views: Path | None = None,
+    say: Say = lambda text: None,
 ) -> dict[str, Any]:
-    """Train in folder `out`, resuming what is there; `codec_from` starts the codec from another run's checkpoint.
+    """Train in folder `out`, resuming what is there.
 
-    Returns the best validation record. Writes config.json, data.json (digests), codec.json (where the codec came from), train.csv,
-    val.csv, best.json (the best validation record), last.pt, best.pt.
+    `codec_from` starts the codec, `head_from` the head, from another run's checkpoint; `trunk_from` a codec from another operating point;
+    `teacher_from` is distilled from; `views` keeps encoded pictures between runs. Returns the best validation record. Writes config.json,
+    data.json (digests), codec.json (where the codec came from), train.csv, val.csv, best.json, last.pt, best.pt.
     """
+    device = distributed.start()
     specs = config["data"]["train"]
     if not specs or not all(isinstance(s, list) and len(s) == 2 for s in specs):
         raise UsageError("data.train must be a list of [spec, weight] pairs")
     sets = [load(resolve(spec, places)) for spec, _ in specs]
     val = load(resolve(config["data"]["val"], places))
-    if config["task"] == "segmentation" and not val.labels:
-        raise UsageError(f"data.val {val.name} has no labels to validate segmentation on")
     model = build_model(config)
-    if codec_from is not None:
-        load_codec(model, codec_from)
-    if restart:
-        for name in ("last.pt", "best.pt", "train.csv", "val.csv"):
-            (out / name).unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
-    if codec_from is not None:
-        start = load_checkpoint(codec_from)
-        beside = codec_from.parent / "data.json"
-        data = json.loads(beside.read_text()) if beside.exists() else None
-        origin = {"config": start["config"], "step": start["step"], "val": start["val"], "data": data}
-        (out / "codec.json").write_text(json.dumps(origin, indent=1))
-    (out / "config.json").write_text(json.dumps(config, indent=1))
-    (out / "data.json").write_text(json.dumps(provenance(specs, config["data"]["val"], sets, val), indent=1))
-    crops = config["crops"]
-    batches = Crops(sets, [w for _, w in specs], crops["size"], crops["batch"], config["seed"], tuple(crops["scale"]), crops["jitter"])
-    step = _step(config, sets)
+    _check_data(config, sets, val)
+    if codec_from is not None and model.codec is not None:
+        load_part(model, codec_from, "codec")
+    elif model.frozen and model.codec is not None:
+        raise UsageError(f"the task {config['task']} trains a head on a fixed codec: give --codec CHECKPOINT")
+    if head_from is not None:
+        load_part(model, head_from, "head")
+    if trunk_from is not None:
+        load_trunk(model, trunk_from)
+    first = distributed.rank() == 0
+    if first:
+        if restart:
+            for name in ("last.pt", "best.pt", "train.csv", "val.csv"):
+                (out / name).unlink(missing_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        _record(config, out, codec_from or trunk_from, provenance(specs, config["data"]["val"], sets, val))
+    distributed.wait()
+    batches, val_views = _batches(config, model, sets, val, device, views, teacher_from is not None, say)
+    teacher = None if teacher_from is None else load_teacher(teacher_from, model).to(device)
+    labelled = [s for s in sets if s.labels][:1]
+    weights = class_weights(labelled, config["head"]["classes"], config["loss"]["class_offset"]) if labelled and model.head else None
+    objective = Objective(model, config, weights, isinstance(batches, ViewCrops), teacher)
+
+    def check(m: Any) -> dict[str, Any]:
+        record = {} if m.codec is None or m.frozen else validate_codec(m.codec, val, device)
+        return record if m.head is None else {**record, **validate_head(m, config, val, val_views, device)}
+
+    def anneal(fraction: float) -> None:
+        c = config["codec"]
+        if model.codec is not None and c["sigma"] != c["sigma_final"]:
+            model.codec.quantizer.sigma = c["sigma"] * (c["sigma_final"] / c["sigma"]) ** fraction
+
     run = Run(
         folder=out,
         model=model,
+        objective=objective,
         schedule=Schedule(**config["schedule"]),
         batch=batches.batch,
-        step=step,
-        validate=lambda m: validate(m, val, full=True),  # type: ignore[arg-type]
-        score=score(config),
+        validate=check,
+        score=lambda record: score(config, record),
         config=config,
         progress=progress,
+        device=device,
+        before_step=anneal,
     )
     best = run.fit()
-    (out / "best.json").write_text(json.dumps(best, indent=1))
+    if first:
+        (out / "best.json").write_text(json.dumps(best, indent=1))
     return best
 
 
-def _step(config: Config, sets: list[DataSet]) -> Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, dict[str, float]]]:
-    loss = config["loss"]
+def _check_data(config: Config, sets: list[DataSet], val: DataSet) -> None:
     if config["task"] == "codec":
-
-        def codec_step(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
-            value, _, values = codec_loss(model, images, loss["bpp"], loss["beta"], loss["structure"])  # type: ignore[arg-type]
-            return value, values
-
-        return codec_step
-    weights = class_weights([s for s in sets if s.labels][:1], config["head"]["classes"], loss["class_offset"])
-
-    def segmentation_step(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
-        return segmentation_loss(
-            model,  # type: ignore[arg-type]
-            images,
-            labels,
-            weights,
-            loss["gamma"],
-            loss["bpp"],
-            loss["beta"],
-            loss["structure"],
-        )
-
-    return segmentation_step
+        return
+    kind = head_kind(config["head"]["name"])
+    for data in (*sets, val):
+        if data.labels or (kind == "classification" and data.targets):
+            continue
+        wanted = "label maps" if kind == "segmentation" else "classes or label maps"
+        if data is val or data is sets[0]:
+            raise UsageError(f"data set {data.name} has no {wanted}: {kind} needs them")
+    classes = len(val.classes)
+    if classes and config["head"]["classes"] != classes:
+        raise UsageError(f"head.classes is {config['head']['classes']}, but {val.name} has {classes} classes")
 
 
-def score(config: Config) -> Callable[[dict[str, Any]], float]:
-    """What "best" means: PSNR for a codec; mIoU (points) plus PSNR (dB) for a joint run."""
-    if config["task"] == "codec":
-        return lambda record: float(record["psnr"])
-    return lambda record: 100 * float(record["miou"]) + float(record["psnr"])
+def _batches(
+    config: Config, model: Joint, sets: list[DataSet], val: DataSet, device: torch.device, cache: Path | None, teacher: bool, say: Say
+) -> tuple[Crops | ViewCrops, Views | None]:
+    """Where batches come from, and what the head reads of the validation set where the codec is fixed."""
+    crops, weights = config["crops"], [float(w) for _, w in config["data"]["train"]]
+    share = (distributed.rank(), distributed.world())
+    scale = (float(crops["scale"][0]), float(crops["scale"][1]))
+    if config["task"] in ("codec", "joint") or not crops["views"]:
+        size, margin = crops["size"], crops["margin"] if config["task"] in ("classification", "segmentation") else 0
+        return Crops(sets, weights, size, crops["batch"], config["seed"], scale, crops["jitter"], margin, share), None
+    if model.codec is not None:
+        model.codec.to(device).eval()
+
+    def make(data: DataSet, reads: str, count: int) -> Views:
+        # The views' seed is fixed: runs with other seeds share the encoded pictures and differ in their crops.
+        return Views(data, model.codec, reads, count, 1, scale, crops["jitter"], crops["size"], cache, say)
+
+    if distributed.rank():
+        distributed.wait()  # the first process encodes, the others read what it kept
+    train_views = [make(s, model.reads, crops["views"]) for s in sets]
+    originals = [make(s, "original", crops["views"]) for s in sets] if teacher else None
+    val_views = make(val, model.reads, 0)
+    if not distributed.rank():
+        distributed.wait()
+    return ViewCrops(train_views, weights, crops["size"], crops["batch"], config["seed"], originals, share), val_views
 
 
-def load_codec(model: Joint, path: Path) -> None:
-    """Start the codec from a checkpoint of any run with the same codec configuration."""
+def _record(config: Config, out: Path, start: Path | None, data: dict[str, Any]) -> None:
+    if start is not None:
+        state = load_checkpoint(start)
+        beside = start.parent / "data.json"
+        origin = {
+            "config": state["config"],
+            "step": state["step"],
+            "val": state["val"],
+            "data": json.loads(beside.read_text()) if beside.exists() else None,
+        }
+        (out / "codec.json").write_text(json.dumps(origin, indent=1))
+    (out / "config.json").write_text(json.dumps(config, indent=1))
+    (out / "data.json").write_text(json.dumps(data, indent=1))
+
+
+def load_part(model: Joint, path: Path, part: str) -> None:
+    """Start the `codec` or the `head` from a checkpoint of any run with the same one. Raises `UsageError`."""
     state = load_checkpoint(path)
-    weights = {k: v for k, v in state["model"].items() if k.startswith("codec.")}
-    missing = [k for k in model.state_dict() if k.startswith("codec.") and k not in weights]
+    weights = {k: v for k, v in state["model"].items() if k.startswith(f"{part}.")}
+    missing = [k for k in model.state_dict() if k.startswith(f"{part}.") and k not in weights]
     try:
         if missing:
             raise RuntimeError(f"{len(missing)} tensors missing, first {missing[0]}")
         model.load_state_dict(weights, strict=False)
     except RuntimeError as e:
-        raise UsageError(f"--codec {path} holds another codec than this configuration: {e}".replace("\n", " ")) from e
+        raise UsageError(f"--{part} {path} holds another {part} than this configuration: {e}".replace("\n", " ")) from e
+
+
+def load_teacher(path: Path, student: Joint) -> torch.nn.Module:
+    """The head of a run on original pictures, whose stages have the student's shapes. Raises `UsageError`."""
+    state = load_checkpoint(path)
+    teacher = build_model(state["config"])
+    if teacher.head is None or teacher.reads != "original":
+        raise UsageError(f"--teacher {path} must be a run with head.input=original")
+    if not hasattr(teacher.head, "with_features") or not hasattr(student.head, "with_features"):
+        raise UsageError("distillation compares the stages of residual networks: teacher and student must be of the (c)resnet family")
+    sizes = [h.backbone.channels_out for h in (teacher.head, student.head)]  # type: ignore[union-attr]
+    if type(teacher.head) is not type(student.head) or sizes[0] != sizes[1]:
+        raise UsageError(f"--teacher {path} must have the student's task and head.width (stages of {sizes[0]} and {sizes[1]} channels)")
+    teacher.load_state_dict(state["model"])
+    return teacher.head
+
+
+def load_trunk(model: Joint, path: Path) -> None:
+    """Start from the codec of another operating point: every tensor of equal name and shape, the rest stays fresh. Raises `UsageError`."""
+    own = model.state_dict()
+    given = load_checkpoint(path)["model"]
+    fitting = {k: v for k, v in given.items() if k.startswith("codec.") and k in own and v.shape == own[k].shape}
+    if sum(v.numel() for v in fitting.values()) < 0.5 * sum(v.numel() for k, v in own.items() if k.startswith("codec.")):
+        raise UsageError(f"--trunk {path} holds another kind of codec: less than half of it fits; use one of the same codec.name and width")
+    model.load_state_dict(fitting, strict=False)
 
 
 def provenance(specs: list[list[Any]], val_spec: str, sets: list[DataSet], val: DataSet) -> dict[str, Any]:
@@ -159,4 +241,4 @@ def commit() -> str:
         return "unknown"
 
 
-__all__ = ["build_model", "commit", "load_codec", "provenance", "score", "train"]
+__all__ = ["build_model", "commit", "load_part", "load_teacher", "load_trunk", "provenance", "train"]

@@ -1,8 +1,12 @@
 """What is trained and by which loss.
 
-codec         D + beta * max(H(q) - H_t, 0)                       (Torfason et al. 2018, section 3)
-segmentation  gamma * (D + beta * max(H(q) - H_t, 0)) + CE        jointly; with a frozen codec only CE
-D is the mean squared error in 0..255; H_t = 64 * bpp / C bits per symbol.
+codec                          D + beta * max(H(q) - H_t, 0)                          Torfason et al. 2018, section 3
+classification, segmentation   CE on a fixed codec's latents or pictures              sections 4, 5
+joint                          gamma * (D + beta * max(H(q) - H_t, 0)) + CE           section 6
+
+D is the mean squared error in 0..255 (plus `structure` * (1 - MS-SSIM) where asked); H_t = 64 * bpp / C bits per symbol. CE is
+cross-entropy, or binary cross-entropy per class for presence. With a teacher, after Duan and Zhu 2022:
+(1 - a) * CE + a * KD(teacher's logits) + b * sum of squared differences of conv3_x .. conv5_x.
 """
 
 from __future__ import annotations
@@ -14,50 +18,65 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from percodec.export.data import DataSet
-from percodec.export.evaluate.metrics import Confusion, ms_ssim, psnr
-from percodec.export.models import Autoencoder, LatentFPN, rate_bits_per_symbol
+from percodec.export.data.crops import Batch
+from percodec.export.data.sets import DataSet
+from percodec.export.evaluate.metrics import ms_ssim
+from percodec.export.models import Autoencoder, rate_bits_per_symbol
+from percodec.export.train import distributed
+
+Values = dict[str, float]
 
 
 class Joint(nn.Module):
-    """Codec and, where there is one, the segmentation head: one module, one checkpoint."""
+    """Codec, head or both: one module, one checkpoint. `reads` is the head's input: latent, decoded or original.
 
-    def __init__(self, codec: Autoencoder, head: LatentFPN | None) -> None:
+    A `frozen` codec has no gradients and keeps its batch-norm statistics.
+    """
+
+    def __init__(self, codec: Autoencoder | None, head: nn.Module | None, reads: str = "latent", frozen: bool = False) -> None:
         super().__init__()
-        self.codec = codec
-        self.head = head
+        self.codec, self.head, self.reads, self.frozen = codec, head, reads, frozen
+        if frozen and codec is not None:
+            codec.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Joint:
+        super().train(mode)
+        if self.frozen and self.codec is not None:
+            self.codec.eval()
+        return self
+
+    def head_input(self, images: Tensor) -> Tensor:
+        """Pictures [N,3,H,W] -> what the head reads, through the codec as it stands."""
+        if self.codec is None or self.reads == "original":
+            return images
+        q = self.codec.encode(images).q
+        return q if self.reads == "latent" else self.codec.decode(q).clamp(0, 255)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits for pictures."""
+        assert self.head is not None
+        return self.head(self.head_input(images))  # type: ignore[no-any-return]
 
 
-def codec_loss(model: Joint, images: Tensor, bpp: float, beta: float, structure: float) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """-> loss, q, values. `structure` weighs 1 - SSIM on half-resolution luma beside the squared error."""
-    quantized, restored = model.codec(images)
+def codec_loss(codec: Autoencoder, images: Tensor, bpp: float, beta: float, structure: float) -> tuple[Tensor, Tensor, Tensor, Values]:
+    """-> loss, q, restored, values."""
+    quantized, restored = codec(images)
     mse = F.mse_loss(restored, images)
-    rate = rate_bits_per_symbol(quantized.assignment)
-    target = 64 * bpp / model.codec.channels
-    loss = mse + beta * F.relu(rate - target)
-    values = {"mse": float(mse.detach()), "bits_per_symbol": float(rate.detach()), "bpp": float(rate.detach()) * model.codec.channels / 64}
+    rate = rate_bits_per_symbol(quantized.assignment, distributed.mean)
+    loss = mse + beta * F.relu(rate - 64 * bpp / codec.channels)
+    bits = float(rate.detach())
+    values = {"mse": float(mse.detach()), "bits_per_symbol": bits, "bpp": bits * codec.channels / 64}
     if structure:
         similarity = ms_ssim(restored.clamp(0, 255), images, scales=3).mean()
         loss = loss + structure * (1 - similarity)
         values["structure"] = float(similarity.detach())
-    return loss, quantized.q, values
+    return loss, quantized.q, restored, values
 
 
-def segmentation_loss(
-    model: Joint, images: Tensor, labels: Tensor, weights: Tensor, gamma: float, bpp: float, beta: float, structure: float
-) -> tuple[Tensor, dict[str, float]]:
-    assert model.head is not None
-    if gamma > 0:
-        distortion, q, values = codec_loss(model, images, bpp, beta, structure)
-    else:
-        with torch.no_grad():
-            model.codec.eval()
-            q = model.codec.encode(images).q
-        distortion, values = torch.zeros(()), {}
-    logits = model.head(q)
-    ce = F.cross_entropy(logits, labels, weight=weights, ignore_index=255)
-    values = {"ce": float(ce.detach()), **values}
-    return gamma * distortion + ce, values
+def presence(labels: Tensor, classes: int, share: float) -> Tensor:
+    """Label maps [N,H,W] -> float [N,K]: 1 where a class covers at least `share` of the picture."""
+    counts = torch.stack([(labels == k).float().mean((1, 2)) for k in range(classes)], 1)
+    return (counts >= share).float()
 
 
 def class_weights(data: list[DataSet], classes: int, offset: float = 1.05) -> Tensor:
@@ -71,42 +90,82 @@ def class_weights(data: list[DataSet], classes: int, offset: float = 1.05) -> Te
     return torch.tensor(w / (w * share).sum(), dtype=torch.float32)
 
 
-@torch.no_grad()
-def validate(model: Joint, data: DataSet, tables: np.ndarray[Any, Any] | None = None, full: bool = False) -> dict[str, Any]:
-    """bpp (order-0 entropy of this data under its own histogram, or under `tables` [C,L]), PSNR, MS-SSIM when `full`, mIoU."""
-    levels = len(model.codec.quantizer.centers)
-    counts = np.zeros((model.codec.channels, levels))
-    psnrs, similarities, pixels = [], [], 0
-    confusion = Confusion(model.head.classes) if model.head is not None else None
-    for k in range(len(data)):
-        image = as_batch(data.images[k])
-        with torch.autocast("cpu", torch.bfloat16):
-            quantized = model.codec.encode(image)
-            restored = model.codec.decode(quantized.q).clamp(0, 255).round()
-            if confusion is not None and model.head is not None:
-                predicted = model.head(quantized.q).argmax(1)[0].numpy()
-                confusion.add(predicted, data.labels[k][: predicted.shape[0], : predicted.shape[1]])
-        counts += quantized.assignment.sum((0, 2, 3)).numpy()
-        psnrs.append(psnr(restored, image))
-        if full:
-            similarities.append(float(ms_ssim(restored, image).mean()))
-        pixels += image.shape[-1] * image.shape[-2]
-    own = counts / counts.sum(1, keepdims=True)
-    p = np.clip(own if tables is None else tables, 1e-9, 1)
-    record: dict[str, Any] = {"bpp": float(-(counts * np.log2(p)).sum() / pixels), "psnr": float(np.mean(psnrs))}
-    if full:
-        record["ms_ssim"] = float(np.mean(similarities))
-    if confusion is not None:
-        record["miou"] = confusion.miou()
-        record["iou"] = confusion.iou().tolist()
-    return record
+class Objective(nn.Module):
+    """`Batch` -> loss and values to log: what is differentiated in a step, and what DistributedDataParallel wraps.
+
+    `prepared` batches hold what the head reads already; others hold pictures that go through the codec first.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self, model: Joint, config: dict[str, Any], weights: Tensor | None, prepared: bool, teacher: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.task, self.loss, self.head = config["task"], config["loss"], config["head"]
+        self.margin = config["crops"]["margin"] // 8
+        self.prepared = prepared
+        self.register_buffer("weights", weights if weights is not None else torch.ones(self.head["classes"]), persistent=False)
+        self.teachers = [] if teacher is None else [teacher.eval().requires_grad_(False)]  # in a list: not part of the module
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Values]:
+        model, loss = self.model, self.loss
+        if self.task == "codec":
+            assert model.codec is not None
+            value, _, _, values = codec_loss(model.codec, batch.inputs, loss["bpp"], loss["beta"], loss["structure"])
+            return value, values
+        distortion, values = torch.zeros((), device=batch.inputs.device), {}
+        if self.prepared:
+            x = batch.inputs
+        elif self.task == "joint":
+            assert model.codec is not None
+            distortion, q, restored, values = codec_loss(model.codec, batch.inputs, loss["bpp"], loss["beta"], loss["structure"])
+            x = q if model.reads == "latent" else restored
+        else:
+            with torch.no_grad():
+                x = self._inner(model.head_input(batch.inputs))
+        images = batch.images if self.prepared else self._inner(batch.inputs)
+        task, more = self._task(x, batch.labels, images)
+        return loss["gamma"] * distortion + task, {**more, **values}
+
+    def _inner(self, x: Tensor) -> Tensor:
+        m = self.margin * (1 if self.model.reads == "latent" and x.shape[1] != 3 else 8)
+        return x[:, :, m : x.shape[2] - m, m : x.shape[3] - m] if m else x
+
+    def _task(self, x: Tensor, labels: Tensor, images: Tensor | None) -> tuple[Tensor, Values]:
+        head = self.model.head
+        assert head is not None
+        if self.teachers:
+            return self._distilled(x, labels, images)
+        ce = self._cross_entropy(head(x), labels)
+        return ce, {"ce": float(ce.detach())}
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if logits.ndim == 4:
+            amount = F.cross_entropy(logits, labels, weight=self.weights, ignore_index=255, reduction="sum")
+            known = labels[labels != 255]
+            return distributed.ratio(amount, self.weights[known].sum())
+        if labels.ndim == 3:
+            return F.binary_cross_entropy_with_logits(logits, presence(labels, logits.shape[1], self.head["presence"]))
+        return F.cross_entropy(logits, labels)
+
+    def _distilled(self, x: Tensor, labels: Tensor, images: Tensor | None) -> tuple[Tensor, Values]:
+        assert images is not None
+        head: Any = self.model.head
+        a, b = self.loss["distill_logits"], self.loss["distill_features"]
+        logits, features = head.with_features(x)
+        with torch.no_grad():
+            wanted, wanted_features = self.teachers[0].with_features(images)  # type: ignore[operator]
+        ce = self._cross_entropy(logits, labels)
+        if labels.ndim == 3 and logits.ndim == 2:
+            kd = F.binary_cross_entropy_with_logits(logits, torch.sigmoid(wanted))
+        else:
+            divergence = F.kl_div(F.log_softmax(logits, 1), F.log_softmax(wanted, 1), log_target=True, reduction="none")
+            kd = divergence.sum(1).mean()
+        feature = torch.stack([F.mse_loss(f.float(), w.float()) for f, w in zip(features, wanted_features, strict=True)]).sum()
+        loss = (1 - a) * ce + a * kd + b * feature
+        return loss, {"ce": float(ce.detach()), "kd": float(kd.detach()), "features": float(feature.detach())}
 
 
-def as_batch(image: np.ndarray[Any, Any]) -> Tensor:
-    """uint8 [H,W,3] -> float [1,3,H',W'], cropped to multiples of 8."""
-    h, w = image.shape[0] // 8 * 8, image.shape[1] // 8 * 8
-    x = torch.from_numpy(image[:h, :w].copy()).permute(2, 0, 1)[None].float()
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-__all__ = ["Joint", "as_batch", "class_weights", "codec_loss", "segmentation_loss", "validate"]
+__all__ = ["Joint", "Objective", "class_weights", "codec_loss", "presence"]

@@ -17,6 +17,7 @@ FORMAT = "percodec-bundle"
 VERSION = (1, 0)
 FITS = ("stretch", "letterbox", "crop")
 GRAPHS = ("encoder", "head_segmentation", "head_classification", "decoder")
+_GRAPH = re.compile(r"encoder|decoder|head_(segmentation|classification)(_[a-z0-9]{1,20}){0,3}")
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 256 << 20
 MAX_FILES = 256
@@ -227,8 +228,9 @@ def _listed(node: _Node, files: dict[str, Any]) -> None:
 
 def _check_graphs(graphs: _Node, files: dict[str, Any]) -> None:
     for name, graph in graphs.items():
-        if name not in GRAPHS:
-            raise BundleError(f"manifest.json: graphs has the unknown graph {name[:60]!r}; known: {', '.join(GRAPHS)}")
+        if not _GRAPH.fullmatch(name):
+            known = f"{', '.join(GRAPHS)}, or a head's name with _ and a variant behind it"
+            raise BundleError(f"manifest.json: graphs has the unknown graph {name[:60]!r}; known: {known}")
         graph.object(("file", "precision"))
         _listed(graph["file"], files)
         graph["precision"].text(most=100)

@@ -1,0 +1,145 @@
+"""Train every run of the laboratory: three codecs, the segmentation and classification cells, joint training and its control.
+
+    python benchmarks/lab_train.py --camvid PATH --imagenet PATH --runs runs/lab [--workers 2] [--only REGEX] [--list]
+
+Each run is one `percodec train` command, printed by --list and recorded in its folder. Finished runs are left alone and interrupted ones
+continue, so the same command may be given again at any time. A worker is one process on one thread: small networks
+gain nothing from a second. About three hours on two CPU cores; `lab_results.py` then measures and writes the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+POINTS = {"0.635": 32, "0.330": 16, "0.0983": 8}
+CELLS = (("resnet50", "decoded"), ("cresnet39", "latent"), ("cresnet51", "latent"))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: its name, `percodec train` arguments (RUNS/name stands for another run), the runs it starts from."""
+
+    name: str
+    words: tuple[str, ...]
+    needs: tuple[str, ...] = field(default=())
+
+    @property
+    def codec(self) -> bool:
+        return self.words[0] == "codec"
+
+
+def head(task: str, network: str, reads: str, point: str, seed: int, codec: str, name: str, *more: str) -> Cell:
+    full = network + ("-d" if task == "segmentation" else "")
+    sets = [f"head.name={full}", f"head.input={reads}", f"seed={seed}"]
+    start: tuple[str, ...] = ()
+    if reads != "original":
+        sets.append(f"codec.channels={POINTS[point]}")
+        start = ("--codec", f"RUNS/{codec}/best.pt")
+    words = [task, "--config", f"lab-{task}"]
+    for item in (*sets, *more):
+        words += ["--set", item]
+    return Cell(name, (*words, *start), () if reads == "original" else (codec,))
+
+
+def cells() -> list[Cell]:
+    """Every run, those others wait for first."""
+    out = [Cell("codec-base", ("codec", "--config", "lab-codec"))]
+    out.append(Cell("codec-0.635", ("codec", "--config", "lab-codec-0.635", "--codec", "RUNS/codec-base/best.pt"), ("codec-base",)))
+    for point in ("0.330", "0.0983"):
+        words = ("codec", "--config", f"lab-codec-{point}", "--trunk", "RUNS/codec-0.635/best.pt")
+        out.append(Cell(f"codec-{point}", words, ("codec-0.635",)))
+    for seed in (1, 2):
+        for task, short in (("segmentation", "seg"), ("classification", "cls")):
+            if seed == 2 and task == "classification":
+                continue
+            out.append(head(task, "resnet50", "original", "", seed, "", f"{short}-original-resnet50-s{seed}"))
+            for point in POINTS:
+                for network, reads in CELLS:
+                    if seed == 2 and network == "cresnet39":
+                        continue  # the claim is carried by equal operations: ResNet-50 on pictures, cResNet-51 on latents
+                    name = f"{short}-{reads}-{network}-{point}-s{seed}"
+                    out.append(head(task, network, reads, point, seed, f"codec-{point}", name))
+        joint = f"seg-latent-cresnet51-0.0983-s{seed}"
+        starts = ("--codec", "RUNS/codec-0.0983/best.pt")
+        joint_words = ("joint", "--config", "lab-joint", "--set", f"seed={seed}", *starts, "--head", f"RUNS/{joint}/best.pt")
+        out.append(Cell(f"joint-0.0983-s{seed}", joint_words, (joint,)))
+        control = f"control-codec-0.0983-s{seed}"
+        out.append(Cell(control, ("codec", "--config", "lab-joint-control", "--set", f"seed={seed}", *starts), ("codec-0.0983",)))
+        name = f"control-0.0983-s{seed}"
+        out.append(
+            head("segmentation", "cresnet51", "latent", "0.0983", seed, control, name, "schedule.steps=1050", "schedule.validate_every=525")
+        )
+    return out
+
+
+def command(cell: Cell, runs: Path, camvid: str, imagenet: str) -> list[str]:
+    words = [w.replace("RUNS", str(runs)) for w in cell.words]
+    data = ["--data", f"camvid={camvid}"]
+    if cell.name.startswith("codec-"):
+        data += ["--data", f"imagenet={imagenet}"]
+    return ["train", *words, *data, "--out", str(runs / cell.name), "--views", str(runs / "views")]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--camvid", default="PATH")
+    parser.add_argument("--imagenet", default="PATH", help="any folder of photographs")
+    parser.add_argument("--runs", type=Path, default=Path("runs/lab"))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", default="", help="runs whose name matches this expression")
+    parser.add_argument("--list", action="store_true", help="print the commands and stop")
+    args = parser.parse_args()
+    todo = [c for c in cells() if re.search(args.only, c.name)]
+    if args.list:
+        for cell in todo:
+            print(shlex.join(["percodec", *command(cell, args.runs, args.camvid, args.imagenet)]))
+        return 0
+    if "PATH" in (args.camvid, args.imagenet):
+        parser.error("give --camvid and --imagenet")
+    lock, failed = threading.Lock(), []
+
+    def done(name: str) -> bool:
+        return (args.runs / name / "best.json").exists()
+
+    def work() -> None:
+        while True:
+            with lock:
+                ready = [c for c in todo if all(done(n) for n in c.needs)]
+                if not todo or failed:
+                    return
+                cell = next(iter(ready), None)
+                if cell is not None:
+                    todo.remove(cell)
+            if cell is None:
+                time.sleep(2)
+                continue
+            if done(cell.name):
+                continue
+            print(f"{time.strftime('%H:%M:%S')} {cell.name}", flush=True)
+            (args.runs / cell.name).mkdir(parents=True, exist_ok=True)
+            words = [sys.executable, "-m", "percodec.sdk.cli", *command(cell, args.runs, args.camvid, args.imagenet)]
+            with (args.runs / cell.name / "log.txt").open("a") as log:
+                code = subprocess.run(words, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode
+            if code:
+                failed.append(cell.name)
+                print(f"{cell.name} failed ({code}): see {log.name}", file=sys.stderr, flush=True)
+
+    threads = [threading.Thread(target=work) for _ in range(args.workers)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

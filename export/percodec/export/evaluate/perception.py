@@ -1,0 +1,100 @@
+"""Segmentation and classification side by side: heads on the latent, on the decoded picture, and the rivals at equal bytes.
+
+A network trained on original pictures is shown what would arrive in as many bytes as our packets: decoded by our own decoder
+(decode-then-predict), as JPEG, or made smaller (resize-to-equal-bytes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from percodec.export.data.sets import DataSet
+from percodec.export.evaluate.bundle import evaluate_bundle
+from percodec.export.evaluate.codecs import at_most, codec_of
+from percodec.export.evaluate.rd import BundleAtAnySize, crop8
+from percodec.export.models import head_kind
+from percodec.export.train.loop import load_checkpoint
+from percodec.export.train.run import build_model
+from percodec.export.train.validate import validate_head
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.errors import DataError, UsageError
+
+Row = dict[str, Any]
+Say = Callable[[str], None]
+METRICS = ("miou", "map", "top1", "top5")
+
+
+def rows_of_bundle(bundle: Bundle, data: DataSet, kind: str, say: Say = lambda text: None) -> list[Row]:
+    """One row per head of a kind: what it reads, bits per pixel of whole packets, its metric."""
+    graphs = tuple(g for g in bundle.manifest["graphs"] if g.startswith(f"head_{kind}"))
+    if not graphs:
+        raise DataError(f"bundle {bundle.name} has no {kind} head; it has {', '.join(bundle.manifest['graphs'])}")
+
+    def advance(done: int, of: int) -> None:
+        if done % 50 == 0 or done == of:
+            say(f"{bundle.name}: {done}/{of}")
+
+    found = evaluate_bundle(bundle, data, heads=graphs, advance=advance)
+    rows = []
+    for graph, result in found["heads"].items():
+        config = _head_config(bundle, graph)
+        row = {"network": config.get("name", graph), "input": config.get("input", "latent"), "trained_on": config.get("input", "latent")}
+        row |= {"bundle": bundle.name, "graph": graph, "bpp": found["bpp_coded"], "bytes": found["packet_bytes_mean"]}
+        rows.append(row | {k: result[k] for k in METRICS if k in result} | {k: result[k] for k in ("iou", "ap") if k in result})
+    return rows
+
+
+def _head_config(bundle: Bundle, graph: str) -> dict[str, Any]:
+    origin = bundle.manifest["provenance"]
+    run = origin.get("heads", {}).get(graph, origin)
+    return dict(run.get("config", {}).get("head", {}))
+
+
+def rows_of_checkpoint(path: Path, data: DataSet, kind: str, bundles: list[Bundle], rivals: tuple[str, ...], say: Say = print) -> list[Row]:
+    """A run's own network: on its own input, and, if that is original pictures, on what each bundle and each rival makes of them.
+
+    A rival gets, picture by picture, the bytes of the bundle's packet.
+    """
+    state = load_checkpoint(path)
+    config = state["config"]
+    if config["task"] == "codec" or head_kind(config["head"]["name"]) != kind:
+        raise UsageError(f"{path} is not a run of {kind}")
+    model = build_model(config)
+    model.load_state_dict(state["model"])
+    model.eval()
+
+    def row(shown: DataSet, name: str, sizes: NDArray[np.float64] | None, **more: Any) -> Row:
+        record = validate_head(model, config, shown, None, torch.device("cpu"), half=False)
+        out: Row = {"network": config["head"]["name"], "input": name, "trained_on": model.reads, **more}
+        if sizes is not None:
+            pixels = np.array([p.shape[0] * p.shape[1] for p in shown.images], float)
+            out |= {"bpp": float((sizes * 8 / pixels).mean()), "bytes": float(sizes.mean())}
+        out |= {k: record[k] for k in METRICS if k in record}
+        say(f"{out['network']} on {name}: " + "  ".join(f"{k} {100 * record[k]:.2f}" for k in METRICS if k in record))
+        return out
+
+    rows = [row(data, model.reads, None)]
+    if model.reads != "original":
+        return rows
+    pictures = [crop8(p) for p in data.images]
+    for bundle in bundles:
+        ours = BundleAtAnySize(bundle)
+        trips = [ours.round_trip(p) for p in pictures]
+        budget = np.array([len(packet) for packet, _ in trips], float)
+        decoded = replace(data, images=[restored for _, restored in trips])
+        rows.append(row(decoded, "decoded", budget, bundle=bundle.name))
+        for name in rivals:
+            found = [at_most(codec_of(name), p, b) for p, b in zip(pictures, budget, strict=True)]
+            shown = replace(data, images=[restored for restored, _ in found])
+            rows.append(row(shown, name, np.array([size for _, size in found], float), bundle=bundle.name))
+    return rows
+
+
+__all__ = ["METRICS", "rows_of_bundle", "rows_of_checkpoint"]

@@ -1,0 +1,132 @@
+"""Rate-distortion curves: our bundles next to classical codecs, bytes of whole packets and whole files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from percodec.export.evaluate.codecs import Codec, Picture
+from percodec.export.evaluate.metrics import ms_ssim, psnr, ssim
+from percodec.export.evaluate.resized import resized
+from percodec.export.onnx import run_ort
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.codec import PacketCodec
+
+Point = dict[str, Any]
+Advance = Callable[[], None]
+
+
+def crop8(picture: Picture) -> Picture:
+    """Sides cut to multiples of 8: every codec is shown the same pixels."""
+    return np.ascontiguousarray(picture[: picture.shape[0] // 8 * 8, : picture.shape[1] // 8 * 8])
+
+
+def measure(original: Picture, restored: Picture) -> dict[str, float]:
+    """PSNR in dB, SSIM, MS-SSIM of one picture."""
+    a, b = (torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() for p in (restored, original))
+    scales = next((s for s in (5, 4, 3, 2, 1) if min(original.shape[:2]) >= 11 * 2 ** (s - 1)), 1)
+    return {"psnr_db": psnr(a, b), "ssim": float(ssim(a, b)), "ms_ssim": float(ms_ssim(a, b, scales))}
+
+
+def curve(codec: Codec, pictures: list[Picture], most_bpp: float = 1.6, advance: Advance = lambda: None) -> list[Point]:
+    """One point per quality, averaged over the pictures as is usual: bits per pixel, PSNR, SSIM, MS-SSIM. Ends above `most_bpp`."""
+    points: list[Point] = []
+    for quality in codec.qualities:
+        files = [codec.encode(p, quality) for p in pictures]
+        bpp = float(np.mean([len(f) * 8 / (p.shape[0] * p.shape[1]) for f, p in zip(files, pictures, strict=True)]))
+        if not points or points[-1]["bpp"] <= most_bpp:
+            found = [measure(p, codec.decode(f, *p.shape[:2])) for f, p in zip(files, pictures, strict=True)]
+            points.append({"codec": codec.name, "quality": quality, "bpp": bpp, **_means(found)})
+        advance()
+    return points
+
+
+class BundleAtAnySize:
+    """Encoder, coder and decoder of a bundle for pictures of whatever size, one session per size."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self._made: dict[tuple[int, int], tuple[Any, PacketCodec, Any]] = {}
+
+    def round_trip(self, picture: Picture) -> tuple[bytes, Picture]:
+        """Packet, and the picture decoded from it."""
+        size = (picture.shape[0], picture.shape[1])
+        if size not in self._made:
+            encoder, decoder = (run_ort(resized(self.bundle.graph(g), *size)) for g in ("encoder", "decoder"))
+            self._made[size] = (encoder, PacketCodec(self.bundle.entropy_model, size[0] // 8, size[1] // 8), decoder)
+        encoder, coder, decoder = self._made[size]
+        packet = coder.encode(encoder(picture[None])[0], frame_id=0, timestamp_ns=0)
+        return packet, decoder(coder.decode(packet)[1][None])[0]
+
+
+def bundle_point(bundle: Bundle, pictures: list[Picture], advance: Advance = lambda: None) -> Point:
+    """Where a bundle stands; its bits are those of whole packets."""
+    ours, bpp, found = BundleAtAnySize(bundle), [], []
+    for picture in pictures:
+        packet, restored = ours.round_trip(picture)
+        bpp.append(len(packet) * 8 / (picture.shape[0] * picture.shape[1]))
+        found.append(measure(picture, restored))
+        advance()
+    name = {"codec": f"percodec {bundle.name}", "bundle": bundle.digest}
+    return {**name, "quality": bundle.manifest["latent"]["channels"], "bpp": float(np.mean(bpp)), **_means(found)}
+
+
+def at_rate(points: list[Point], bpp: float, key: str) -> float | None:
+    """Linear interpolation of a curve at a rate; None outside of what it reaches."""
+    ordered = sorted((p["bpp"], p[key]) for p in points)
+    if not ordered or not ordered[0][0] <= bpp <= ordered[-1][0]:
+        return None
+    return float(np.interp(bpp, [x for x, _ in ordered], [y for _, y in ordered]))
+
+
+def _means(found: list[dict[str, float]]) -> dict[str, float]:
+    return {k: float(np.mean([f[k] for f in found])) for k in found[0]}
+
+
+COLOURS = {
+    "jpeg": "#999999",
+    "jpeg2000": "#c7a76c",
+    "webp": "#e69f00",
+    "avif": "#0072b2",
+    "hevc": "#009e73",
+    "resize": "#cc79a7",
+    "percodec": "#d55e00",
+}
+
+
+def plot_rd(points: list[Point], path: Path, title: str) -> None:
+    """Three panels: PSNR, SSIM and MS-SSIM (in dB, -10 log10(1 - x)) against bits per pixel."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(15, 5))
+    panels = (("psnr_db", "PSNR, dB"), ("ssim", "SSIM"), ("ms_ssim", "MS-SSIM, dB: -10 log10(1 - MS-SSIM)"))
+    names = list(dict.fromkeys(str(p["codec"]).split(" ")[0] for p in points))
+    for axis, (key, label) in zip(axes, panels, strict=True):
+        for name in names:
+            mine = sorted((p["bpp"], p[key]) for p in points if str(p["codec"]).split(" ")[0] == name)
+            values = [-10 * np.log10(1 - y) if key == "ms_ssim" else y for _, y in mine]
+            ours = name == "percodec"
+            style = {"lw": 2.4, "marker": "o", "ms": 7, "zorder": 3} if ours else {"lw": 1.3, "marker": ".", "ms": 4}
+            axis.plot([x for x, _ in mine], values, label=name, color=COLOURS.get(name, "#555555"), **style)
+        axis.set_xlim(0, 1.2)
+        shown = [-10 * np.log10(1 - p[key]) if key == "ms_ssim" else p[key] for p in points if p["bpp"] <= 1.2]
+        axis.set_ylim(min(shown) - 0.03 * (max(shown) - min(shown)), max(shown) + 0.03 * (max(shown) - min(shown)))
+        axis.set_xlabel("bits per pixel, whole files and packets")
+        axis.set_title(label, loc="left", fontsize=11)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, loc="lower right")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+__all__ = ["BundleAtAnySize", "at_rate", "bundle_point", "crop8", "curve", "measure", "plot_rd"]

@@ -1,0 +1,100 @@
+"""What a model reaches on the validation set while it trains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from percodec.export.data.sets import DataSet
+from percodec.export.data.views import Views
+from percodec.export.evaluate.metrics import Confusion, average_precision, ms_ssim, psnr, top_k
+from percodec.export.models import Autoencoder, head_kind
+from percodec.export.train.tasks import Joint, presence
+
+Record = dict[str, Any]
+CROP = 224
+
+
+def windows(height: int, width: int, size: int = CROP) -> list[tuple[int, int]]:
+    """Corners of the fixed crops presence is judged on: the four corners of the picture, on the 8-pixel grid; one where it is small."""
+    rows = sorted({0, max(0, height - size) // 8 * 8})
+    columns = sorted({0, max(0, width - size) // 8 * 8})
+    return [(y, x) for y in rows for x in columns]
+
+
+@torch.no_grad()
+def validate_codec(codec: Autoencoder, data: DataSet, device: torch.device) -> Record:
+    """bpp (order-0 entropy of this data under its own histogram), PSNR in dB, MS-SSIM."""
+    counts = np.zeros((codec.channels, len(codec.quantizer.centers)))
+    psnrs, similarities, pixels = [], [], 0
+    for k in range(len(data)):
+        image = as_batch(data.images[k]).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            quantized = codec.encode(image)
+            restored = codec.decode(quantized.q).clamp(0, 255).round()
+        counts += quantized.assignment.sum((0, 2, 3)).cpu().numpy()
+        psnrs.append(psnr(restored, image))
+        similarities.append(float(ms_ssim(restored, image, scales=5 if min(image.shape[-2:]) >= 176 else 3).mean()))
+        pixels += image.shape[-1] * image.shape[-2]
+    p = np.clip(counts / counts.sum(1, keepdims=True), 1e-9, 1)
+    return {"bpp": float(-(counts * np.log2(p)).sum() / pixels), "psnr": float(np.mean(psnrs)), "ms_ssim": float(np.mean(similarities))}
+
+
+@torch.no_grad()
+def validate_head(
+    model: Joint, config: dict[str, Any], data: DataSet, views: Views | None, device: torch.device, half: bool = True
+) -> Record:
+    """mIoU, or mean average precision of presence, or top-1 and top-5. `views` holds what the head reads where the codec is fixed.
+
+    `half`: in bf16, as while training; otherwise as exported.
+    """
+    assert model.head is not None
+    kind = head_kind(config["head"]["name"])
+    classes = config["head"]["classes"]
+    confusion = Confusion(classes)
+    scores: list[Tensor] = []
+    truth: list[Tensor] = []
+    for k in range(len(data)):
+        image = as_batch(data.images[k]).to(device)
+        height, width = image.shape[-2:]
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            x = views.values(k).to(device) if views is not None else model.head_input(image)
+            if kind == "segmentation":
+                predicted = model.head(x).argmax(1)[0].cpu().numpy()
+                confusion.add(predicted, data.labels[k][:height, :width])
+                continue
+            step = 8 if x.shape[-1] != width else 1
+            for top, left in windows(height, width) if data.labels else [(max(0, height - CROP) // 16 * 8, max(0, width - CROP) // 16 * 8)]:
+                window = x[..., top // step : (top + CROP) // step, left // step : (left + CROP) // step]
+                scores.append(model.head(window).float().cpu()[0])
+                if data.labels:
+                    label = torch.from_numpy(data.labels[k][top : min(top + CROP, height), left : min(left + CROP, width)].copy()).long()
+                    truth.append(presence(label[None], classes, config["head"]["presence"])[0])
+                else:
+                    truth.append(torch.tensor(data.targets[k]))
+    if kind == "segmentation":
+        return {"miou": confusion.miou(), "iou": confusion.iou().tolist()}
+    if data.labels:
+        precision = average_precision(torch.stack(scores).numpy(), torch.stack(truth).numpy() > 0)
+        return {"map": float(np.nanmean(precision)), "ap": precision.tolist()}
+    ranked, target = torch.stack(scores).numpy(), torch.stack(truth).numpy()
+    return {"top1": top_k(ranked, target, 1), "top5": top_k(ranked, target, min(5, classes))}
+
+
+def score(config: dict[str, Any], record: Record) -> float:
+    """What "best" means: PSNR for a codec, the task's metric in points for a head, their sum for a joint run."""
+    points = sum(100 * float(record[k]) for k in ("miou", "map", "top1") if k in record)
+    return points + (float(record["psnr"]) if config["task"] in ("codec", "joint") else 0.0)
+
+
+def as_batch(image: np.ndarray[Any, Any]) -> Tensor:
+    """uint8 [H,W,3] -> float [1,3,H',W'], cropped to multiples of 8."""
+    h, w = image.shape[0] // 8 * 8, image.shape[1] // 8 * 8
+    x = torch.from_numpy(image[:h, :w].copy()).permute(2, 0, 1)[None].float()
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+__all__ = ["as_batch", "score", "validate_codec", "validate_head", "windows"]
