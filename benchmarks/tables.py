@@ -1,8 +1,8 @@
-"""What do the results say? Writes the README's tables from the JSON files in benchmarks/results; `--check` only compares.
+"""What do the results say? Writes the tables of README.md and LABORATORY.md from benchmarks/results/*.json; `--check` compares.
 
     <!-- table NAME -->  ...  <!-- end table -->        is filled from results/NAME-*.json, one table per machine
 
-A figure that no file holds does not get into the README.
+A figure that no file holds does not get into either page.
 """
 
 from __future__ import annotations
@@ -60,6 +60,115 @@ def rans(result: dict[str, Any]) -> str:
     return f"{_table(head, rows)}\n{result['machine']['cpu']}, one thread; {versions}: `{result['command']}`\n"
 
 
+POINTS = ("0.635", "0.330", "0.0983")
+
+
+def lab_rd(result: dict[str, Any]) -> str:
+    """Our three operating points and the other codecs at the same measured rate."""
+    names = {"jpeg": "JPEG", "jpeg2000": "JPEG 2000", "webp": "WebP", "avif": "AVIF", "hevc": "HEVC intra"}
+    rows = []
+    for line in result["comparisons"]:
+        ours = f"**{line['ms_ssim']:.4f} / {line['psnr_db']:.2f}**"
+        rows.append([line["point"], f"{line['bpp']:.4f}", ours, *(_pair(line[codec]) for codec in names)])
+    head = ["point", "bpp, whole packets", "percodec, MS-SSIM / PSNR", *names.values()]
+    about = f"{result['data']['name']}, {result['data']['pictures']} pictures, {result['date']}: `{result['command']}`"
+    return f"{_table(head, rows)}\n{about}. A dash: the codec has no file that small.\n"
+
+
+def _pair(found: dict[str, Any]) -> str:
+    return "-" if found["ms_ssim"] is None else f"{found['ms_ssim']:.4f} / {found['psnr_db']:.2f}"
+
+
+def lab_segmentation(result: dict[str, Any]) -> str:
+    return _cells(result, "miou")
+
+
+def lab_classification(result: dict[str, Any]) -> str:
+    return _cells(result, "map")
+
+
+def _cells(result: dict[str, Any], metric: str) -> str:
+    """One line per network and input, one column per operating point: every seed's figure, and the mean drop against original RGB."""
+    rows, found = [], {}
+    for row in result["rows"]:
+        found.setdefault((row["network"], row["trained_on"], row["input"]), {}).setdefault(row["point"], []).append(row)
+    bpp = {p: next(r["bpp"] for r in result["rows"] if r["point"] == p and "bpp" in r) for p in POINTS}
+    for (network, trained, shown), cells in sorted(found.items(), key=lambda item: (item[0][1] == "original", item[0][2] != item[0][1])):
+        line = [network, trained, shown]
+        if "" in cells:
+            line += [_scores(cells[""], metric, False)] + [""] * (len(POINTS) - 1)
+        else:
+            line += [_scores(cells.get(p, []), metric, True) for p in POINTS]
+        rows.append(line)
+    head = ["network", "trained on", "shown", *(f"{p} ({bpp[p]:.3f} bpp)" for p in POINTS)]
+    return (
+        f"{_table(head, rows)}\n{result['data']['name']}, {result['data']['pictures']} pictures, {result['date']}: `{result['command']}`\n"
+    )
+
+
+def _scores(rows: list[dict[str, Any]], metric: str, drop: bool) -> str:
+    if not rows:
+        return "-"
+    text = " / ".join(f"{100 * r[metric]:.1f}" for r in sorted(rows, key=lambda r: int(r["seed"])))
+    drops = [r["drop"] for r in rows if r["drop"] is not None]
+    return f"{text} ({-100 * sum(drops) / len(drops):+.1f})" if drop and drops else text
+
+
+def lab_joint(result: dict[str, Any]) -> str:
+    """Before, control and joint, per seed."""
+    role = {
+        "before": "codec as trained, head on it",
+        "control": "codec finetuned alone, new head on it",
+        "joint": "both finetuned together",
+    }
+    rows = []
+    for r in sorted(result["rows"], key=lambda r: (r["seed"], list(role).index(r["role"]))):
+        figures = [f"{r['bpp_coded']:.4f}", f"{r['psnr_db']:.2f}", f"{r['ms_ssim']:.4f}", f"{100 * r['miou']:.2f}"]
+        rows.append([r["seed"], role[r["role"]], *figures])
+    head = ["seed", "run", "bpp, whole packets", "PSNR, dB", "MS-SSIM", "mIoU"]
+    return (
+        f"{_table(head, rows)}\n{result['data']['name']}, {result['data']['pictures']} pictures, {result['date']}: `{result['command']}`\n"
+    )
+
+
+def lab_runs(result: dict[str, Any]) -> str:
+    """The codecs' training: how long, how many crops, and whether the curve still rises."""
+    rows = []
+    for r in result["rows"]:
+        if r["task"] == "codec":
+            last = [f"{float(v['psnr']):.2f} ({v['step']})" for v in r["val"][-3:]]
+            rows.append([r["run"], r["steps"], r["crops"], r["crop"], f"{r['minutes']:.0f}", " -> ".join(last)])
+    head = ["run", "steps", "crops", "crop side", "minutes", "PSNR on CamVid val (step)"]
+    machine = result["machine"]
+    return f"{_table(head, rows)}\n{machine['cpu']}, {machine['cores']} cores, no GPU; {result['date']}.\n"
+
+
+def lab_storage(result: dict[str, Any]) -> str:
+    rows = []
+    for r in result["rows"]:
+        figures = [
+            f"{r['ratio']:.1f}",
+            f"{r['gb_of_total']:.1f}",
+            f"{r['bpp']:.3f}",
+            f"{r['mb_per_minute']:.1f}",
+            f"{r['kbit_per_s']:,.0f}",
+        ]
+        rows.append([r["stored_as"], *figures])
+    head = ["stored as", "times smaller", "of 144 GB, GB", "bpp", "MB/min per camera", "kbit/s per camera"]
+    about = f"{result['data']['pictures']} {result['data']['name']}; a camera of 1920x1080 at 10 frames/s, {result['date']}"
+    return f"{_table(head, rows)}\n{about}: `{result['command']}`\n"
+
+
+def lab_compute(result: dict[str, Any]) -> str:
+    rows = [
+        [r["network"], f"{r['gmac']:.3f}", f"{r['kmac_per_pixel']:.1f}", f"{r['parameters']:,}", f"{r['cpu_ms']:.0f}"]
+        for r in result["rows"]
+    ]
+    head = ["network, full width", "GMAC", "kMAC/pixel", "parameters", "ms"]
+    about = f"{result['data']['name']}; {result['machine']['cpu']}, {result['machine']['cores']} cores, {result['date']}"
+    return f"{_table(head, rows)}\n{about}: `{result['command']}`\n"
+
+
 def _table(head: list[str], rows: list[list[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
@@ -70,6 +179,14 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_bundle": bundle,
     "bench_pipeline": pipeline,
     "bench_rans": rans,
+    "lab_rd_kodak": lab_rd,
+    "lab_rd_camvid_val": lab_rd,
+    "lab_segmentation": lab_segmentation,
+    "lab_classification": lab_classification,
+    "lab_joint": lab_joint,
+    "lab_runs": lab_runs,
+    "lab_storage": lab_storage,
+    "lab_compute": lab_compute,
 }
 
 
@@ -79,7 +196,7 @@ def filled(text: str, results: Path) -> str:
     def render(match: re.Match[str]) -> str:
         name = match["name"]
         if name not in RENDERERS:
-            raise SystemExit(f"README.md: no table is called {name!r}; there are {', '.join(RENDERERS)}")
+            raise SystemExit(f"no table is called {name!r}; there are {', '.join(RENDERERS)}")
         found = sorted(results.glob(f"{name}-*.json"))
         body = "\n".join(RENDERERS[name](json.loads(path.read_text(encoding="utf-8"))) for path in found)
         return f"{match[1]}{body}{match[4]}"
@@ -91,17 +208,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; fail if the README is not what the results say")
     args = parser.parse_args()
-    readme = ROOT / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    after = filled(before, ROOT / "benchmarks" / "results")
-    if args.check:
-        if before != after:
-            print("README.md: the tables are not those of benchmarks/results; run: python benchmarks/tables.py", file=sys.stderr)
-        return int(before != after)
-    if before != after:
-        readme.write_text(after, encoding="utf-8")
-        print("README.md: tables refreshed")
-    return 0
+    stale = False
+    for page in (ROOT / "README.md", ROOT / "benchmarks" / "LABORATORY.md"):
+        before = page.read_text(encoding="utf-8")
+        after = filled(before, ROOT / "benchmarks" / "results")
+        if before == after:
+            continue
+        stale = True
+        if args.check:
+            print(f"{page.name}: the tables are not those of benchmarks/results; run: python benchmarks/tables.py", file=sys.stderr)
+        else:
+            page.write_text(after, encoding="utf-8")
+            print(f"{page.name}: tables refreshed")
+    return int(args.check and stale)
 
 
 if __name__ == "__main__":

@@ -30,10 +30,13 @@ def resized(graph: bytes, height: int, width: int) -> bytes:
             raise DataError(
                 f"node {node.name} resizes to a fixed size: this graph runs at its own frame size only; export it for the other one"
             )
-    before, after = [1, channels, rows, columns], np.array([1, channels, height // 8, width // 8], np.int64)
-    for tensor in [*model.graph.initializer, *(a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute)]:
-        if tensor.data_type == onnx.TensorProto.INT64 and numpy_helper.to_array(tensor).tolist() == before:
-            tensor.CopyFrom(numpy_helper.from_array(after, tensor.name))
+    # Shapes given to Reshape: the latent's own, and its flattened one, where the centers are looked up.
+    shapes = {node.input[1] for node in model.graph.node if node.op_type == "Reshape"}
+    changed = {(1, channels, rows, columns): (1, channels, height // 8, width // 8), (channels * rows * columns,): (-1,)}
+    for tensor in model.graph.initializer:
+        wanted = changed.get(tuple(numpy_helper.to_array(tensor).ravel().tolist())) if tensor.name in shapes else None
+        if wanted:
+            tensor.CopyFrom(numpy_helper.from_array(np.array(wanted, np.int64), tensor.name))
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
     del model.graph.value_info[:]

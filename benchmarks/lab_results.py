@@ -1,0 +1,205 @@
+"""Measure what lab_train.py trained: bundles, rate-distortion, segmentation, classification, joint training; JSON, plots and tables.
+
+    python benchmarks/lab_results.py --runs runs/lab --camvid PATH --kodak PATH --imagenet PATH [--stages bundles,rd,...]
+
+Writes benchmarks/results/lab_*.json and *.png and, once, benchmarks/bundles/lab-*; `tables.py` then fills LABORATORY.md from the JSON.
+Every figure is of exported graphs and whole packets except where a row names a run instead of a bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from lab_train import CELLS, POINTS, cells
+
+from percodec.export.bundle import export_bundle
+from percodec.export.data.sets import load, load_folder
+from percodec.export.evaluate.bundle import evaluate_bundle
+from percodec.export.evaluate.codecs import codec_of
+from percodec.export.evaluate.compute import compute_table
+from percodec.export.evaluate.perception import rows_of_bundle, rows_of_checkpoint
+from percodec.export.evaluate.rd import at_rate, bundle_point, crop8, curve, plot_rd
+from percodec.export.evaluate.report import machine, report
+from percodec.export.evaluate.storage import measure_storage
+from percodec.export.train.loop import load_checkpoint
+from percodec.sdk.bundle import Bundle
+
+HERE = Path(__file__).parent
+RESULTS, BUNDLES = HERE / "results", HERE / "bundles"
+CODECS = ("jpeg", "jpeg2000", "webp", "avif", "hevc")
+SHORT = {"segmentation": "seg", "classification": "cls"}
+
+
+def slug() -> str:
+    found = machine()
+    return re.sub(r"[^a-z0-9]+", "-", f"{found['cpu']} {found['cores']}c".lower()).strip("-")
+
+
+def save(name: str, result: dict[str, Any]) -> None:
+    path = RESULTS / f"lab_{name}-{slug()}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(path)
+
+
+def bundle_of(point: str) -> Bundle:
+    return Bundle.open(BUNDLES / f"lab-{point}")
+
+
+def make_bundles(args: argparse.Namespace) -> None:
+    """Codec, three segmentation and three classification heads per operating point, all of seed 1."""
+    for point in POINTS:
+        if (BUNDLES / f"lab-{point}").exists():
+            continue
+        first = f"seg-latent-cresnet51-{point}-s1"
+        names = [f"{short}-{reads}-{network}-{point}-s1" for short in SHORT.values() for network, reads in CELLS]
+        more = tuple(args.runs / n / "best.pt" for n in sorted(names, key=lambda n: "cresnet51" not in n) if n != first)
+        places = {"camvid": args.camvid}
+        export_bundle(args.runs / first / "best.pt", BUNDLES / f"lab-{point}", f"lab-{point}", places, 360, 480, "crop", more=more)
+
+
+def rate_distortion(args: argparse.Namespace) -> None:
+    sets = {"kodak": load_folder(Path(args.kodak), 1 << 16).images, "camvid-val": load(f"camvid:{args.camvid}:val").images}
+    for name, images in sets.items():
+        pictures = [crop8(p) for p in images]
+        rows: list[dict[str, Any]] = []
+        for codec in CODECS:
+            kept = args.runs / f"rd-{name}-{codec}.json"
+            if not kept.exists():
+                print(f"{name}: {codec}", flush=True)
+                kept.write_text(json.dumps(curve(codec_of(codec), pictures, most_bpp=1.2)))
+            rows += json.loads(kept.read_text())
+        if args.classical:
+            continue
+        for point in POINTS:
+            rows.append({**bundle_point(bundle_of(point), pictures), "point": point})
+        comparisons = []
+        for ours in [r for r in rows if "bundle" in r]:
+            line = {"point": ours["point"], **{k: ours[k] for k in ("bpp", "psnr_db", "ssim", "ms_ssim")}}
+            for codec in CODECS:
+                mine = [r for r in rows if r["codec"] == codec]
+                line[codec] = {key: at_rate(mine, ours["bpp"], key) for key in ("psnr_db", "ssim", "ms_ssim")}
+            comparisons.append(line)
+        words = " ".join(f"--bundle benchmarks/bundles/lab-{p}" for p in POINTS)
+        command = f"percodec evaluate rd --images PATH {words}"
+        result = report("rd", command, {"name": name, "pictures": len(pictures)}, rows)
+        save(f"rd_{name.replace('-', '_')}", {**result, "comparisons": comparisons})
+        plot_rd(rows, RESULTS / f"lab_rd_{name.replace('-', '_')}.png", f"{name}, {len(pictures)} pictures")
+
+
+def perception(args: argparse.Namespace) -> None:
+    data = load(f"camvid:{args.camvid}:val")
+    bundles = [bundle_of(p) for p in POINTS]
+    for kind, short in SHORT.items():
+        metric = {"segmentation": "miou", "classification": "map"}[kind]
+        original = args.runs / f"{short}-original-resnet50-s1" / "best.pt"
+        rows = rows_of_checkpoint(original, data, kind, bundles, ("jpeg", "resize"))
+        for point, bundle in zip(POINTS, bundles, strict=True):
+            rows += [{**row, "point": point, "seed": 1} for row in rows_of_bundle(bundle, data, kind, print)]
+        for row in rows:
+            if "point" not in row:
+                row |= {"point": row["bundle"].removeprefix("lab-") if "bundle" in row else "", "seed": 1}
+        for cell in cells():
+            if not re.fullmatch(rf"{short}-.*-s2", cell.name) or not (args.runs / cell.name / "best.json").exists():
+                continue
+            row = rows_of_checkpoint(args.runs / cell.name / "best.pt", data, kind, [], ())[0]
+            point = next((p for p in POINTS if f"-{p}-" in cell.name), "")
+            rows.append({**row, "point": point, "seed": 2, "run": cell.name})
+        base = {r["seed"]: r[metric] for r in rows if r["input"] == "original"}
+        for row in rows:
+            row["drop"] = base[row["seed"]] - row[metric] if row["seed"] in base else None
+        command = f"percodec evaluate {kind} --bundle benchmarks/bundles/lab-POINT --data camvid:PATH:val"
+        save(kind, report(kind, command, {"name": data.name, "pictures": len(data), "sha256": data.digest}, rows))
+
+
+def joint(args: argparse.Namespace) -> None:
+    """Joint training against its control, both exported and measured alike."""
+    data, rows = load(f"camvid:{args.camvid}:val"), []
+    names = ("seg-latent-cresnet51-0.0983", "control-0.0983", "joint-0.0983")
+    for seed in (1, 2):
+        for name in names:
+            run = args.runs / f"{name}-s{seed}"
+            if not (run / "best.json").exists():
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                out = Path(folder) / name
+                bundle = export_bundle(run / "best.pt", out, name, {"camvid": args.camvid}, 360, 480, "crop", say=lambda text: None)
+                found = evaluate_bundle(bundle, data)
+            keys = ("bpp_coded", "psnr_db", "ssim", "ms_ssim", "miou")
+            role = {"s": "before", "c": "control", "j": "joint"}[name[0]]
+            rows.append({"run": f"{name}-s{seed}", "role": role, "seed": seed, **{k: found[k] for k in keys}})
+            print(rows[-1], flush=True)
+    save("joint", report("joint", "python benchmarks/lab_results.py --stages joint", {"name": data.name, "pictures": len(data)}, rows))
+
+
+def runs(args: argparse.Namespace) -> None:
+    """What was trained: configuration, command, steps, crops, the validation curve's end, minutes."""
+    rows = []
+    for cell in cells():
+        folder = args.runs / cell.name
+        if not (folder / "best.json").exists():
+            continue
+        with (folder / "train.csv").open() as f:
+            seconds = [float(r["seconds"]) for r in csv.DictReader(f)]
+        with (folder / "val.csv").open() as f:
+            val = list(csv.DictReader(f))
+        state = load_checkpoint(folder / "best.pt")
+        config = state["config"]
+        row = {"run": cell.name, "task": config["task"], "seed": config["seed"], "step": state["step"], "steps": len(seconds)}
+        row |= {"crops": len(seconds) * config["crops"]["batch"], "crop": config["crops"]["size"], "minutes": sum(seconds) / 60}
+        notes = folder / "notes.txt"
+        row |= {"val": val, "config": config, "command": (folder / "command.txt").read_text().strip()}
+        rows.append(row | ({"notes": notes.read_text().strip()} if notes.exists() else {}))
+    save("runs", report("runs", "python benchmarks/lab_train.py --camvid PATH --imagenet PATH", {"name": "CamVid and photographs"}, rows))
+
+
+def storage(args: argparse.Namespace) -> None:
+    """The 144 GB table: what ImageNet's files would shrink to at the ratio of a sample of them."""
+    rows = measure_storage(Path(args.imagenet), [bundle_of(p) for p in POINTS], total_gb=144)
+    words = " ".join(f"--bundle benchmarks/bundles/lab-{p}" for p in POINTS)
+    command = f"percodec evaluate storage --images PATH --total-gb 144 {words}"
+    save("storage", report("storage", command, {"name": "ImageNet photographs", "pictures": rows[0]["pictures"]}, rows))
+
+
+def compute(args: argparse.Namespace) -> None:
+    rows = compute_table()
+    save("compute", report("compute", "percodec evaluate compute", {"name": "224x224 pixels, latent 28x28x32, batch 1, FP32"}, rows))
+
+
+STAGES = {
+    "bundles": make_bundles,
+    "rd": rate_distortion,
+    "perception": perception,
+    "joint": joint,
+    "runs": runs,
+    "storage": storage,
+    "compute": compute,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--camvid", required=True)
+    parser.add_argument("--kodak", required=True)
+    parser.add_argument("--imagenet", default="", help="storage: folder of ImageNet files")
+    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--classical", action="store_true", help="rd: only prepare the curves of the other codecs")
+    args = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    for stage in args.stages.split(","):
+        if stage not in STAGES:
+            parser.error(f"no stage {stage!r}; there are {', '.join(STAGES)}")
+        print(f"{datetime.datetime.now():%H:%M:%S} {stage}", flush=True)
+        STAGES[stage](args)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
