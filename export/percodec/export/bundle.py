@@ -228,12 +228,17 @@ def model_card(name: str, config: dict[str, Any], metrics: dict[str, Any], origi
         if first
         else ""
     )
+    shown = "the daytime streets of one town" + (" plus rendered pictures" if any("synthetic" in d["name"] for d in origin["data"]) else "")
+    heads = "".join(
+        f"| {graph}, {'mIoU' if 'miou' in found else 'mean average precision' if 'map' in found else 'top-1'} | "
+        f"{100 * next(found[k] for k in ('miou', 'map', 'top1') if k in found):.1f} |\n"
+        for graph, found in metrics.get("heads", {}).items()
+    )
     notes = f"- {origin['notes']}\n" if origin["notes"] else ""
-    miou = f"| mIoU, {len(metrics.get('iou', {}))} classes, from the latent | {100 * metrics['miou']:.1f} |\n" if "miou" in metrics else ""
     return f"""# {name}
 
 One encoder ({codec["name"]}, C = {codec["channels"]}, L = {codec["levels"]}) whose quantized latent is both the coded frame and
-the input of the segmentation head. No RGB image is rebuilt on the way to a label.
+the input of its heads. Those on the latent rebuild no RGB image on the way to a label.
 
 ## Measured on {metrics["data"]} ({metrics["pictures"]} pictures; this split also chose the checkpoint)
 | quantity | value |
@@ -241,7 +246,7 @@ the input of the segmentation head. No RGB image is rebuilt on the way to a labe
 | coded size, whole packets | {metrics["bpp_coded"]:.4f} bpp, {metrics["packet_bytes_mean"]:.0f} bytes/frame |
 | order-0 entropy under the bundle's tables | {metrics["bpp_entropy"]:.4f} bpp |
 | reconstruction | {metrics["psnr_db"]:.2f} dB PSNR, {metrics["ms_ssim"]:.4f} MS-SSIM |
-{miou}
+{heads}
 | class | IoU % |
 | --- | --- |
 {iou}
@@ -256,9 +261,10 @@ the input of the segmentation head. No RGB image is rebuilt on the way to a labe
 {start}{notes}- the whole configuration, digests and commit are in manifest.json under `provenance`
 
 ## Limits
-Trained on the daytime streets of one town plus rendered pictures: night, snow, motorways, other cameras and other
-countries are outside what it was shown. It is a demonstration: do not drive by it. Labels come with no confidence, rare
-classes (poles, signs, people, cyclists) are its weakest, and objects smaller than a latent cell (8x8 pixels) are often missed.
+Trained on {shown}:
+night, snow, motorways, other cameras and other countries are outside what it was shown. It is a demonstration: do not
+drive by it. Labels come with no confidence, rare classes (poles, signs, people, cyclists) are its weakest, and objects
+smaller than a latent cell (8x8 pixels) are often missed.
 CamVid is licensed for research use.
 """
 

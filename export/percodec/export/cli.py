@@ -135,10 +135,17 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _command(data: list[str]) -> str:
-    """The command line with data paths left out: they are of one machine only."""
-    words = []
+    """The command line without this machine's places: data as PATH, runs and checkpoints by their last names."""
+    words, previous = [], ""
     for word in sys.argv[1:]:
-        words.append(word.split("=", 1)[0] + "=PATH" if word in data else word)
+        if word in data:
+            word = word.split("=", 1)[0] + "=PATH"
+        elif previous in ("--codec", "--trunk", "--head", "--teacher"):
+            word = "/".join(Path(word).parts[-2:])
+        elif previous in ("--out", "--views"):
+            word = Path(word).name
+        words.append(word)
+        previous = word
     return shlex.join(["percodec", *words])
 
 
