@@ -101,9 +101,9 @@ class Views:
         count = len(self.data) * max(1, self.count)
         if cache is None:
             return self._made(count, say)
-        key = hashlib.sha256(
-            json.dumps([self.data.digest, self.reads, self.count, self.seed, self.scale, self.jitter, self.least]).encode()
-        )
+        tight = any(min(image.shape[:2]) * self.scale[0] < self.least for image in self.data.images)
+        made_by = [self.data.digest, self.reads, self.count, self.seed, self.scale, self.jitter, self.least if tight and self.count else 0]
+        key = hashlib.sha256(json.dumps(made_by).encode())
         if self.codec is not None and self.reads != "original":
             for name, tensor in sorted(self.codec.state_dict().items()):
                 key.update(name.encode() + tensor.cpu().numpy().tobytes())

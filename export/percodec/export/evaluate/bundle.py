@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from percodec.export.data.sets import DataSet
-from percodec.export.evaluate.metrics import Confusion, average_precision, ms_ssim, psnr, ssim, top_k
+from percodec.export.evaluate.metrics import Confusion, average_precision, psnr, similarities, top_k
 from percodec.export.evaluate.resized import resized
 from percodec.export.onnx import run_ort
 from percodec.export.train.validate import CROP, windows
@@ -37,7 +37,7 @@ def evaluate_bundle(
     encoder, decoder = run_ort(bundle.graph("encoder")), run_ort(bundle.graph("decoder"))
     names = [g for g in bundle.manifest["graphs"] if g.startswith("head_") and (heads is None or g in heads)]
     judges = {name: _Judge(bundle, name) for name in names} if data.labels or data.targets else {}
-    sizes, bounds, psnrs, ssims, similarities = [], [], [], [], []
+    sizes, bounds, psnrs, ssims, ms_ssims = [], [], [], [], []
     count = len(data) if limit is None else min(limit, len(data))
     for k in range(count):
         image = data.images[k]
@@ -50,8 +50,9 @@ def evaluate_bundle(
         restored = torch.from_numpy(decoder(decoded[None])).permute(0, 3, 1, 2).float()
         original = torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2).float()
         psnrs.append(psnr(restored, original))
-        ssims.append(float(ssim(restored, original).mean()))
-        similarities.append(float(ms_ssim(restored, original).mean()))
+        single, multi = similarities(restored, original)
+        ssims.append(float(single))
+        ms_ssims.append(float(multi))
         for judge in judges.values():
             judge.see(decoded, data.labels[k] if data.labels else None, data.targets[k] if data.targets else None)
         advance(k + 1, count)
@@ -67,7 +68,7 @@ def evaluate_bundle(
         "packet_bytes_max": int(np.max(sizes)),
         "psnr_db": float(np.mean(psnrs)),
         "ssim": float(np.mean(ssims)),
-        "ms_ssim": float(np.mean(similarities)),
+        "ms_ssim": float(np.mean(ms_ssims)),
         **plain,
         **({"heads": found} if found else {}),
     }

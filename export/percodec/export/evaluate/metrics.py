@@ -21,27 +21,34 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 def ms_ssim(a: Tensor, b: Tensor, scales: int = 5) -> Tensor:
     """[N,C,H,W] in 0..255 -> [N]; Gaussian window 11, sigma 1.5; per channel, then averaged. Sides at least 11 * 2^(scales-1)."""
+    return similarities(a, b, scales)[1]
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """[N,C,H,W] in 0..255 -> [N] (Wang et al. 2004): the same window, one scale."""
+    return similarities(a, b, 1)[0]
+
+
+def similarities(a: Tensor, b: Tensor, scales: int = 5) -> tuple[Tensor, Tensor]:
+    """SSIM and MS-SSIM, [N] each, for little more than the price of the second."""
     side = 11 * 2 ** (scales - 1)
     if min(a.shape[-2:]) < side:
         raise ValueError(f"MS-SSIM with {scales} scales needs sides of at least {side}, got {tuple(a.shape[-2:])}")
     weights = torch.tensor(_MS_WEIGHTS[:scales])
     weights = weights / weights.sum()
     result = torch.ones(a.shape[:2], device=a.device)
+    single = result.mean(1)
     with torch.autocast(a.device.type, enabled=False):
         a, b = a.float(), b.float()
         for s in range(scales):
             contrast, luminance = _similarity(a, b)
+            if s == 0:
+                single = (contrast * luminance).mean((1, 2, 3))
             if s == scales - 1:
                 contrast = contrast * luminance
             result = result * contrast.mean((-2, -1)).clamp_min(1e-6) ** weights[s]
             a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-    return result.mean(1)
-
-
-def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """[N,C,H,W] in 0..255 -> [N] (Wang et al. 2004): the same window, one scale."""
-    contrast, luminance = _similarity(a.float(), b.float())
-    return (contrast * luminance).mean((1, 2, 3))
+    return single, result.mean(1)
 
 
 def _similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,4 +114,4 @@ class Confusion:
         return float(np.nanmean(self.iou()))
 
 
-__all__ = ["Confusion", "average_precision", "ms_ssim", "psnr", "ssim", "top_k"]
+__all__ = ["Confusion", "average_precision", "ms_ssim", "psnr", "similarities", "ssim", "top_k"]

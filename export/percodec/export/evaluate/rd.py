@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from percodec.export.evaluate.codecs import Codec, Picture
-from percodec.export.evaluate.metrics import ms_ssim, psnr, ssim
+from percodec.export.evaluate.metrics import psnr, similarities
 from percodec.export.evaluate.resized import resized
 from percodec.export.onnx import run_ort
 from percodec.sdk.bundle import Bundle
@@ -29,19 +29,26 @@ def measure(original: Picture, restored: Picture) -> dict[str, float]:
     """PSNR in dB, SSIM, MS-SSIM of one picture."""
     a, b = (torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() for p in (restored, original))
     scales = next((s for s in (5, 4, 3, 2, 1) if min(original.shape[:2]) >= 11 * 2 ** (s - 1)), 1)
-    return {"psnr_db": psnr(a, b), "ssim": float(ssim(a, b)), "ms_ssim": float(ms_ssim(a, b, scales))}
+    single, multi = similarities(a, b, scales)
+    return {"psnr_db": psnr(a, b), "ssim": float(single), "ms_ssim": float(multi)}
 
 
-def curve(codec: Codec, pictures: list[Picture], most_bpp: float = 1.6, advance: Advance = lambda: None) -> list[Point]:
-    """One point per quality, averaged over the pictures as is usual: bits per pixel, PSNR, SSIM, MS-SSIM. Ends above `most_bpp`."""
+def curve(codec: Codec, pictures: list[Picture], most_bpp: float = 1.6, every: int = 1, advance: Advance = lambda: None) -> list[Point]:
+    """One point per `every`-th quality, averaged over the pictures as is usual: bits per pixel, PSNR, SSIM, MS-SSIM.
+
+    The first point above `most_bpp` is the last.
+    """
     points: list[Point] = []
-    for quality in codec.qualities:
-        files = [codec.encode(p, quality) for p in pictures]
-        bpp = float(np.mean([len(f) * 8 / (p.shape[0] * p.shape[1]) for f, p in zip(files, pictures, strict=True)]))
-        if not points or points[-1]["bpp"] <= most_bpp:
-            found = [measure(p, codec.decode(f, *p.shape[:2])) for f, p in zip(files, pictures, strict=True)]
-            points.append({"codec": codec.name, "quality": quality, "bpp": bpp, **_means(found)})
+    for quality in codec.qualities[::every]:
+        bits, found = [], []
+        for picture in pictures:
+            data = codec.encode(picture, quality)
+            bits.append(len(data) * 8 / (picture.shape[0] * picture.shape[1]))
+            found.append(measure(picture, codec.decode(data, *picture.shape[:2])))
+        points.append({"codec": codec.name, "quality": quality, "bpp": float(np.mean(bits)), **_means(found)})
         advance()
+        if points[-1]["bpp"] > most_bpp:
+            break
     return points
 
 
