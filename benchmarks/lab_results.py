@@ -73,7 +73,7 @@ def rate_distortion(args: argparse.Namespace) -> None:
             kept = args.runs / f"rd-{name}-{codec}.json"
             if not kept.exists():
                 print(f"{name}: {codec}", flush=True)
-                kept.write_text(json.dumps(curve(codec_of(codec), pictures, most_bpp=0.9, every=2)))
+                kept.write_text(json.dumps(curve(codec_of(codec), pictures, most_bpp=0.9, every=2 if name == "kodak" else 3)))
             rows += json.loads(kept.read_text())
         if args.classical:
             continue

@@ -54,7 +54,9 @@ def head(task: str, network: str, reads: str, point: str, seed: int, codec: str,
 def cells() -> list[Cell]:
     """Every run, those others wait for first."""
     out = [Cell("codec-base", ("codec", "--config", "lab-codec"))]
-    out.append(Cell("codec-0.635", ("codec", "--config", "lab-codec-0.635", "--codec", "RUNS/codec-base/best.pt"), ("codec-base",)))
+    for name, before in (("warm", "base"), ("0.635", "warm")):
+        words = ("codec", "--config", f"lab-codec-{name}", "--codec", f"RUNS/codec-{before}/best.pt")
+        out.append(Cell(f"codec-{name}", words, (f"codec-{before}",)))
     for point in ("0.330", "0.0983"):
         words = ("codec", "--config", f"lab-codec-{point}", "--trunk", "RUNS/codec-0.635/best.pt")
         out.append(Cell(f"codec-{point}", words, ("codec-0.635",)))
