@@ -136,9 +136,9 @@ def lab_runs(result: dict[str, Any]) -> str:
     rows = []
     for r in result["rows"]:
         if r["task"] == "codec":
-            last = [f"{float(v['psnr']):.2f} ({v['step']})" for v in r["val"][-3:]]
+            last = [f"{float(v['ms_ssim']):.4f} / {float(v['psnr']):.2f} ({v['step']})" for v in r["val"][-3:]]
             rows.append([r["run"], r["steps"], r["crops"], r["crop"], f"{r['minutes']:.0f}", " -> ".join(last)])
-    head = ["run", "steps", "crops", "crop side", "minutes", "PSNR on CamVid val (step)"]
+    head = ["run", "steps", "crops", "crop side", "minutes", "MS-SSIM / PSNR on CamVid val (step)"]
     machine = result["machine"]
     return f"{_table(head, rows)}\n{machine['cpu']}, {machine['cores']} cores, no GPU; {result['date']}.\n"
 
