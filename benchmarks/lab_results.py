@@ -13,7 +13,6 @@ import csv
 import datetime
 import json
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,9 @@ from lab_train import CELLS, POINTS, SHORT, cells
 
 from percodec.export.bundle import export_bundle
 from percodec.export.data.sets import load, load_folder
-from percodec.export.evaluate.bundle import evaluate_bundle
 from percodec.export.evaluate.codecs import codec_of
 from percodec.export.evaluate.compute import compute_table
-from percodec.export.evaluate.perception import rows_of_bundle, rows_of_checkpoint
+from percodec.export.evaluate.perception import rows_of_checkpoint, rows_of_metrics
 from percodec.export.evaluate.rd import at_rate, bundle_point, crop8, curve, plot_rd
 from percodec.export.evaluate.report import machine, report
 from percodec.export.evaluate.storage import measure_storage
@@ -101,7 +99,7 @@ def perception(args: argparse.Namespace) -> None:
         original = args.runs / f"{short}-original-resnet50-s1" / "best.pt"
         rows = rows_of_checkpoint(original, data, kind, bundles, ("jpeg", "resize"))
         for point, bundle in zip(POINTS, bundles, strict=True):
-            rows += [{**row, "point": point, "seed": 1} for row in rows_of_bundle(bundle, data, kind, print)]
+            rows += [{**row, "point": point, "seed": 1} for row in rows_of_metrics(bundle, kind, bundle.manifest["metrics"])]
         for row in rows:
             if "point" not in row:
                 row |= {"point": row["bundle"].removeprefix("lab-") if "bundle" in row else "", "seed": 1}
@@ -131,10 +129,10 @@ def joint(args: argparse.Namespace) -> None:
             run = args.runs / f"{name}-s{seed}"
             if not (run / "best.json").exists():
                 continue
-            with tempfile.TemporaryDirectory() as folder:
-                out = Path(folder) / name
-                bundle = export_bundle(run / "best.pt", out, name, {"camvid": args.camvid}, 360, 480, "crop", say=lambda text: None)
-                found = evaluate_bundle(bundle, data)
+            kept = args.runs / f"bundle-{name}-s{seed}"
+            if not kept.exists():
+                export_bundle(run / "best.pt", kept, name, {"camvid": args.camvid}, 360, 480, "crop", say=lambda text: None)
+            found = Bundle.open(kept).manifest["metrics"]
             keys = ("bpp_coded", "psnr_db", "ssim", "ms_ssim", "miou")
             role = {"s": "before", "c": "control", "j": "joint"}[name[0]]
             rows.append({"run": f"{name}-s{seed}", "role": role, "seed": seed, **{k: found[k] for k in keys}})

@@ -32,7 +32,7 @@ METRICS = ("miou", "map", "top1", "top5")
 
 
 def rows_of_bundle(bundle: Bundle, data: DataSet, kind: str, say: Say = lambda text: None) -> list[Row]:
-    """One row per head of a kind: what it reads, bits per pixel of whole packets, its metric."""
+    """One row per head of a kind, measured now."""
     graphs = tuple(g for g in bundle.manifest["graphs"] if g.startswith(f"head_{kind}"))
     if not graphs:
         raise DataError(f"bundle {bundle.name} has no {kind} head; it has {', '.join(bundle.manifest['graphs'])}")
@@ -41,9 +41,15 @@ def rows_of_bundle(bundle: Bundle, data: DataSet, kind: str, say: Say = lambda t
         if done % 50 == 0 or done == of:
             say(f"{bundle.name}: {done}/{of}")
 
-    found = evaluate_bundle(bundle, data, heads=graphs, advance=advance)
+    return rows_of_metrics(bundle, kind, evaluate_bundle(bundle, data, heads=graphs, advance=advance))
+
+
+def rows_of_metrics(bundle: Bundle, kind: str, found: dict[str, Any]) -> list[Row]:
+    """One row per head of a kind from what `evaluate_bundle` found: what it reads, bits per pixel of whole packets, its metric."""
     rows = []
     for graph, result in found["heads"].items():
+        if not graph.startswith(f"head_{kind}"):
+            continue
         config = _head_config(bundle, graph)
         row = {"network": config.get("name", graph), "input": config.get("input", "latent"), "trained_on": config.get("input", "latent")}
         row |= {"bundle": bundle.name, "graph": graph, "bpp": found["bpp_coded"], "bytes": found["packet_bytes_mean"]}
@@ -97,4 +103,4 @@ def rows_of_checkpoint(path: Path, data: DataSet, kind: str, bundles: list[Bundl
     return rows
 
 
-__all__ = ["METRICS", "rows_of_bundle", "rows_of_checkpoint"]
+__all__ = ["METRICS", "rows_of_bundle", "rows_of_checkpoint", "rows_of_metrics"]
