@@ -115,6 +115,7 @@ class Lying:
     def __init__(self, engine: Engine, spoil: Any) -> None:
         self._engine, self._spoil = engine, spoil
         self.source, self.destination = engine.source, engine.destination
+        self.precision, self.limits = engine.precision, engine.limits
 
     def bind(self, source: Any, destination: Any) -> Any:
         run = self._engine.bind(source, destination)
