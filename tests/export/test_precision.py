@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +29,10 @@ ROAD = Path(__file__).resolve().parents[2] / "runtime" / "percodec" / "runtime" 
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Bundle:
-    return Bundle.open(ROAD)
+def bundle(tmp_path_factory) -> Bundle:
+    folder = tmp_path_factory.mktemp("bundles") / "road-edge"  # a copy: ranges are kept in the bundle
+    shutil.copytree(ROAD, folder, ignore=shutil.ignore_patterns("engines"))
+    return Bundle.open(folder)
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +260,13 @@ def test_a_calibration_set_is_judged(frames, bundle):
     assert "6 calibration frames are few" in judge(frames, h, w)[0]
     assert "1 of 6 calibration frames show nothing" in judge([*frames[:5], np.zeros_like(frames[0])], h, w)[0]
     assert judge(frames * 3, h, w) == []
+
+
+def test_few_frames_are_warned_of_with_what_they_miss(bundle, frames):
+    said = []
+    Calibration(bundle, frames, say=said.append).ranges("encoder")
+    assert any("6 calibration frames are few" in s for s in said)
+    assert any(re.search(r"encoder: every second frame alone gives ranges \d+\.\d% narrower", s) for s in said)
 
 
 def test_a_narrow_calibration_set_costs_what_it_is_said_to_cost(bundle, frames, ranges):
