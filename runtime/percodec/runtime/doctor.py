@@ -94,7 +94,7 @@ def tensorrt_checks(found: list[Facts]) -> list[Check]:
         ]
         checks.append(Check(flavour.replace("_", "-"), "ok", ", ".join(w for w in words if w)))
     for mine in found:
-        checks += [Check("trap", "fail" if mine.capability else "missing", f"{t.name}: {t.what}", t.fix) for t in traps(mine)]
+        checks += [Check("trap", "fail" if t.stops else "missing", f"{t.name}: {t.what}", t.fix) for t in traps(mine)]
     return checks
 
 

@@ -130,6 +130,7 @@ class Trap(NamedTuple):
     applies: Callable[[Facts], bool]
     what: str
     fix: str
+    stops: bool = True  # False: worth knowing, engines run all the same
 
 
 TRAPS: tuple[Trap, ...] = (
@@ -180,6 +181,7 @@ TRAPS: tuple[Trap, ...] = (
         lambda f: f.flavour == "tensorrt" and f.capability == "8.7" and (10, 8) <= f.version < (11, 4),
         "TensorRT 10.8 .. 10.16 cannot use Orin's deep-learning accelerators",
         "engines run on the GPU; JetPack 6 or, on AGX Orin, 7.2.2 has DLA",
+        stops=False,
     ),
 )
 
