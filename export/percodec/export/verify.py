@@ -150,6 +150,7 @@ def plot_verify(rows: Sequence[dict[str, Any]], path: Any) -> None:
         axes.set_xticks(range(len(names)), names, fontsize=7, rotation=60, ha="right")
         axes.tick_params(axis="y", labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("against FP32; dashed: the limit", fontsize=8, color="#555")
     figure.savefig(path, dpi=140)
 
 
