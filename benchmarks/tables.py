@@ -60,6 +60,23 @@ def rans(result: dict[str, Any]) -> str:
     return f"{_table(head, rows)}\n{result['machine']['cpu']}, one thread; {versions}: `{result['command']}`\n"
 
 
+def precision(result: dict[str, Any]) -> str:
+    """What each precision costs and saves on the CPU, from `bench_precision.py`."""
+    rows = []
+    for r in result["rows"]:
+        if r["session"] == "fast":
+            name = r["precision"]
+            costs = [f"{100 * r['symbols_differ']:.2f} %", f"{100 * r['bpp_change']:+.2f} %", f"{r['psnr_drop']:.2f}"]
+            times = [f"{result['cpu_ms_median'][name]:.1f}", f"{result['times_faster_than_fp32'][name]:.2f} x"]
+            rows.append([name.upper(), f"{100 * r['miou']:.2f}", f"{-100 * r['miou_drop']:+.2f}", *costs, *times])
+    head = ["precision", "mIoU", "against FP32", "symbols that differ", "coded size", "PSNR lost, dB", "encoder + head, ms", "speed"]
+    machine, calibration = result["machine"], result["calibration"]
+    about = (
+        f"ONNX Runtime on {machine['cpu']}, one thread, CPU time, medians of alternating runs; ranges from {calibration['frames']} frames"
+    )
+    return f"{_table(head, rows)}\n{about} of {calibration['data']}; {result['date']}: `{result['command']}`\n"
+
+
 POINTS = ("0.635", "0.330", "0.0983")
 
 
@@ -179,6 +196,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_bundle": bundle,
     "bench_pipeline": pipeline,
     "bench_rans": rans,
+    "bench_precision": precision,
     "lab_rd_kodak": lab_rd,
     "lab_rd_camvid_val": lab_rd,
     "lab_segmentation": lab_segmentation,

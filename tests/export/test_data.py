@@ -6,7 +6,8 @@ import pytest
 pytest.importorskip("torch", reason="needs the export extra")
 Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
-from percodec.export.data import Crops, load, load_camvid, load_folder  # noqa: E402
+from percodec.export.data import load, load_camvid, load_folder  # noqa: E402
+from percodec.export.data.crops import Crops  # noqa: E402
 from percodec.export.data.sets import CAMVID_CLASSES, DataSet  # noqa: E402
 from percodec.sdk.errors import DataError  # noqa: E402
 from percodec.sdk.road import CLASSES  # noqa: E402

@@ -6,6 +6,7 @@ A module set to None in `sys.modules` raises ImportError when anything, at any d
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ FOREIGN = ["torch", "torchvision", "onnx", "onnxscript", "polygraphy", "tensorrt
 FOREIGN += ["PIL", "matplotlib", "rich", "mcap", "rosbags", "av"]
 ABOVE_SDK = [*FOREIGN, "cv2", "onnxruntime", "percodec.runtime", "percodec.export"]
 ABOVE_RUNTIME = [*FOREIGN, "percodec.export"]
+
+ROAD = Path(__file__).resolve().parents[2] / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
 
 BLOCK = """
 import sys
@@ -53,6 +56,16 @@ def test_the_demo_runs_with_the_rest_blocked(tmp_path: Path) -> None:
     done = _run(COMMAND, ABOVE_RUNTIME, "demo", "--frames", "12", "--out", str(out))
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((out / "report.json").read_text(encoding="utf-8"))
+
+
+def test_engines_are_built_with_torch_blocked(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="needs the build extra")
+    bundle = tmp_path / "road-edge"
+    shutil.copytree(ROAD, bundle)
+    words = ["build", str(bundle), "--target", "host", "--precision", "fp16"]
+    done = _run(COMMAND, ["torch", "torchvision", "onnxscript", "percodec.runtime"], *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (bundle / "engines" / "host-fp16" / "encoder.onnx").is_file()
 
 
 def test_importing_does_no_work(modules: list[Module]) -> None:

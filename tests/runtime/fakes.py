@@ -30,6 +30,7 @@ class FakeEngine:
 
     def __init__(self, source: TensorSpec, destination: TensorSpec, delays: Sequence[float] = (), fail_at: int = -1) -> None:
         self.source, self.destination = source, destination
+        self.precision, self.limits = "fp32", None
         self.calls = 0
         self.running = self.most_running = 0
         self.reused: list[tuple[int, int]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from tiny_bundle import HEIGHT, LABELS, WIDTH, encoder_graph, frames, head_graph
 from percodec.runtime.engine import POISON, Engine, OrtEngine, TensorSpec, graph_specs, open_engine
 from percodec.runtime.selftest import run_selftest
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.errors import BackendError, BundleError, SelfTestError
+from percodec.sdk.bundle.engines import EngineKey, write_engine
+from percodec.sdk.errors import BackendError, BundleError, EngineError, SelfTestError
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +117,7 @@ class Lying:
     def __init__(self, engine: Engine, spoil: Any) -> None:
         self._engine, self._spoil = engine, spoil
         self.source, self.destination = engine.source, engine.destination
+        self.precision, self.limits = engine.precision, engine.limits
 
     def bind(self, source: Any, destination: Any) -> Any:
         run = self._engine.bind(source, destination)
@@ -129,10 +132,53 @@ class Lying:
 @pytest.mark.parametrize("spoil", [np.zeros_like, lambda a: np.roll(a, 1, -1), lambda a: (a + 1) % 3, lambda a: np.full_like(a, 0xCD)])
 def test_selftest_rejects_wrong_engines(bundle: Bundle, spoil: Any) -> None:
     encoder, head = open_engine(bundle, "encoder"), open_engine(bundle, "head_segmentation")
-    with pytest.raises(SelfTestError, match="symbols differ on the lying encoder"):
+    with pytest.raises(SelfTestError, match="symbols differ on the lying fp32 encoder"):
         run_selftest(bundle, Lying(encoder, spoil), head)
-    with pytest.raises(SelfTestError, match="labels are as expected on the lying head"):
+    with pytest.raises(SelfTestError, match="labels are as expected on the lying fp32 head"):
         run_selftest(bundle, encoder, Lying(head, spoil))
+
+
+def host_engine(bundle: Bundle, graph: str, data: bytes, **selftest: float) -> None:
+    """What `percodec build --target host --precision int8` leaves in a bundle."""
+    import hashlib
+
+    sha = hashlib.sha256(bundle.graph(graph)).hexdigest()
+    key = EngineKey(bundle.digest, graph, sha, sha, "int8", "host", "ort", "onnx", "", "", (), ())
+    write_engine(bundle.path, key, data, {"selftest": selftest} if selftest else {})
+
+
+def test_what_a_bundle_holds_for_cpus_is_its_default(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "tiny")
+    assert open_engine(bundle, "encoder").precision == "fp32"
+    host_engine(bundle, "encoder", encoder_graph(gain=1.02), max_symbol_disagreement=0.25, min_label_agreement=0.9)
+    encoder, head = open_engine(bundle, "encoder"), open_engine(bundle, "head_segmentation")
+    assert (encoder.precision, encoder.limits) == ("int8", (0.25, 0.9))
+    assert (head.precision, head.limits) == ("fp32", None), "a graph that was not built runs as exported"
+    found = run_selftest(bundle, encoder, head)
+    assert 0 < found.symbol_disagreement <= 0.25, "another graph runs, within the limits of its own record"
+    assert run_selftest(bundle, open_engine(bundle, "encoder", backend="ort:fp32"), head).symbol_disagreement == 0
+    assert open_engine(bundle, "encoder", backend="ort:int8").precision == "int8"
+
+
+def test_a_cpu_engine_that_is_not_this_bundles_is_refused(tmp_path: Path) -> None:
+    bundle, other = make_bundle(tmp_path / "tiny"), make_bundle(tmp_path / "other", expected_labels=np.zeros((2, HEIGHT, WIDTH), np.uint8))
+    with pytest.raises(EngineError, match=r"host-int8/encoder is not there .*build it here: percodec build"):
+        open_engine(bundle, "encoder", backend="ort:int8")
+    host_engine(other, "encoder", encoder_graph())
+    shutil.copytree(other.path / "engines", bundle.path / "engines")
+    with pytest.raises(EngineError, match="built for something else: bundle"):
+        open_engine(bundle, "encoder")
+    assert open_engine(bundle, "encoder", backend="ort:fp32").precision == "fp32"
+    host_engine(bundle, "encoder", b"not a graph")
+    with pytest.raises(BundleError, match="is not an ONNX model"):
+        open_engine(bundle, "encoder")
+
+
+def test_a_selftest_past_the_limits_of_its_precision_fails(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "tiny")
+    host_engine(bundle, "encoder", encoder_graph(gain=1.5), max_symbol_disagreement=0.01, min_label_agreement=0.99)
+    with pytest.raises(SelfTestError, match=r"differ on the ort int8 encoder, the bundle allows 1\.000%"):
+        run_selftest(bundle, open_engine(bundle, "encoder"), None)
 
 
 def test_selftest_rejects_a_bundle_that_expects_something_else(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from percodec.export.data import DataSet, load
+from percodec.export.data import DataSet, fitted, load
 from percodec.export.evaluate.bundle import evaluate_bundle
 from percodec.export.models import Autoencoder, head_kind
 from percodec.export.onnx import OPSET, PRECISION, Head, graphs, run_ort
@@ -76,7 +76,7 @@ def export_bundle(
     made = graphs(codec, heads, height, width)
     for graph, (_, data) in made.items():
         say(f"  {graph:<40} {len(data) / 1e6:6.2f} MB")
-    frames = [_fitted(image, height, width) for image in val.images[:: max(1, len(val) // 8)]][:8]
+    frames = [fitted(image, height, width) for image in val.images[:: max(1, len(val) // 8)]][:8]
     parity = check_parity(made, frames)
     say("parity, torch against ONNX Runtime: " + "  ".join(f"{k} {v:.6f}" for k, v in parity.items()))
 
@@ -170,26 +170,12 @@ def count_symbols(encoder: Any, data: DataSet, height: int, width: int, levels: 
     """[C, L]: how often each channel uses each symbol over a data set."""
     counts: NDArray[np.int64] | None = None
     for image in data.images:
-        symbols = encoder(_fitted(image, height, width)[None])[0]
+        symbols = encoder(fitted(image, height, width)[None])[0]
         one = np.stack([np.bincount(c.ravel(), minlength=levels) for c in symbols])
         counts = one if counts is None else counts + one
     if counts is None:
         raise DataError("the training set is empty: no tables can be measured")
     return counts
-
-
-def _fitted(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Exact size as it is; anything else centre-cropped to the aspect ratio and resized."""
-    h, w = image.shape[:2]
-    if (h, w) == (height, width):
-        return np.ascontiguousarray(image)
-    from PIL import Image
-
-    scale = min(h / height, w / width)
-    ch, cw = int(height * scale), int(width * scale)
-    y, x = (h - ch) // 2, (w - cw) // 2
-    piece = Image.fromarray(image[y : y + ch, x : x + cw]).resize((width, height), Image.Resampling.BOX)
-    return np.asarray(piece)
 
 
 def _provenance(checkpoint: Path, config: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:

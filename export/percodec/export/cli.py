@@ -1,4 +1,4 @@
-"""Workstation commands: `percodec train`, `percodec evaluate`, `percodec export`. torch is imported only when one runs."""
+"""Workstation commands: `percodec train`, `evaluate`, `export`, `build`, `verify`. torch is imported only when one needs it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from percodec.export.engines_cli import configure_build, configure_verify
 from percodec.sdk.cli import Command
 from percodec.sdk.errors import BackendError, UsageError
 
@@ -20,6 +21,8 @@ def commands() -> list[Command]:
         Command("train", "train a codec, a head on a fixed codec, or both jointly", _configure_train, _train),
         Command("evaluate", "rate-distortion, perception, storage and compute tables", _configure_evaluate, _evaluate),
         Command("export", "turn a trained checkpoint into a bundle a vehicle can run", _configure_export, _export),
+        Command("build", "write a precision into a bundle's graphs and build engines for a target", configure_build, _build),
+        Command("verify", "judge each precision of a bundle against FP32 on real frames", configure_verify, _verify),
     ]
 
 
@@ -204,6 +207,20 @@ def _evaluate(args: argparse.Namespace) -> int:
     from percodec.export.evaluate.cli import run
 
     return run(args)
+
+
+def _build(args: argparse.Namespace) -> int:
+    _require("onnx", "onnxruntime", "PIL")
+    from percodec.export.engines_cli import build
+
+    return build(args)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    _require("onnx", "onnxruntime", "PIL")
+    from percodec.export.engines_cli import verify
+
+    return verify(args)
 
 
 __all__ = ["commands"]

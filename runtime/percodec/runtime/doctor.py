@@ -13,7 +13,9 @@ from percodec.runtime.live import open_bundle
 from percodec.runtime.machine import machine_info, versions
 from percodec.runtime.selftest import run_selftest
 from percodec.runtime.vision import build_supports, opencv
+from percodec.sdk.device import facts
 from percodec.sdk.errors import PercodecError
+from percodec.sdk.targets import TARGETS, Facts, traps
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,8 @@ def examine(bundle_path: Path) -> list[Check]:
     ]
     checks += [_onnxruntime(), _opencv(), *_bundle(bundle_path)]
     checks += [_gstreamer(), _cameras()]
+    checks += tensorrt_checks(facts())
     for module, title, fix in (
-        ("tensorrt", "tensorrt", "Jetson: comes with JetPack; elsewhere: pip install tensorrt (needs an NVIDIA GPU)"),
-        ("tensorrt_rtx", "tensorrt-rtx", "pip install tensorrt-rtx (needs an NVIDIA GPU to run engines)"),
         ("cuda", "cuda-python", "pip install cuda-bindings"),
         ("pycuda", "pycuda", "pip install pycuda (builds from source, needs the CUDA toolkit)"),
     ):
@@ -68,6 +69,33 @@ def render(checks: list[Check]) -> str:
     lines.append("")
     lines.append(f"not ready: {', '.join(failed)}" if failed else "ready: the CPU path works; try `percodec demo`")
     return "\n".join(lines)
+
+
+def tensorrt_checks(found: list[Facts]) -> list[Check]:
+    """One line per TensorRT flavour, and one per trap this machine is in."""
+    how = {
+        "tensorrt": "Jetson: comes with JetPack; elsewhere: pip install tensorrt (needs an NVIDIA GPU)",
+        "tensorrt_rtx": "pip install tensorrt-rtx (needs an NVIDIA GPU to run engines)",
+    }
+    checks = []
+    for flavour, fix in how.items():
+        mine = next((f for f in found if f.flavour == flavour), None)
+        if mine is None:
+            checks.append(Check(flavour.replace("_", "-"), "missing", "not installed; not needed on the CPU", fix))
+            continue
+        fits = [t.name for t in TARGETS.values() if t.flavour == flavour and t.capability == mine.capability]
+        words = [
+            ".".join(map(str, mine.version)),
+            f"CUDA {'.'.join(map(str, mine.cuda))}" if mine.cuda else "",
+            f"compute capability {mine.capability}" if mine.capability else "no GPU seen",
+            f"{mine.dla_cores} DLA cores" if mine.dla_cores else "no DLA",
+            "opset 19 and 20",
+            f"targets {', '.join(fits)}" if fits else "",
+        ]
+        checks.append(Check(flavour.replace("_", "-"), "ok", ", ".join(w for w in words if w)))
+    for mine in found:
+        checks += [Check("trap", "fail" if t.stops else "missing", f"{t.name}: {t.what}", t.fix) for t in traps(mine)]
+    return checks
 
 
 def _python() -> Check:
@@ -118,8 +146,10 @@ def _bundle(path: Path) -> list[Check]:
     except PercodecError as error:
         return [Check("bundle", "fail", str(error), "reinstall percodec, or name a bundle with --bundle")]
     try:
-        test = run_selftest(bundle, open_engine(bundle, "encoder"), open_engine(bundle, "head_segmentation"))
-        detail = f"{test.vectors} vectors: {test.symbol_disagreement:.3%} symbols differ, {test.label_agreement or 0:.3%} labels agree"
+        encoder, head = open_engine(bundle, "encoder"), open_engine(bundle, "head_segmentation")
+        test = run_selftest(bundle, encoder, head)
+        shares = f"{test.symbol_disagreement:.3%} symbols differ, {test.label_agreement or 0:.3%} labels agree"
+        detail = f"{encoder.precision}, {test.vectors} vectors: {shares}"
         checks.append(Check("self-test", "ok", detail))
     except PercodecError as error:
         checks.append(Check("self-test", "fail", str(error), "this machine computes something else than the bundle says; do not use it"))

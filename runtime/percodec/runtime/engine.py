@@ -3,8 +3,9 @@
     encoder.bind(slot.image, slot.symbols) -> encode()        the array the encoder writes
     head.bind(slot.symbols, slot.labels)   -> predict()       is the array the head reads: no copy between them
 
-Which backend? `ort` runs everywhere (ONNX Runtime, CPU). The names `tensorrt` and `tensorrt_rtx` are reserved for the GPU backends.
-What is asked for is what runs: there is no silent fallback.
+Which backend? `ort` runs everywhere (ONNX Runtime, CPU), in the precision that was built into the bundle for CPUs, else as exported;
+`ort:fp32` and `ort:int8` choose. The names `tensorrt` and `tensorrt_rtx` are reserved for the GPU backends. What is asked for is what
+runs: there is no silent fallback.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from percodec.sdk.bundle.engines import engines_in, read_engine
+from percodec.sdk.bundle.onnx_ops import check_graph
 from percodec.sdk.errors import BackendError, BundleError
 
 if TYPE_CHECKING:
     from percodec.sdk.bundle import Bundle
 
 BACKENDS = ("ort", "tensorrt", "tensorrt_rtx")
+EXPORTED = "fp32"
+_BUILT_FOR_CPU = ("int8", "fp16")  # the first that a bundle holds is its CPU default
 POISON = 0xCD
 _PROVIDER = "CPUExecutionProvider"
 
@@ -40,6 +45,8 @@ class Engine(Protocol):
     """A network with one uint8 input and one uint8 output of fixed shape."""
 
     backend: str
+    precision: str
+    limits: tuple[float, float] | None  # of this precision's self-test: most symbols that differ, least labels that agree
     source: TensorSpec
     destination: TensorSpec
 
@@ -65,15 +72,34 @@ def open_engine(bundle: Bundle, graph: str, *, backend: str = "ort", threads: in
 
     Raises BackendError naming what is missing when the backend cannot run here, BundleError when the bundle lacks the graph.
     """
-    if backend not in BACKENDS:
-        raise BackendError(f"unknown backend {backend!r}; this version knows {', '.join(BACKENDS)}")
-    if backend != "ort":
-        package = backend
-        found = importlib.util.find_spec(package) is not None
-        missing = "the percodec GPU engines are not part of this version" if found else f"the Python package {package} is not installed"
+    name, _, precision = backend.partition(":")
+    if name not in BACKENDS:
+        raise BackendError(f"unknown backend {backend!r}; this version knows {', '.join(BACKENDS)}, and ort:fp32, ort:int8")
+    if name != "ort":
+        found = importlib.util.find_spec(name) is not None
+        missing = "the percodec GPU engines are not part of this version" if found else f"the Python package {name} is not installed"
         raise BackendError(f"backend {backend!r} cannot run here: {missing}; use --backend ort")
     source, destination = graph_specs(bundle, graph)
-    return OrtEngine(bundle.graph(graph), source, destination, threads=threads, what=f"{bundle.name}/{graph}")
+    model, chosen, limits = cpu_graph(bundle, graph, precision or None)
+    return OrtEngine(model, source, destination, threads=threads, what=f"{bundle.name}/{graph}", precision=chosen, limits=limits)
+
+
+def cpu_graph(bundle: Bundle, graph: str, precision: str | None) -> tuple[bytes, str, tuple[float, float] | None]:
+    """ONNX bytes, their precision and their self-test limits. None: what the bundle holds for CPUs, else the graph as exported.
+
+    Raises `EngineError` where what was asked for is missing, altered, or of another bundle.
+    """
+    there = {folder for folder, name in engines_in(bundle.path) if name == graph}
+    built = next((p for p in _BUILT_FOR_CPU if f"host-{p}" in there), EXPORTED)
+    chosen = precision or built
+    if chosen == EXPORTED:
+        return bundle.graph(graph), EXPORTED, None
+    data, report = read_engine(bundle, "host", chosen, graph, {"flavour": "ort"})
+    check_graph(data, f"engines/host-{chosen}/{graph}.onnx")
+    limits = report.get("selftest", {})
+    values = [limits.get(k) for k in ("max_symbol_disagreement", "min_label_agreement")]
+    whole = all(isinstance(v, float) and 0 <= v <= 1 for v in values)
+    return data, chosen, (values[0], values[1]) if whole else None
 
 
 class OrtEngine:
@@ -85,8 +111,19 @@ class OrtEngine:
 
     backend = "ort"
 
-    def __init__(self, model: bytes, source: TensorSpec, destination: TensorSpec, *, threads: int = 1, what: str = "graph") -> None:
+    def __init__(
+        self,
+        model: bytes,
+        source: TensorSpec,
+        destination: TensorSpec,
+        *,
+        threads: int = 1,
+        what: str = "graph",
+        precision: str = EXPORTED,
+        limits: tuple[float, float] | None = None,
+    ) -> None:
         ort = onnxruntime()
+        self.precision, self.limits = precision, limits
         self.source, self.destination, self._what = source, destination, what
         self._ort = ort
         options = ort.SessionOptions()
@@ -176,4 +213,4 @@ def _check_io(what: str, side: str, found: list[Any], spec: TensorSpec) -> None:
         )
 
 
-__all__ = ["BACKENDS", "POISON", "Engine", "OrtEngine", "TensorSpec", "graph_specs", "onnxruntime", "open_engine", "reason"]
+__all__ = ["BACKENDS", "POISON", "Engine", "OrtEngine", "TensorSpec", "cpu_graph", "graph_specs", "onnxruntime", "open_engine", "reason"]

@@ -145,6 +145,7 @@ def run_live(settings: RunSettings, on_progress: Callable[[Counts, float, int | 
         asked = {
             "policy": options.policy,
             "backend": encoder.backend,
+            "precision": {"encoder": encoder.precision, "head": head.precision},
             "threads": settings.threads,
             "workers": settings.workers,
             "realtime": settings.realtime,

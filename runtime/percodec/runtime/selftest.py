@@ -21,7 +21,7 @@ class SelfTestResult:
 
 
 def run_selftest(bundle: Bundle, encoder: Engine | None, head: Engine | None) -> SelfTestResult:
-    """Frames -> symbols, and expected symbols -> labels, against the bundle's limits.
+    """Frames -> symbols, and expected symbols -> labels, against the bundle's limits or those of the engine's precision.
 
     The head gets the *expected* symbols, so that its verdict does not depend on the encoder's. Raises SelfTestError naming
     the vector, the figure and the limit.
@@ -34,29 +34,35 @@ def run_selftest(bundle: Bundle, encoder: Engine | None, head: Engine | None) ->
     disagreement, agreement = 0.0, 1.0
     if encoder is not None:
         encode = encoder.bind(image, symbols)
+        most = encoder.limits[0] if encoder.limits else vectors.max_symbol_disagreement
         for k in range(count):
             image[0] = vectors.frames[k]
             encode()
             share = float(np.mean(symbols[0] != vectors.symbols[k]))
             disagreement = max(disagreement, share)
-            if share > vectors.max_symbol_disagreement:
+            if share > most:
                 raise SelfTestError(
-                    f"{bundle.name}: self-test frame {k}: {share:.3%} of the symbols differ on the {encoder.backend} encoder, "
-                    f"the bundle allows {vectors.max_symbol_disagreement:.3%}; this backend must not be used with this bundle"
+                    f"{bundle.name}: self-test frame {k}: {share:.3%} of the symbols differ on the {_name(encoder)} encoder, "
+                    f"the bundle allows {most:.3%}; this backend must not be used with this bundle"
                 )
     if head is not None:
         predict = head.bind(symbols, labels)
+        least = head.limits[1] if head.limits else vectors.min_label_agreement
         for k in range(count):
             symbols[0] = vectors.symbols[k]
             predict()
             share = float(np.mean(labels[0] == vectors.labels[k]))
             agreement = min(agreement, share)
-            if share < vectors.min_label_agreement:
+            if share < least:
                 raise SelfTestError(
-                    f"{bundle.name}: self-test frame {k}: {share:.3%} of the labels are as expected on the {head.backend} head, "
-                    f"the bundle asks for {vectors.min_label_agreement:.3%}; this backend must not be used with this bundle"
+                    f"{bundle.name}: self-test frame {k}: {share:.3%} of the labels are as expected on the {_name(head)} head, "
+                    f"the bundle asks for {least:.3%}; this backend must not be used with this bundle"
                 )
     return SelfTestResult(count, disagreement, agreement if head is not None else None)
+
+
+def _name(engine: Engine) -> str:
+    return f"{engine.backend} {engine.precision}"
 
 
 __all__ = ["SelfTestResult", "run_selftest"]

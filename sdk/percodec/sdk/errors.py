@@ -60,6 +60,14 @@ class BackendError(PercodecError):
     """The requested engine or provider is not available, or failed."""
 
 
+class ExportError(PercodecError):
+    """A graph cannot be turned into what was asked for: a precision, an engine, a smaller error."""
+
+
+class EngineError(BackendError):
+    """An engine file does not belong to this bundle or to this machine, or was altered."""
+
+
 class SelfTestError(PercodecError):
     """An engine ran, but did not compute what the bundle says it must."""
 
@@ -69,7 +77,9 @@ __all__ = [
     "BundleError",
     "CodecError",
     "DataError",
+    "EngineError",
     "EntropyModelError",
+    "ExportError",
     "LogError",
     "PacketError",
     "PercodecError",

@@ -2,18 +2,16 @@
 
 Which one should I use? `load_camvid`, `load_voc` or `load_cityscapes` for segmentation, `load_imagenet` for classification,
 `load_folder` for codec training and calibration, `load_synthetic` where there is no data at all; `load` takes any of them as
-`kind:PATH:SPLIT`. `Crops` turns pictures and labels into training batches.
+`kind:PATH:SPLIT`. `crops.Crops` turns pictures and labels into training batches (it needs torch; nothing here does).
 """
 
-from percodec.export.data.crops import Batch, Crops
 from percodec.export.data.layouts import load_cityscapes, load_imagenet, load_voc
-from percodec.export.data.sets import DataSet, Files, load, load_camvid, load_folder, load_synthetic
+from percodec.export.data.sets import DataSet, Files, fitted, load, load_camvid, load_folder, load_synthetic
 
 __all__ = [
-    "Batch",
-    "Crops",
     "DataSet",
     "Files",
+    "fitted",
     "load",
     "load_camvid",
     "load_cityscapes",

@@ -93,6 +93,18 @@ def read_size(path: Path) -> tuple[int, int]:
     return _open(path, lambda image: (image.height, image.width))
 
 
+def fitted(image: Array, height: int, width: int) -> Array:
+    """A picture [H,W,3] at exactly this size: as it is, or centre-cropped to the aspect ratio and resized."""
+    h, w = image.shape[:2]
+    if (h, w) == (height, width):
+        return np.ascontiguousarray(image)
+    scale = min(h / height, w / width)
+    ch, cw = int(height * scale), int(width * scale)
+    y, x = (h - ch) // 2, (w - cw) // 2
+    piece = Image.fromarray(image[y : y + ch, x : x + cw]).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(piece)
+
+
 def label_table(classes: Iterable[int], ignored: Iterable[int]) -> Array:
     """uint8 [256], from ids in a label file to class indices: `classes` in order, 255 for `ignored`, 254 for all others."""
     table = np.full(256, UNKNOWN, np.uint8)

@@ -1,14 +1,13 @@
-"""PSNR, SSIM, MS-SSIM (Wang et al. 2003), mean intersection over union, average precision, top-k."""
+"""PSNR, SSIM and MS-SSIM (Wang et al. 2003) on tensors; the scores of `scores.py` beside them."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from percodec.export.evaluate.scores import Confusion, average_precision, top_k
 
 _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
@@ -67,51 +66,6 @@ def _similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     var_a, var_b = blur(a * a) - mu_a**2, blur(b * b) - mu_b**2
     cov = blur(a * b) - mu_a * mu_b
     return (2 * cov + c2) / (var_a + var_b + c2), (2 * mu_a * mu_b + c1) / (mu_a**2 + mu_b**2 + c1)
-
-
-def average_precision(scores: NDArray[Any], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """[N,K] scores and bools -> [K]: area under the step-wise precision-recall curve; NaN where a class has no positives."""
-    out = np.full(scores.shape[1], np.nan)
-    for k in range(scores.shape[1]):
-        order = np.argsort(-scores[:, k], kind="stable")
-        ranked, hit = scores[order, k], truth[order, k]
-        if not hit.any():
-            continue
-        last = np.r_[ranked[1:] != ranked[:-1], True]  # equal scores are one threshold
-        found = np.cumsum(hit)[last]
-        precision = found / (np.flatnonzero(last) + 1)
-        out[k] = float((np.diff(np.r_[0, found]) * precision).sum() / found[-1])
-    return out
-
-
-def top_k(scores: NDArray[Any], target: NDArray[Any], k: int) -> float:
-    """Share of rows of [N,K] whose target [N] is among the k highest scores."""
-    best = np.argsort(-scores, 1, kind="stable")[:, :k]
-    return float((best == np.asarray(target)[:, None]).any(1).mean())
-
-
-class Confusion:
-    """Pixel counts [truth, predicted]; pixels labelled 255 are not counted."""
-
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
-        self.counts = np.zeros((classes, classes), np.int64)
-
-    def add(self, predicted: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> None:
-        known = truth != 255
-        index = truth[known].astype(np.int64) * self.classes + predicted[known]
-        self.counts += np.bincount(index, minlength=self.classes**2).reshape(self.classes, self.classes)
-
-    def iou(self) -> np.ndarray[Any, Any]:
-        """Per class; NaN where a class neither occurs nor is predicted."""
-        hit = np.diag(self.counts).astype(float)
-        union = self.counts.sum(0) + self.counts.sum(1) - hit
-        out = np.full(self.classes, np.nan)
-        np.divide(hit, union, out=out, where=union > 0)
-        return out
-
-    def miou(self) -> float:
-        return float(np.nanmean(self.iou()))
 
 
 __all__ = ["Confusion", "average_precision", "ms_ssim", "psnr", "similarities", "ssim", "top_k"]

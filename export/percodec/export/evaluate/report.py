@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,9 +47,8 @@ def machine() -> dict[str, Any]:
 
 
 def _gpu() -> str | None:
-    import torch
-
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    torch = sys.modules.get("torch")  # where nothing has needed torch, nothing ran on its GPU
+    return str(torch.cuda.get_device_name(0)) if torch is not None and torch.cuda.is_available() else None
 
 
 def versions() -> dict[str, str]:
@@ -120,6 +120,7 @@ TITLES = {
     "classification": "Classification",
     "storage": "Storage",
     "compute": "Compute",
+    "verify": "Precision",
 }
 
 

@@ -1,0 +1,228 @@
+"""A bundle's graphs in one precision for one target: calibrate, write the precision in, lint, build, record. No torch here.
+
+    source graphs -> ranges (kept in engines/calibration) -> explicit ONNX -> lint -> engine -> engines/TARGET-PRECISION/
+
+For the target `host` the engine is the explicit ONNX itself, for ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from percodec.export.build import build_engine, cuda_of, io_of
+from percodec.export.calibrate import ENOUGH, Ranges, judge, measure, narrower
+from percodec.export.graph import fused, plain
+from percodec.export.lint import Finding, lint
+from percodec.export.precision import Explicit, Plan, make_explicit
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.bundle.engines import EngineKey, write_engine
+from percodec.sdk.errors import ExportError, UsageError
+from percodec.sdk.targets import Target
+
+Array = NDArray[np.uint8]
+Say = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+
+
+def session(data: bytes, *, reference: bool = False, threads: int = 1) -> Callable[[Array], list[Any]]:
+    """ONNX Runtime on the CPU: one array in, all outputs out.
+
+    `reference`: graph optimisation off. Otherwise everything but WeightBiasQuantization, which mis-computes INT8+FP16 graphs.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    if reference:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    made = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"])
+    name = made.get_inputs()[0].name
+
+    def run(array: Array) -> list[Any]:
+        return list(made.run(None, {name: array}))
+
+    return run
+
+
+def source_graph(bundle: Bundle, graph: str) -> bytes:
+    """A graph of the bundle, or "encoder+head_...": both as one."""
+    first, plus, second = graph.partition("+")
+    return fused(bundle.graph(first), bundle.graph(second)) if plus else bundle.graph(graph)
+
+
+def plan_for(target: Target, precision: str, keep: Sequence[str] = ()) -> Plan:
+    """What this precision means on this target. Raises `UsageError` where it cannot run there."""
+    if precision not in target.precisions:
+        raise UsageError(f"{target.name} ({target.what}) runs {', '.join(target.precisions)}, not {precision}")
+    return Plan(precision, tuple(keep), "uint8" if target.flavour == "ort" else "int8")
+
+
+@dataclass
+class Calibration:
+    """Frames of the bundle's size and what each graph reads of them; ranges are measured when first asked for."""
+
+    bundle: Bundle
+    frames: Sequence[Array] = ()
+    method: str = "minmax"
+    say: Say = lambda text: None
+    progress: Progress = lambda what, done, of: None
+
+    def __post_init__(self) -> None:
+        self._symbols: list[Array] | None = None
+        if self.frames:
+            for warning in judge(self.frames, self.bundle.frame_height, self.bundle.frame_width):
+                self.say(f"warning: {warning}")
+
+    def ranges(self, graph: str) -> Ranges:
+        """Raises `DataError` where there are neither frames nor kept ranges."""
+        model = plain(source_graph(self.bundle, graph))
+        cache = self.bundle.path / "engines" / "calibration" / f"{graph}-{self.method}.json"
+        inputs = self.inputs(graph)
+        found = measure(model, inputs, self.method, cache, lambda done, of: self.progress(f"calibrate {graph}", done, of))
+        if 0 < len(inputs) < ENOUGH:
+            lost = narrower(measure(model, inputs[::2], self.method), found)
+            self.say(f"warning: {graph}: every second frame alone gives ranges {lost:.1%} narrower; {ENOUGH} frames or more settle them")
+        return found
+
+    def inputs(self, graph: str) -> list[Array]:
+        """What the graph takes, for each frame."""
+        if not self.frames:
+            return []
+        if graph.startswith("encoder"):
+            return [np.ascontiguousarray(f[None]) for f in self.frames]
+        if self._symbols is None:
+            encode = session(self.bundle.graph("encoder"))
+            self._symbols = [encode(f[None])[0] for f in self.frames]
+        return self._symbols
+
+
+def explicit_graph(bundle: Bundle, graph: str, plan: Plan, calibration: Calibration) -> Explicit:
+    """One graph of a bundle with its precision written in."""
+    return make_explicit(source_graph(bundle, graph), plan, calibration.ranges(graph) if plan.quantized else None)
+
+
+def build_graph(
+    bundle: Bundle,
+    graph: str,
+    target: Target,
+    plan: Plan,
+    calibration: Calibration,
+    *,
+    batches: Sequence[int] = (1,),
+    level: int | None = None,
+    dla_core: int | None = None,
+    dry_run: bool = False,
+    say: Say = lambda text: None,
+    progress: Progress = lambda what, done, of: None,
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """One engine into the bundle; returns a row for people: graph, precision, convolutions by type, megabytes, seconds.
+
+    Raises `ExportError` where lint finds an error or the build is not what was asked for, `BackendError` without the flavour.
+    """
+    made = explicit_graph(bundle, graph, plan, calibration)
+    findings = lint(made.data, target)
+    _refuse(findings, graph, target)
+    for finding in findings:
+        say(str(finding))
+    report: dict[str, Any] = {"explicit": made.report, "io": io_of(made.data), "lint": [f.as_dict() for f in findings], **(extra or {})}
+    row: dict[str, Any] = {"graph": graph, "target": target.name, "precision": plan.precision}
+    source = hashlib.sha256(source_graph(bundle, graph)).hexdigest()
+    explicit = hashlib.sha256(made.data).hexdigest()
+    if target.flavour == "ort" or dry_run:
+        data, version, cuda = made.data, "onnx", ""
+        flags: tuple[str, ...] = (f"activations={plan.activations}",)
+        profiles: tuple[str, ...] = ()
+        row |= {"convolutions": made.report["convolutions"], "layers": None, "seconds": None}
+    else:
+
+        def step(phase: str, done: int, of: int) -> bool:
+            progress(f"{graph}: {phase}", done, of)
+            return True
+
+        cache = bundle.path / "engines" / "calibration" / f"timing-{target.name}.cache"
+        built = build_engine(
+            made.data, target, plan.precision, batches=batches, level=level, dla_core=dla_core, timing_cache=cache, progress=step
+        )
+        data, flags, profiles, version, cuda = built.data, built.flags, built.profiles, built.version, cuda_of(target.flavour)
+        report |= built.report()
+        counts = dict(report["histogram"])
+        row |= {"layers": counts.pop("layers"), "convolutions": counts, "seconds": round(built.seconds, 2)}
+    row["megabytes"] = round(len(data) / 1e6, 2)
+    if not dry_run:
+        report["selftest"] = selftest_limits(bundle, graph, made.data)
+        key = EngineKey(
+            bundle=bundle.digest,
+            graph=graph,
+            source_sha256=source,
+            onnx_sha256=explicit,
+            precision=plan.precision,
+            target=target.name,
+            flavour=target.flavour,
+            version=version,
+            capability=target.capability,
+            cuda=cuda,
+            flags=flags,
+            profiles=profiles,
+        )
+        row["record"] = str(write_engine(bundle.path, key, data, report).relative_to(bundle.path))
+    return row
+
+
+def selftest_limits(bundle: Bundle, graph: str, data: bytes) -> dict[str, float]:
+    """How far the bundle's self-test vectors may be missed in this precision: twice what it does here, at least the bundle's own."""
+    vectors, missed = bundle.selftest(), 0.0
+    if graph in ("encoder", "head_segmentation"):
+        run = session(data, reference=True)
+        source, wanted = (vectors.frames, vectors.symbols) if graph == "encoder" else (vectors.symbols, vectors.labels)
+        missed = max(float((run(np.ascontiguousarray(x[None]))[0][0] != y).mean()) for x, y in zip(source, wanted, strict=True))
+    return {
+        "max_symbol_disagreement": min(1.0, max(2 * missed, vectors.max_symbol_disagreement)),
+        "min_label_agreement": max(0.0, 1 - max(2 * missed, 1 - vectors.min_label_agreement)),
+    }
+
+
+def _refuse(findings: list[Finding], graph: str, target: Target) -> None:
+    errors = [f for f in findings if f.severity == "error"]
+    if errors:
+        raise ExportError(f"{graph} breaks {len(errors)} rule(s) of {target.name}: {errors[0]}")
+
+
+def default_graphs(bundle: Bundle) -> list[str]:
+    """What a pipeline runs: encoder, decoder, the plain heads."""
+    return [g for g in ("encoder", "decoder", "head_segmentation", "head_classification") if g in bundle.manifest["graphs"]]
+
+
+def known_graphs(bundle: Bundle, names: Sequence[str]) -> list[str]:
+    """`names` checked against the bundle ("encoder+HEAD" for both as one). Raises `UsageError`."""
+    have = list(bundle.manifest["graphs"])
+    for name in names:
+        if any(part not in have for part in name.split("+")) or ("+" in name and not name.startswith("encoder+head_")):
+            raise UsageError(f"{name!r} is no graph of {bundle.name}; it has {', '.join(have)}, and encoder+HEAD makes one of two")
+    return list(names)
+
+
+def engine_folder(bundle: Bundle, target: Target, precision: str) -> Path:
+    """Where the engines of a target and a precision are."""
+    return bundle.path / "engines" / f"{target.name}-{precision}"
+
+
+__all__ = [
+    "Calibration",
+    "build_graph",
+    "default_graphs",
+    "engine_folder",
+    "explicit_graph",
+    "known_graphs",
+    "plan_for",
+    "selftest_limits",
+    "session",
+    "source_graph",
+]

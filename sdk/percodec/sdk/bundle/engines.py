@@ -1,0 +1,167 @@
+"""Engines inside a bundle: `engines/<target>-<precision>/<graph>.engine` beside a record that says for what it was built.
+
+    engines/orin-jp6-int8+fp16/encoder.engine   what the builder wrote (for target host: an ONNX graph for ONNX Runtime)
+    engines/orin-jp6-int8+fp16/encoder.json     key, digests, layers, seal
+
+An engine is native code. It reaches a runtime only when every part of its key is what this bundle and this machine say, and its bytes
+are those that were recorded. The seal is a checksum of the record, not a signature: it finds damage and edits, not forgers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from percodec.sdk.bundle.bundle import Bundle
+from percodec.sdk.errors import EngineError
+
+FORMAT, VERSION = "percodec-engine", [1, 0]
+MAX_ENGINE_BYTES = 2 << 30
+MAX_RECORD_BYTES = 4 << 20
+_NAME = re.compile(r"[a-z0-9][a-z0-9_+-]{0,60}")
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Everything an engine depends on. Equal keys: interchangeable engines."""
+
+    bundle: str  # SHA-256 of the bundle's manifest
+    graph: str
+    source_sha256: str  # the bundle's graph, or both of "encoder+head"
+    onnx_sha256: str  # the explicit graph that was built
+    precision: str
+    target: str
+    flavour: str  # ort, tensorrt, tensorrt_rtx
+    version: str  # of the flavour; for ort, the opset
+    capability: str
+    cuda: str
+    flags: tuple[str, ...]
+    profiles: tuple[str, ...]
+
+    def difference(self, other: EngineKey) -> list[str]:
+        """What differs, both sides named."""
+        out = []
+        for f in fields(self):
+            mine, its = getattr(self, f.name), getattr(other, f.name)
+            if mine != its:
+                out.append(f"{f.name} {_short(mine)} here, {_short(its)} in the engine")
+        return out
+
+
+def folder_of(bundle: Path, target: str, precision: str) -> Path:
+    """Where the engines of one target and precision live. Raises `EngineError` for a name that is no plain word."""
+    name = f"{target}-{precision}"
+    if not _NAME.fullmatch(name):
+        raise EngineError(f"{name!r} cannot name a folder of engines")
+    return bundle / "engines" / name
+
+
+def write_engine(bundle: Path, key: EngineKey, data: bytes, report: Mapping[str, Any]) -> Path:
+    """Write engine and record, each by a rename. Returns the record's path. Raises `EngineError`."""
+    folder = folder_of(bundle, key.target, key.precision)
+    if not _NAME.fullmatch(key.graph):
+        raise EngineError(f"{key.graph!r} cannot name an engine")
+    suffix = "onnx" if key.flavour == "ort" else "engine"
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "key": {**asdict(key), "flags": list(key.flags), "profiles": list(key.profiles)},
+        "file": {"name": f"{key.graph}.{suffix}", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()},
+        "report": dict(report),
+    }
+    record["seal"] = _seal(record)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / record["file"]["name"], data)
+        path = folder / f"{key.graph}.json"
+        _replace(path, json.dumps(record, indent=1, allow_nan=False).encode() + b"\n")
+    except OSError as error:
+        raise EngineError(f"the engine cannot be written to {folder}: {error.strerror or error}") from error
+    return path
+
+
+def read_engine(bundle: Bundle, target: str, precision: str, graph: str, here: Mapping[str, str]) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of an engine that belongs to this bundle and this machine, and its report.
+
+    `here`: what this machine says of itself, by the names of `EngineKey` (flavour, version, capability, cuda, or some of them).
+    Raises `EngineError` that says what is missing, altered or different, both sides named, and how to build it anew.
+    """
+    folder = folder_of(bundle.path, target, precision)
+    again = f"build it here: percodec build {bundle.path} --target {target} --precision {precision}"
+    where = f"engine {folder.name}/{graph}"
+    record = _record(folder / f"{graph}.json", where, again)
+    key = EngineKey(**{**record["key"], "flags": tuple(record["key"]["flags"]), "profiles": tuple(record["key"]["profiles"])})
+    wanted = {"bundle": bundle.digest, "graph": graph, "precision": precision, "target": target, **here}
+    if "+" not in graph:  # of one graph the bundle knows the bytes; of two made into one, the bundle's digest speaks
+        wanted["source_sha256"] = hashlib.sha256(bundle.graph(graph)).hexdigest()
+    mine = EngineKey(**{**{f.name: getattr(key, f.name) for f in fields(EngineKey)}, **wanted})
+    differences = mine.difference(key)
+    if differences:
+        raise EngineError(f"{where} was built for something else: {'; '.join(differences)}; {again}")
+    entry = record["file"]
+    data = _bytes(folder / entry["name"], where, min(entry["bytes"], MAX_ENGINE_BYTES), again)
+    if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise EngineError(f"{where} was altered: its bytes are not those that were built; {again}")
+    return data, dict(record["report"])
+
+
+def engines_in(bundle: Path) -> list[tuple[str, str]]:
+    """(folder name, graph) of every record in a bundle, unchecked."""
+    return sorted((p.parent.name, p.stem) for p in bundle.glob("engines/*/*.json") if p.parent.name != "calibration")
+
+
+def _record(path: Path, where: str, again: str) -> dict[str, Any]:
+    raw = _bytes(path, where, MAX_RECORD_BYTES, again)
+    try:
+        record = json.loads(raw)
+        seal = record.pop("seal")
+        key = record["key"]
+        known = {f.name for f in fields(EngineKey)}
+        whole = record["format"] == FORMAT and record["version"][0] == VERSION[0] and set(key) == known
+        whole = whole and isinstance(record["file"]["bytes"], int) and _NAME.fullmatch(Path(record["file"]["name"]).stem) is not None
+        whole = whole and record["file"]["name"] == Path(record["file"]["name"]).name and isinstance(record["report"], dict)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise EngineError(f"{where}: its record is damaged; {again}") from error
+    if not whole:
+        raise EngineError(f"{where}: its record is of another version or damaged; {again}")
+    if seal != _seal(record):
+        raise EngineError(f"{where}: its record was altered after the build; {again}")
+    return dict(record)
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+
+
+def _bytes(path: Path, where: str, most: int, again: str) -> bytes:
+    if path.is_symlink() or path.parent.is_symlink():
+        raise EngineError(f"{where} is reached through a link; a bundle holds plain files only")
+    try:
+        with path.open("rb") as f:
+            data = f.read(most + 1)
+    except OSError as error:
+        raise EngineError(f"{where} is not there ({error.strerror}); {again}") from error
+    return data
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_name(f".{path.name}.part-{os.getpid()}")
+    with part.open("wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+    part.replace(path)
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(value) if isinstance(value, tuple) else str(value)
+    return f"{text[:12]}..." if re.fullmatch(r"[0-9a-f]{64}", text) else repr(text[:80])
+
+
+__all__ = ["EngineKey", "engines_in", "folder_of", "read_engine", "write_engine"]
