@@ -10,6 +10,7 @@ from typing import Any
 
 from percodec.sdk import mcap
 from percodec.sdk.bundle import Bundle
+from percodec.sdk.bundle.engines import engines_in
 from percodec.sdk.cli import Command
 from percodec.sdk.codec import parse_header
 from percodec.sdk.errors import DataError, PacketError
@@ -62,6 +63,7 @@ def about_bundle(bundle: Bundle) -> dict[str, Any]:
         "centers": [round(float(c), 4) for c in bundle.centers],
         "entropy_tables": f"{bundle.entropy_model.table_hash:016x}, profile {bundle.entropy_model.profile}",
         "graphs": {k: f"{sizes[g['file']]['bytes'] / 1e6:.2f} MB, {g['precision']}" for k, g in manifest["graphs"].items()},
+        "engines": [f"{folder}/{graph}" for folder, graph in engines_in(bundle.path)],
         "labels": [label.name for label in bundle.labels],
         "selftest_vectors": len(bundle.selftest().frames),
         "metrics": manifest["metrics"],
