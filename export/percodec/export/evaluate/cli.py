@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def _perception(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str
     from dataclasses import replace
 
     from percodec.export.data.sets import load
-    from percodec.export.evaluate.perception import rows_of_bundle, rows_of_checkpoint
+    from percodec.export.evaluate.perception import rows_of_bundle, rows_of_checkpoint, what_arrives
 
     if args.data is None:
         raise UsageError(f"percodec evaluate {args.kind} needs --data SPEC, for example camvid:DIR:val")
@@ -164,8 +165,10 @@ def _perception(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str
     for bundle in bundles:
         if not args.checkpoint or any(g.startswith(f"head_{args.kind}") for g in bundle.manifest["graphs"]):
             rows += rows_of_bundle(bundle, data, args.kind, say)
+    rivals = tuple(r for r in args.rivals.split(",") if r)
+    shown = cache(lambda: what_arrives(data, bundles, rivals))  # the same for every checkpoint, and slow
     for path in args.checkpoint:
-        rows += rows_of_checkpoint(path, data, args.kind, bundles, tuple(r for r in args.rivals.split(",") if r), say)
+        rows += rows_of_checkpoint(path, data, args.kind, shown, say)
     return {"name": data.name, "pictures": len(data), "sha256": data.digest}, rows, []
 
 

@@ -6,10 +6,10 @@ A network trained on original pictures is shown what would arrive in as many byt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,11 +63,32 @@ def _head_config(bundle: Bundle, graph: str) -> dict[str, Any]:
     return dict(run.get("config", {}).get("head", {}))
 
 
-def rows_of_checkpoint(path: Path, data: DataSet, kind: str, bundles: list[Bundle], rivals: tuple[str, ...], say: Say = print) -> list[Row]:
-    """A run's own network: on its own input, and, if that is original pictures, on what each bundle and each rival makes of them.
+class Shown(NamedTuple):
+    """Pictures as they arrive: what they went through, the bytes each took, the bundle whose packets set the budget."""
 
-    A rival gets, picture by picture, the bytes of the bundle's packet.
-    """
+    name: str
+    data: DataSet
+    sizes: NDArray[np.float64]
+    bundle: str
+
+
+def what_arrives(data: DataSet, bundles: list[Bundle], rivals: tuple[str, ...]) -> list[Shown]:
+    """The pictures decoded from each bundle's packets, and what each rival makes of them in, picture by picture, the same bytes."""
+    out, pictures = [], [crop8(p) for p in data.images]
+    for bundle in bundles:
+        ours = BundleAtAnySize(bundle)
+        trips = [ours.round_trip(p) for p in pictures]
+        budget = np.array([len(packet) for packet, _ in trips], float)
+        out.append(Shown("decoded", replace(data, images=[restored for _, restored in trips]), budget, bundle.name))
+        for name in rivals:
+            found = [at_most(codec_of(name), p, b) for p, b in zip(pictures, budget, strict=True)]
+            shown = replace(data, images=[restored for restored, _ in found])
+            out.append(Shown(name, shown, np.array([size for _, size in found], float), bundle.name))
+    return out
+
+
+def rows_of_checkpoint(path: Path, data: DataSet, kind: str, shown: Callable[[], Sequence[Shown]] = tuple, say: Say = print) -> list[Row]:
+    """A run's own network on its own input and, if that is original pictures, on what arrives of them (`shown` is asked only then)."""
     state = load_checkpoint(path)
     config = state["config"]
     if config["task"] == "codec" or head_kind(config["head"]["name"]) != kind:
@@ -76,31 +97,19 @@ def rows_of_checkpoint(path: Path, data: DataSet, kind: str, bundles: list[Bundl
     model.load_state_dict(state["model"])
     model.eval()
 
-    def row(shown: DataSet, name: str, sizes: NDArray[np.float64] | None, **more: Any) -> Row:
-        record = validate_head(model, config, shown, None, torch.device("cpu"), half=False)
+    def row(pictures: DataSet, name: str, **more: Any) -> Row:
+        record = validate_head(model, config, pictures, None, torch.device("cpu"), half=False)
         out: Row = {"network": config["head"]["name"], "input": name, "trained_on": model.reads, **more}
-        if sizes is not None:
-            pixels = np.array([p.shape[0] * p.shape[1] for p in shown.images], float)
-            out |= {"bpp": float((sizes * 8 / pixels).mean()), "bytes": float(sizes.mean())}
         out |= {k: record[k] for k in METRICS if k in record}
         say(f"{out['network']} on {name}: " + "  ".join(f"{k} {100 * record[k]:.2f}" for k in METRICS if k in record))
         return out
 
-    rows = [row(data, model.reads, None)]
-    if model.reads != "original":
-        return rows
-    pictures = [crop8(p) for p in data.images]
-    for bundle in bundles:
-        ours = BundleAtAnySize(bundle)
-        trips = [ours.round_trip(p) for p in pictures]
-        budget = np.array([len(packet) for packet, _ in trips], float)
-        decoded = replace(data, images=[restored for _, restored in trips])
-        rows.append(row(decoded, "decoded", budget, bundle=bundle.name))
-        for name in rivals:
-            found = [at_most(codec_of(name), p, b) for p, b in zip(pictures, budget, strict=True)]
-            shown = replace(data, images=[restored for restored, _ in found])
-            rows.append(row(shown, name, np.array([size for _, size in found], float), bundle=bundle.name))
+    rows = [row(data, model.reads)]
+    for one in shown() if model.reads == "original" else ():
+        pixels = np.array([p.shape[0] * p.shape[1] for p in one.data.images], float)
+        rates = {"bpp": float((one.sizes * 8 / pixels).mean()), "bytes": float(one.sizes.mean())}
+        rows.append(row(one.data, one.name, bundle=one.bundle, **rates))
     return rows
 
 
-__all__ = ["METRICS", "rows_of_bundle", "rows_of_checkpoint", "rows_of_metrics"]
+__all__ = ["METRICS", "Shown", "rows_of_bundle", "rows_of_checkpoint", "rows_of_metrics", "what_arrives"]
