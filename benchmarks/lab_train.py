@@ -79,7 +79,7 @@ def cells() -> list[Cell]:
         out.append(Cell(f"joint-0.0983-s{seed}", words, (start,)))
         control = f"control-codec-0.0983-s{seed}"
         out.append(Cell(control, ("codec", "--config", "lab-joint-control", "--set", f"seed={seed}", *codec), ("codec-0.0983",)))
-        longer = ("schedule.steps=950", "schedule.validate_every=475")  # as many as the joint run's head has seen
+        longer = ("schedule.steps=1150", "schedule.validate_every=575")  # as many as the joint run's head has seen
         out.append(head("segmentation", "cresnet51", "latent", "0.0983", seed, control, f"control-0.0983-s{seed}", *longer))
     out.append(head("segmentation", "resnet50", "original", "", 2, "", "seg-original-resnet50-s2"))
     return out
