@@ -214,4 +214,4 @@ def lint(data: bytes, target: Target) -> list[Finding]:
     return sorted(found, key=lambda f: f.severity)
 
 
-__all__ = ["RULES", "Finding", "Rule", "lint"]
+__all__ = ["RULES", "Finding", "Graph", "Rule", "lint"]

@@ -156,4 +156,4 @@ def _bundle(path: Path) -> list[Check]:
     return checks
 
 
-__all__ = ["Check", "examine", "render"]
+__all__ = ["Check", "examine", "render", "tensorrt_checks"]

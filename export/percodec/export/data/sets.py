@@ -224,6 +224,7 @@ __all__ = [
     "Classes",
     "DataSet",
     "Files",
+    "fitted",
     "label_table",
     "load",
     "load_camvid",
