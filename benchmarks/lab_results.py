@@ -140,7 +140,8 @@ def joint(args: argparse.Namespace) -> None:
             run = args.runs / f"{name}-s{seed}"
             if not (run / "best.json").exists():
                 continue
-            kept = args.runs / f"bundle-{name}-s{seed}"
+            shipped = name.startswith("seg-") and seed == 1
+            kept = BUNDLES / "lab-0.0983" if shipped else args.runs / f"bundle-{name}-s{seed}"
             if not kept.exists():
                 export_bundle(run / "best.pt", kept, name, {"camvid": args.camvid}, 360, 480, "crop", say=lambda text: None)
             found = Bundle.open(kept).manifest["metrics"]
