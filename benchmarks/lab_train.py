@@ -77,10 +77,12 @@ def cells() -> list[Cell]:
         codec = ("--codec", "RUNS/codec-0.0983/best.pt")
         words = ("joint", "--config", "lab-joint", "--set", f"seed={seed}", *codec, "--head", f"RUNS/{start}/best.pt")
         out.append(Cell(f"joint-0.0983-s{seed}", words, (start,)))
-        control = f"control-codec-0.0983-s{seed}"
+        # The control (section 6): the codec finetuned alone, a new head trained on it, fixed, then finetuned as the joint run's head is.
+        control, fresh = f"control-codec-0.0983-s{seed}", f"control-head-0.0983-s{seed}"
         out.append(Cell(control, ("codec", "--config", "lab-joint-control", "--set", f"seed={seed}", *codec), ("codec-0.0983",)))
-        longer = ("schedule.steps=1150", "schedule.validate_every=575")  # as many as the joint run's head has seen
-        out.append(head("segmentation", "cresnet51", "latent", "0.0983", seed, control, f"control-0.0983-s{seed}", *longer))
+        out.append(head("segmentation", "cresnet51", "latent", "0.0983", seed, control, fresh))
+        words = ("segmentation", "--config", "lab-joint-head", "--set", f"seed={seed}", "--codec", f"RUNS/{control}/best.pt")
+        out.append(Cell(f"control-0.0983-s{seed}", (*words, "--head", f"RUNS/{fresh}/best.pt"), (control, fresh)))
     out.append(head("segmentation", "resnet50", "original", "", 2, "", "seg-original-resnet50-s2"))
     return out
 
