@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
@@ -15,7 +17,7 @@ from percodec.export.bundle import export_bundle  # noqa: E402
 from percodec.export.data.sets import load  # noqa: E402
 from percodec.export.evaluate.bundle import evaluate_bundle  # noqa: E402
 from percodec.export.evaluate.codecs import CODECS, at_most, codec_of  # noqa: E402
-from percodec.export.evaluate.rd import at_rate, curve, measure  # noqa: E402
+from percodec.export.evaluate.rd import BundleAtAnySize, at_rate, curve, measure  # noqa: E402
 from percodec.export.evaluate.report import SCHEMA, render_table, report, write_report  # noqa: E402
 from percodec.export.evaluate.resized import resized  # noqa: E402
 from percodec.export.models import Classifier, ResNet, edge, theis3  # noqa: E402
@@ -194,6 +196,19 @@ def test_rd_and_storage_from_the_command_line(bundle, tmp_path, capsys, picture)
     assert packets["gb_of_total"] == pytest.approx(144 / packets["ratio"])
     assert packets["kbit_per_s"] == pytest.approx(packets["bpp"] * 1920 * 1080 * 10 / 1e3)
     assert packets["mb_per_minute"] == pytest.approx(packets["kbit_per_s"] * 60 / 8e3)
+
+
+def test_sessions_of_earlier_sizes_are_let_go(bundle, picture):
+    ours = BundleAtAnySize(bundle)
+
+    def sessions() -> int:
+        gc.collect()
+        return sum(type(o) is ort.InferenceSession for o in gc.get_objects())
+
+    before = sessions()
+    for side in (64, 72, 80, 88, 96):  # a folder of photographs has a hundred sizes
+        ours.round_trip(np.ascontiguousarray(picture[:side, :side]))
+    assert sessions() - before <= 2
 
 
 def test_compute_from_the_command_line(capsys):

@@ -53,21 +53,21 @@ def curve(codec: Codec, pictures: list[Picture], most_bpp: float = 1.6, every: i
 
 
 class BundleAtAnySize:
-    """Encoder, coder and decoder of a bundle for pictures of whatever size, one session per size."""
+    """Encoder, coder and decoder of a bundle for pictures of whatever size. Only the last size's sessions are kept: they are large."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
-        self._made: dict[tuple[int, int], tuple[Any, PacketCodec, Any]] = {}
+        self._size = (0, 0)
 
     def round_trip(self, picture: Picture) -> tuple[bytes, Picture]:
         """Packet, and the picture decoded from it."""
         size = (picture.shape[0], picture.shape[1])
-        if size not in self._made:
-            encoder, decoder = (run_ort(resized(self.bundle.graph(g), *size)) for g in ("encoder", "decoder"))
-            self._made[size] = (encoder, PacketCodec(self.bundle.entropy_model, size[0] // 8, size[1] // 8), decoder)
-        encoder, coder, decoder = self._made[size]
-        packet = coder.encode(encoder(picture[None])[0], frame_id=0, timestamp_ns=0)
-        return packet, decoder(coder.decode(packet)[1][None])[0]
+        if size != self._size:
+            self._encoder, self._decoder = (run_ort(resized(self.bundle.graph(g), *size)) for g in ("encoder", "decoder"))
+            self._coder = PacketCodec(self.bundle.entropy_model, size[0] // 8, size[1] // 8)
+            self._size = size
+        packet = self._coder.encode(self._encoder(picture[None])[0], frame_id=0, timestamp_ns=0)
+        return packet, self._decoder(self._coder.decode(packet)[1][None])[0]
 
 
 def bundle_point(bundle: Bundle, pictures: list[Picture], advance: Advance = lambda: None) -> Point:
