@@ -23,7 +23,8 @@ from percodec.export.data.sets import load, load_folder
 from percodec.export.evaluate.codecs import codec_of
 from percodec.export.evaluate.compute import compute_table
 from percodec.export.evaluate.perception import rows_of_checkpoint, rows_of_metrics, what_arrives
-from percodec.export.evaluate.rd import at_rate, bundle_point, crop8, curve, plot_rd
+from percodec.export.evaluate.plots import plot
+from percodec.export.evaluate.rd import at_rate, bundle_point, crop8, curve
 from percodec.export.evaluate.report import machine, report
 from percodec.export.evaluate.storage import measure_storage
 from percodec.export.train.loop import load_checkpoint
@@ -95,7 +96,7 @@ def rate_distortion(args: argparse.Namespace) -> None:
         command = f"percodec evaluate rd --images PATH {words}"
         result = report("rd", command, {"name": name, "pictures": len(pictures)}, rows)
         save(f"rd_{name.replace('-', '_')}", {**result, "comparisons": comparisons})
-        plot_rd(rows, RESULTS / f"lab_rd_{name.replace('-', '_')}.png", f"{name}, {len(pictures)} pictures")
+        plot("rd", rows, RESULTS / f"lab_rd_{name.replace('-', '_')}.png", f"{name}, {len(pictures)} pictures")
 
 
 def perception(args: argparse.Namespace) -> None:
@@ -123,12 +124,15 @@ def perception(args: argparse.Namespace) -> None:
             row = {"network": config["head"]["name"], "input": config["head"]["input"], "trained_on": config["head"]["input"]}
             row[metric] = best[metric]
             point = next((p for p in POINTS if f"-{p}-" in cell.name), "")
+            if point:
+                row["bpp"] = bundle_of(point).manifest["metrics"]["bpp_coded"]  # one codec per point, whatever the head's seed
             rows.append({**row, "point": point, "seed": int(cell.name[-1]), "run": cell.name})
         base = {r["seed"]: r[metric] for r in rows if r["input"] == "original"}
         for row in rows:
             row["drop"] = base[row["seed"]] - row[metric] if row["seed"] in base else None
         command = f"percodec evaluate {kind} --bundle benchmarks/bundles/lab-POINT --data camvid:PATH:val"
         save(kind, report(kind, command, {"name": data.name, "pictures": len(data), "sha256": data.digest}, rows))
+        plot(kind, rows, RESULTS / f"lab_{kind}.png", f"{data.name}, {len(data)} pictures")
 
 
 def joint(args: argparse.Namespace) -> None:

@@ -162,9 +162,11 @@ def test_a_head_on_another_codec_does_not_enter_a_bundle(runs, camvid, tmp_path)
         export_bundle(runs / "rgb/best.pt", tmp_path / "b", "b", places, 176, 240, "crop")
 
 
-def test_rivals_get_the_bundles_bytes(bundle, runs, camvid, capsys):
+def test_rivals_get_the_bundles_bytes(bundle, runs, camvid, tmp_path, capsys):
     words = ["evaluate", "segmentation", "--checkpoint", str(runs / "rgb/best.pt"), "--bundle", str(bundle.path)]
-    assert main([*words, "--data", f"camvid:{camvid}:val", "--rivals", "webp,resize", "--json"]) == 0
+    more = ["--data", f"camvid:{camvid}:val", "--rivals", "webp,resize", "--json", "--out", str(tmp_path)]
+    assert main([*words, *more]) == 0
+    assert (tmp_path / "segmentation.png").stat().st_size > 10_000
     rows = {r["input"]: r for r in json.loads(capsys.readouterr().out)["rows"] if r["trained_on"] == "original"}
     assert set(rows) == {"original", "decoded", "webp", "resize"}
     assert rows["resize"]["bytes"] <= rows["decoded"]["bytes"]
@@ -189,8 +191,14 @@ def test_rd_and_storage_from_the_command_line(bundle, tmp_path, capsys, picture)
     assert "data:image/png;base64," in page
     assert not re.search(r"(src|href)=\"https?:", page)
     assert str(tmp_path) not in page + json.dumps(result)  # nobody's paths
-    assert main(["evaluate", "storage", "--images", str(folder), "--bundle", str(bundle.path), "--total-gb", "144", "--json"]) == 0
-    files, packets = json.loads(capsys.readouterr().out)["rows"]
+    assert bundle.digest[:12] in page  # enough of it to tell bundles apart
+    assert bundle.digest not in page
+    words = ["evaluate", "storage", "--images", str(folder), "--bundle", str(bundle.path), "--total-gb", "144", "--json"]
+    assert main([*words, "--out", str(out)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["command"] == "percodec evaluate storage --bundle lab --images pictures --total-gb 144.0"
+    assert (out / "storage.png").stat().st_size > 5_000
+    files, packets = found["rows"]
     assert files["megabytes"] == pytest.approx(sum(p.stat().st_size for p in folder.iterdir()) / 1e6)
     assert files["gb_of_total"] == pytest.approx(144)
     assert packets["gb_of_total"] == pytest.approx(144 / packets["ratio"])
@@ -211,8 +219,9 @@ def test_sessions_of_earlier_sizes_are_let_go(bundle, picture):
     assert sessions() - before <= 2
 
 
-def test_compute_from_the_command_line(capsys):
-    assert main(["evaluate", "compute", "--no-timing", "--width", "0.125", "--json"]) == 0
+def test_compute_from_the_command_line(tmp_path, capsys):
+    assert main(["evaluate", "compute", "--no-timing", "--width", "0.125", "--json", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "compute.png").stat().st_size > 10_000
     rows = {r["network"]: r for r in json.loads(capsys.readouterr().out)["rows"]}
     assert rows["theis3 encoder"]["kmac_per_pixel"] == pytest.approx(70.9, abs=0.1)
     assert rows["cresnet51-d"]["gmac"] < 1

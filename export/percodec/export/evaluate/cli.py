@@ -45,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from percodec.export.evaluate.plots import plot
     from percodec.export.evaluate.report import render_table, report, write_report
 
     if args.limit is not None and args.limit < 1:
@@ -61,13 +62,9 @@ def run(args: argparse.Namespace) -> int:
     written: list[Path] = []
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-        figures = []
-        if args.kind == "rd":
-            from percodec.export.evaluate.rd import plot_rd
-
-            figures = [args.out / "rd.png"]
-            plot_rd(rows, figures[0], f"{data['name']}, {data['pictures']} pictures")
-        written = [*write_report(result, args.out, figures), *figures]
+        figure = args.out / f"{args.kind}.png"
+        plot(args.kind, rows, figure, f"{data['name']}, {data['pictures']} pictures" if "pictures" in data else data["name"])
+        written = [*write_report(result, args.out, [figure]), figure]
     if args.json:
         print(json.dumps(result))
     else:
@@ -88,7 +85,12 @@ def _command(args: argparse.Namespace) -> str:
         kind, _, rest = args.data.partition(":")
         words += ["--data", f"{kind}:PATH:{rest.rpartition(':')[2]}"]
     if args.images:
-        words += ["--images", args.images.name]
+        words += ["--images", args.images.resolve().name]
+    configure(usual := argparse.ArgumentParser())
+    for key in ("codecs", "rivals", "limit", "total_gb", "fps", "camera", "width", "no_timing"):
+        value = getattr(args, key)
+        if value != usual.get_default(key):
+            words += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
     return " ".join(words)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,46 +93,4 @@ def _means(found: list[dict[str, float]]) -> dict[str, float]:
     return {k: float(np.mean([f[k] for f in found])) for k in found[0]}
 
 
-COLOURS = {
-    "jpeg": "#999999",
-    "jpeg2000": "#c7a76c",
-    "webp": "#e69f00",
-    "avif": "#0072b2",
-    "hevc": "#009e73",
-    "resize": "#cc79a7",
-    "percodec": "#d55e00",
-}
-
-
-def plot_rd(points: list[Point], path: Path, title: str) -> None:
-    """Three panels: PSNR, SSIM and MS-SSIM (in dB, -10 log10(1 - x)) against bits per pixel."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(15, 5))
-    panels = (("psnr_db", "PSNR, dB"), ("ssim", "SSIM"), ("ms_ssim", "MS-SSIM, dB: -10 log10(1 - MS-SSIM)"))
-    names = list(dict.fromkeys(str(p["codec"]).split(" ")[0] for p in points))
-    for axis, (key, label) in zip(axes, panels, strict=True):
-        for name in names:
-            mine = sorted((p["bpp"], p[key]) for p in points if str(p["codec"]).split(" ")[0] == name)
-            values = [-10 * np.log10(1 - y) if key == "ms_ssim" else y for _, y in mine]
-            ours = name == "percodec"
-            style = {"lw": 2.4, "marker": "o", "ms": 7, "zorder": 3} if ours else {"lw": 1.3, "marker": ".", "ms": 4}
-            axis.plot([x for x, _ in mine], values, label=name, color=COLOURS.get(name, "#555555"), **style)
-        axis.set_xlim(0, 1.2)
-        shown = [-10 * np.log10(1 - p[key]) if key == "ms_ssim" else p[key] for p in points if p["bpp"] <= 1.2]
-        axis.set_ylim(min(shown) - 0.03 * (max(shown) - min(shown)), max(shown) + 0.03 * (max(shown) - min(shown)))
-        axis.set_xlabel("bits per pixel, whole files and packets")
-        axis.set_title(label, loc="left", fontsize=11)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, loc="lower right")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-__all__ = ["BundleAtAnySize", "at_rate", "bundle_point", "crop8", "curve", "measure", "plot_rd"]
+__all__ = ["BundleAtAnySize", "at_rate", "bundle_point", "crop8", "curve", "measure"]

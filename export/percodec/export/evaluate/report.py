@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = "percodec.evaluation/1"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 Row = dict[str, Any]
 
 
@@ -62,7 +63,7 @@ def versions() -> dict[str, str]:
 
 
 def cell(value: Any) -> str:
-    """A value as people read it: four digits that matter, thousands apart."""
+    """A value as people read it: four digits that matter, thousands apart, the first twelve characters of a digest."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -71,7 +72,8 @@ def cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return str(value)
+    text = str(value)
+    return text[:12] if _DIGEST.fullmatch(text) else text
 
 
 def columns_of(rows: Sequence[Row]) -> list[str]:
