@@ -134,15 +134,15 @@ def _scores(rows: list[dict[str, Any]], metric: str, drop: bool) -> str:
 def lab_joint(result: dict[str, Any]) -> str:
     """Before, control and joint, per seed."""
     role = {
-        "before": "codec as trained, head on it",
-        "control": "codec finetuned alone, new head on it",
-        "joint": "both finetuned together",
+        "before": "before: codec as trained, head on it",
+        "control": "control: codec finetuned alone, new head on it",
+        "joint": "joint: both finetuned together",
     }
     rows = []
-    for r in sorted(result["rows"], key=lambda r: (r["seed"], list(role).index(r["role"]))):
+    for r in sorted(result["rows"], key=lambda r: (r["distortion"], r["seed"], list(role).index(r["role"]))):
         figures = [f"{r['bpp_coded']:.4f}", f"{r['psnr_db']:.2f}", f"{r['ms_ssim']:.4f}", f"{100 * r['miou']:.2f}"]
-        rows.append([r["seed"], role[r["role"]], *figures])
-    head = ["seed", "run", "bpp, whole packets", "PSNR, dB", "MS-SSIM", "mIoU"]
+        rows.append([r["distortion"] or "-", r["seed"], role[r["role"]], *figures])
+    head = ["distortion", "seed", "run", "bpp, whole packets", "PSNR, dB", "MS-SSIM", "mIoU"]
     return (
         f"{_table(head, rows)}\n{result['data']['name']}, {result['data']['pictures']} pictures, {result['date']}: `{result['command']}`\n"
     )

@@ -84,8 +84,8 @@ def _perception(rows: Sequence[Row], path: Path, title: str) -> None:
             level = float(np.mean(values))
             if any(r.get("bpp") is None for r in mine):
                 axis.axhline(level, color=colour, lw=1, ls=":")
-                where = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
-                axis.annotate(f"{network} on {shown}", (0.995, level), **where)
+                where = {"xycoords": ("axes fraction", "data"), "ha": "left", "va": "bottom"}
+                axis.annotate(f"{network} on {shown}", (0.005, level), **where)
                 continue
             rates = sorted({r["bpp"] for r in mine})
             means = [float(np.mean([100 * r[metric] for r in mine if r["bpp"] == x])) for x in rates]
