@@ -79,7 +79,7 @@ def cells() -> list[Cell]:
 
 
 def joint_cells(seed: int) -> list[Cell]:
-    """Joint training and its control (section 6): codec finetuned alone; on it, fixed, a new head, trained, then finetuned as the joint one is.
+    """Joint training and its control (section 6): codec finetuned alone; on it a new head, trained, then finetuned as the joint one is.
 
     Twice: distortion as in the paper, the squared error alone; and as everywhere else here, with MS-SSIM.
     """
