@@ -68,7 +68,7 @@ def precision(result: dict[str, Any]) -> str:
             name = r["precision"]
             costs = [f"{100 * r['symbols_differ']:.2f} %", f"{100 * r['bpp_change']:+.2f} %", f"{r['psnr_drop']:.2f}"]
             times = [f"{result['cpu_ms_median'][name]:.1f}", f"{result['times_faster_than_fp32'][name]:.2f} x"]
-            rows.append([name.upper(), f"{100 * r['miou']:.2f}", f"{-100 * r['miou_drop']:+.2f}", *costs, *times])
+            rows.append([name.upper(), f"{100 * r['miou']:.2f}", f"{round(-100 * r['miou_drop'], 2) + 0:+.2f}", *costs, *times])
     head = ["precision", "mIoU", "against FP32", "symbols that differ", "coded size", "PSNR lost, dB", "encoder + head, ms", "speed"]
     machine, calibration = result["machine"], result["calibration"]
     about = (

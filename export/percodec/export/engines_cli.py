@@ -103,8 +103,9 @@ def verify(args: argparse.Namespace) -> int:
     """Exit code 1 where a limit is broken."""
     from percodec.export.data import load
     from percodec.export.engines import Calibration, default_graphs, explicit_graph, known_graphs, plan_for
+    from percodec.export.evaluate.plots import plot
     from percodec.export.evaluate.report import render_table, report, write_report
-    from percodec.export.verify import broken, compare, limits_of, plot_verify, run_chain
+    from percodec.export.verify import broken, compare, limits_of, run_chain
 
     device, bundle = target(args.target), Bundle.open(args.bundle)
     graphs = known_graphs(bundle, args.graph) or default_graphs(bundle)
@@ -145,7 +146,7 @@ def verify(args: argparse.Namespace) -> int:
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
         figure = args.out / "verify.png"
-        plot_verify(rows, figure)
+        plot("verify", rows, figure, f"{bundle.name}: cost against FP32; dashed: the limit")
         write_report(result, args.out, [figure])
     print(json.dumps(result) if args.json else render_table(rows) + "".join(f"{n}\n" for n in notes), end="\n" if args.json else "")
     return int(any(r["broken"] for r in rows))

@@ -122,36 +122,4 @@ def broken(row: dict[str, Any], limits: dict[str, float]) -> list[str]:
     return out
 
 
-def plot_verify(rows: Sequence[dict[str, Any]], path: Any) -> None:
-    """Bars: what each precision costs, one panel per quantity, limits as lines."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    panels = [
-        (key, title)
-        for key, title in (
-            ("symbols_differ", "symbols that differ, %"),
-            ("bpp_change", "coded size, change in %"),
-            ("psnr_drop", "PSNR lost, dB"),
-            ("miou_drop", "mIoU lost, points"),
-        )
-        if any(row.get(key) is not None for row in rows)
-    ]
-    figure = Figure(figsize=(3.2 * len(panels), 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    names = [f"{r['precision']}\n{r['session']}" for r in rows]
-    for k, (key, title) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), k + 1)
-        scale = 1 if key == "psnr_drop" else 100
-        for x, row in enumerate(rows):
-            axes.bar(x, scale * row.get(key, 0), color="#c44e52" if key in " ".join(row.get("broken", [])) else "#4c72b0")
-            axes.plot([x - 0.45, x + 0.45], [scale * row["limits"][key]] * 2, color="#555", lw=1, ls="--")
-        axes.set_title(title, fontsize=9)
-        axes.set_xticks(range(len(names)), names, fontsize=7, rotation=60, ha="right")
-        axes.tick_params(axis="y", labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("against FP32; dashed: the limit", fontsize=8, color="#555")
-    figure.savefig(path, dpi=140)
-
-
-__all__ = ["LIMITS", "Chain", "broken", "compare", "limits_of", "plot_verify", "run_chain"]
+__all__ = ["LIMITS", "Chain", "broken", "compare", "limits_of", "run_chain"]

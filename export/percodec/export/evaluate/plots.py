@@ -26,27 +26,30 @@ METRIC_NAMES = {"miou": "mIoU, %", "map": "mean average precision, %", "top1": "
 
 def plot(kind: str, rows: Sequence[Row], path: Path, title: str) -> None:
     """Draw `rows` of an evaluation of that kind into `path` (PNG)."""
-    draw = {"rd": _rd, "segmentation": _perception, "classification": _perception, "storage": _storage, "compute": _compute}[kind]
+    draw = {
+        "rd": _rd, "segmentation": _perception, "classification": _perception,
+        "storage": _storage, "compute": _compute, "verify": _verify,
+    }[kind]  # fmt: skip
     draw(rows, path, title)
 
 
 @contextmanager
 def _figure(path: Path, title: str, panels: int, size: tuple[float, float]) -> Iterator[Any]:
-    import matplotlib
+    """Axes to draw on; written when done. Without pyplot: a library does not choose its user's backend."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, panels, figsize=size, squeeze=False)
-    yield axes[0]
-    for axis in axes[0]:
+    figure = Figure(figsize=size)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    yield axes
+    for axis in axes:
         axis.grid(alpha=0.25)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def _rd(rows: Sequence[Row], path: Path, title: str) -> None:
@@ -125,6 +128,30 @@ def _compute(rows: Sequence[Row], path: Path, title: str) -> None:
                 axis.annotate(f" {r[key]:.3g}", (r[key], k), va="center", fontsize=9)
             axis.invert_yaxis()
             axis.set_xlabel(label)
+
+
+def _verify(rows: Sequence[Row], path: Path, title: str) -> None:
+    """Bars: what each precision costs against FP32, one panel per quantity, limits as lines."""
+    panels = [
+        (key, label)
+        for key, label in (
+            ("symbols_differ", "symbols that differ, %"),
+            ("bpp_change", "coded size, change in %"),
+            ("psnr_drop", "PSNR lost, dB"),
+            ("miou_drop", "mIoU lost, points"),
+        )
+        if any(row.get(key) is not None for row in rows)
+    ]
+    names = [f"{r['precision']}\n{r['session']}" for r in rows]
+    with _figure(path, title, len(panels), (3.2 * len(panels), 3.8)) as axes:
+        for axis, (key, label) in zip(axes, panels, strict=True):
+            scale = 1 if key == "psnr_drop" else 100
+            for x, row in enumerate(rows):
+                axis.bar(x, scale * row.get(key, 0), color="#d55e00" if key in " ".join(row.get("broken", [])) else "#0072b2")
+                axis.plot([x - 0.45, x + 0.45], [scale * row["limits"][key]] * 2, color="#555555", lw=1, ls="--")
+            axis.set_title(label, fontsize=9)
+            axis.set_xticks(range(len(names)), names, fontsize=7, rotation=60, ha="right")
+            axis.tick_params(axis="y", labelsize=7)
 
 
 __all__ = ["plot"]
