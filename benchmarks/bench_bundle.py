@@ -31,8 +31,8 @@ def main() -> int:
 
     from percodec.export.data import load_camvid
     from percodec.export.evaluate.bundle import evaluate_bundle
-    from percodec.runtime.live import DEFAULT_BUNDLE
     from percodec.runtime.machine import machine_info, versions
+    from percodec.runtime.outputs import DEFAULT_BUNDLE
     from percodec.sdk.bundle import Bundle
 
     bundle = Bundle.open(args.bundle or DEFAULT_BUNDLE)

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from percodec.runtime.backends import open_slots
 from percodec.runtime.capture import SourceInfo, open_source
-from percodec.runtime.engine import open_engine
-from percodec.runtime.live import DEFAULT_BUNDLE, open_bundle
 from percodec.runtime.machine import machine_info, versions
 from percodec.runtime.options import Outputs, PipelineOptions
+from percodec.runtime.outputs import DEFAULT_BUNDLE, open_bundle
 from percodec.runtime.pipeline import Pipeline
 from percodec.runtime.preprocess import Preprocessor
 from percodec.runtime.profiler import peak_rss_bytes
@@ -79,8 +79,7 @@ def measure(bundle: Bundle, images: NDArray[np.uint8], spec: str, frames: int, w
         pipeline = Pipeline(
             MemorySource(spec, images, frames),
             Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit),
-            open_engine(bundle, "encoder", threads=threads),
-            open_engine(bundle, "head_segmentation", threads=threads),
+            open_slots(bundle, threads=threads).make,
             PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:]),
             levels=bundle.levels,
             classes=len(bundle.labels),

@@ -31,8 +31,8 @@ def main() -> int:
     from percodec.export.data import load_camvid
     from percodec.export.engines import Calibration, default_graphs, explicit_graph, plan_for, session
     from percodec.export.verify import broken, compare, limits_of, run_chain
-    from percodec.runtime.live import DEFAULT_BUNDLE
     from percodec.runtime.machine import machine_info, versions
+    from percodec.runtime.outputs import DEFAULT_BUNDLE
     from percodec.sdk.bundle import Bundle
     from percodec.sdk.targets import target
 

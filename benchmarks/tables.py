@@ -191,12 +191,43 @@ def _table(head: list[str], rows: list[list[Any]]) -> str:
     return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
 
 
+def runtime(result: dict[str, Any]) -> str:
+    """percodec beside bare ONNX Runtime, from `bench_runtime.py`."""
+    rows = [
+        [f"a call beyond ONNX Runtime's own I/O binding, {name}", f"{found['overhead_us']:.1f} us on {found['bare_us']:.0f} us"]
+        for name, found in result["overhead"].items()
+    ]
+    flow, memory = result["throughput"], result["memory"]
+    rows.append(
+        ["frames per second against 1 / slowest stage", f"{flow['efficiency']:.2f} ({flow['fps']:.1f} /s, {flow['slowest_stage']})"]
+    )
+    rows.append([f"growth of resident memory over {memory['frames']} frames", f"{memory['growth_bytes_per_frame']:.1f} bytes per frame"])
+    rows.append(["CPU of a pipeline that waits for its camera", f"{result['idle']['cpu_percent']:.2f} % of a core"])
+    command = f"{result['machine']['cpu']}, {result['machine']['cores']} cores, {result['date']}: `{result['command']}`"
+    return f"{_table(['what', 'measured'], rows)}\n{command}\n"
+
+
+def profile_paths(result: dict[str, Any]) -> str:
+    """The paths side by side of a `percodec profile --backends ...,decode-first,rgb`."""
+    found, rows = result["paths"], []
+    for name, path in found["paths"].items():
+        steps = ", ".join(f"{step} {f['p50']:.1f}" for step, f in path["steps_ms"].items() if f["p50"] >= 0.05)
+        rows.append(
+            [name, path["precision"], f"{path['total_ms']['p50']:.1f}", f"{path['cpu_ms_per_frame']:.1f}", f"{path['ratio']:.2f}", steps]
+        )
+    head = ["path", "precision", "ms, median", "CPU ms", "ratio", "steps, ms"]
+    machine = f"{result['machine']['cpu']}, one thread per network, {found['frames']} frames in turn, {result['date'][:10]}"
+    return f"{_table(head, rows)}\n`{result['bundle']['name']}`; RGB network `{found['rgb']}`; {machine}.\n"
+
+
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_demo": demo,
     "bench_bundle": bundle,
     "bench_pipeline": pipeline,
     "bench_rans": rans,
     "bench_precision": precision,
+    "bench_runtime": runtime,
+    "profile_paths": profile_paths,
     "lab_rd_kodak": lab_rd,
     "lab_rd_camvid_val": lab_rd,
     "lab_segmentation": lab_segmentation,

@@ -1,7 +1,15 @@
 """A tiny CamVid tree with the true layout, palette-free ids and an unlabelled border."""
 
+import contextlib
+
 import numpy as np
 import pytest
+
+from percodec.runtime.vision import opencv
+from percodec.sdk.errors import BackendError
+
+with contextlib.suppress(BackendError):
+    opencv()  # quiet, before a test module imports cv2 by itself
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""Every TensorRT name that `build.py` uses exists in the real Python bindings of the versions that vehicles carry.
+"""Every TensorRT name that `build.py` and the runtime's `trt.py` use exists in the real Python bindings of the versions on vehicles.
 
 The bindings are 1 MB wheels without the library; a stub library of nine empty functions lets them be imported on any x86-64 Linux. Nothing
 can be constructed then, but every class, enum and method is there.
@@ -17,21 +17,33 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "export" / "percodec" / "export" / "build.py"
+SOURCES = {
+    # Variables (or attributes of self) of the file, and the classes of the objects they hold.
+    ROOT / "export" / "percodec" / "export" / "build.py": {
+        "builder": "Builder",
+        "network": "INetworkDefinition",
+        "config": "IBuilderConfig",
+        "parser": "OnnxParser",
+        "profile": "IOptimizationProfile",
+        "cache": "ITimingCache",
+        "loaded": "ICudaEngine",
+    },
+    ROOT / "runtime" / "percodec" / "runtime" / "trt.py": {
+        "_runtime": "Runtime",
+        "_engine": "ICudaEngine",
+        "loaded": "ICudaEngine",
+        "_context": "IExecutionContext",
+        "config": "IRuntimeConfig",
+    },
+}
 VERSIONS = {"10.3.0": "JetPack 6.1", "10.13.3.9": "JetPack 7.0", "10.16.1.11": "JetPack 7.2", "11.4.0.106": "JetPack 7.2.2"}
 
-# Variables of build.py and the classes of the objects they hold.
-CLASSES = {
-    "builder": "Builder",
-    "network": "INetworkDefinition",
-    "config": "IBuilderConfig",
-    "parser": "OnnxParser",
-    "profile": "IOptimizationProfile",
-    "cache": "ITimingCache",
-    "loaded": "ICudaEngine",
-}
-# Behind `flavour == "tensorrt_rtx"`.
-RTX_ONLY = {"ComputeCapability", "IBuilderConfig.num_compute_capabilities", "IBuilderConfig.set_compute_capability"}
+# Behind `flavour == "tensorrt_rtx"`, or `hasattr(trt, "CudaGraphStrategy")`.
+RTX_ONLY = {
+    "ComputeCapability", "IBuilderConfig.num_compute_capabilities", "IBuilderConfig.set_compute_capability",
+    "CudaGraphStrategy", "CudaGraphStrategy.WHOLE_GRAPH_CAPTURE", "ICudaEngine.create_runtime_config", "IRuntimeConfig.cuda_graph_strategy",
+    "IRuntimeConfig.set_execution_context_allocation_strategy",
+}  # fmt: skip
 
 STUB = "".join(
     f"void *{name}(void) {{ return 0; }}\n"
@@ -68,26 +80,30 @@ print(json.dumps(names))
 
 
 def used_names() -> set[str]:
-    """`trt.A.B` as "A.B", and `builder.x` as "Builder.x", from the source as it is."""
+    """`trt.A.B` as "A.B", and `builder.x` or `self._engine.x` as "Class.x", from the sources as they are."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(SOURCE.read_text())):
-        words: list[str] = []
-        while isinstance(node, ast.Attribute):
-            words.insert(0, node.attr)
-            node = node.value
-        if isinstance(node, ast.Name) and words:
-            if node.id == "trt":
-                found.add(".".join(words))
-            elif node.id in CLASSES:
-                found.add(f"{CLASSES[node.id]}.{words[0]}")
+    for source, classes in SOURCES.items():
+        for node in ast.walk(ast.parse(source.read_text())):
+            words: list[str] = []
+            while isinstance(node, ast.Attribute):
+                words.insert(0, node.attr)
+                node = node.value
+            if not isinstance(node, ast.Name):
+                continue
+            words = [*([] if node.id == "self" else [node.id]), *words]
+            if len(words) > 1 and words[0].lstrip("_") == "trt":
+                found.add(".".join(words[1:]))
+            elif len(words) > 1 and words[0] in classes:
+                found.add(f"{classes[words[0]]}.{words[1]}")
     return found
 
 
-def test_the_source_is_read():
+def test_the_sources_are_read():
     names = used_names()
     assert {"Builder", "NetworkDefinitionCreationFlag.STRONGLY_TYPED", "IBuilderConfig.profiling_verbosity"} <= names
+    assert {"IExecutionContext.execute_async_v3", "IExecutionContext.set_tensor_address", "ICudaEngine.device_memory_size_v2"} <= names
     assert names >= RTX_ONLY
-    assert len(names) > 30
+    assert len(names) > 45
 
 
 def check(have: set[str], absent: set[str]) -> None:

@@ -81,7 +81,7 @@ def test_commands_and_options_exist(line: str) -> None:
 
 def test_options_in_the_text_exist() -> None:
     prose = FENCE.sub("", README.read_text(encoding="utf-8"))
-    everything = "".join(_help(name) for name in ("run", "demo", "train", "export"))
+    everything = "".join(_help(name) for name in ("run", "demo", "profile", "build", "train", "export"))
     for option in re.findall(r"`(--[a-z][\w-]*)", prose):
         if option != "--help":
             assert option in everything, option

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 import zlib
@@ -19,6 +20,7 @@ from percodec.runtime.camera import Camera
 from percodec.runtime.capture import FrameSource, ImageFiles, Paced, natural_key, open_source
 from percodec.runtime.images import read_image, write_image
 from percodec.runtime.video import container_is_cut
+from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import SourceError
 from percodec.sdk.types import Frame, PixelFormat
 
@@ -278,3 +280,23 @@ def _png_header(width: int, height: int) -> bytes:
 
 def _zero_size_png() -> bytes:
     return _png_header(0, 0) + b"\0\0\0\0IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+
+
+@pytest.mark.parametrize(("text", "shape"), [("nv12:32x16", (24, 32)), ("yuyv:32x16", (16, 32, 2)), ("bgr:32x16", (16, 32, 3))])
+def test_a_camera_gives_its_own_format_as_it_is(text: str, shape: tuple[int, ...]) -> None:
+    """OpenCV hands raw pictures out as rows of bytes; they get the format's shape back."""
+    camera = CameraFormat.from_text(text)
+    picture = np.arange(int(np.prod(shape)), dtype=np.uint64).astype(np.uint8)
+    source = Camera("fake", "fake", lambda: FakeCapture([picture.reshape(1, -1)], then=0.05), 0.5, camera)
+    frame = source.read()
+    assert frame is not None
+    assert frame.pixel_format is camera.pixel_format
+    assert np.array_equal(frame.image, picture.reshape(shape))
+    source.close()
+    with pytest.raises(SourceError, match=re.escape(f"which is not {text}")):
+        Camera("fake", "fake", lambda: FakeCapture([picture[:-1]], then=0.05), 0.5, camera).read()
+
+
+def test_a_file_has_no_camera_format(video: Path) -> None:
+    with pytest.raises(SourceError, match="is no camera"):
+        open_source(str(video), camera=CameraFormat.from_text("nv12:1920x1080"))

@@ -76,7 +76,7 @@ def test_wrong_buffers_are_refused(bundle: Bundle, array: Any, match: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("backend", "match"), [("tensorrt", "cannot run here"), ("tensorrt_rtx", "cannot run here"), ("cuda", "unknown backend")]
+    ("backend", "match"), [("tensorrt", "tensorrt cannot run here"), ("tensorrt_rtx", "rtx cannot run here"), ("cuda", "unknown backend")]
 )
 def test_backends_that_are_not_there(bundle: Bundle, backend: str, match: str) -> None:
     with pytest.raises(BackendError, match=match):

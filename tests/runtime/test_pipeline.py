@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from fakes import CLASSES, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCoder, FakeEngine, FakeSource, StuckSource, copy_preprocess, source_error
 
-from percodec.runtime import pipeline as pipeline_module
+from percodec.runtime import crew
 from percodec.runtime.accounting import FrameRecord
 from percodec.runtime.pipeline import Counts, Outputs, Pipeline, PipelineOptions
-from percodec.runtime.slots import Slot
+from percodec.runtime.slots import Slot, host_slots
 from percodec.sdk.errors import BackendError, CodecError, LogError, PercodecError, SourceError
 from percodec.sdk.types import Prediction
 
@@ -45,7 +45,7 @@ class Run:
         self.head = head or FakeEngine(SYMBOLS, LABELS, predict)
         self._on_packet, self._on_prediction = on_packet, on_prediction
         self.pipeline = Pipeline(
-            source, copy_preprocess, self.encoder, self.head, coder or FakeCoder(), levels=LEVELS, classes=CLASSES,
+            source, copy_preprocess, host_slots(self.encoder, self.head), coder or FakeCoder(), levels=LEVELS, classes=CLASSES,
             options=PipelineOptions(**options), outputs=Outputs(self._prediction, self._packet, self._record, on_view),
         )  # fmt: skip
 
@@ -256,7 +256,7 @@ def test_stop_finishes_what_was_captured() -> None:
 
 
 def test_a_source_that_never_returns_cannot_block_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_module, "STOP_GRACE_S", 0.2)
+    monkeypatch.setattr(crew, "STOP_GRACE_S", 0.2)
     run = Run(StuckSource(5))
     run.pipeline.start()
     while run.pipeline.counts.predicted < 5:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from percodec.export.data import DataSet, fitted, load
 from percodec.export.evaluate.bundle import evaluate_bundle
 from percodec.export.models import Autoencoder, head_kind
-from percodec.export.onnx import OPSET, PRECISION, Head, graphs, run_ort
+from percodec.export.onnx import OPSET, PRECISION, Head, graphs, picture_graph, run_ort
 from percodec.export.train.config import resolve
 from percodec.export.train.loop import load_checkpoint
 from percodec.export.train.run import build_model, commit
@@ -111,10 +111,29 @@ def export_bundle(
     return write_bundle(out, **contents, metrics=metrics, provenance=origin, extra_files={"MODEL_CARD.md": card.encode()}, overwrite=True)
 
 
+def export_rgb(checkpoint: Path, out: Path, height: int, width: int, overwrite: bool = False) -> int:
+    """Write the network of a run on original pictures as one ONNX file; its size in bytes. Raises `DataError`, `UsageError`."""
+    state = load_checkpoint(checkpoint)
+    model = build_model(state["config"])
+    if model.codec is not None or model.head is None:
+        raise UsageError(f"{checkpoint} has a codec: it becomes a bundle, --out FOLDER; one .onnx file is for runs on original pictures")
+    if head_kind(state["config"]["head"]["name"]) != "segmentation":
+        raise UsageError(f"{checkpoint} is no segmentation run: only those are exported as one file")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out}: exists; choose another --out or add --overwrite")
+    model.load_state_dict(state["model"])
+    data = picture_graph(model.head.eval(), height, width)
+    try:
+        out.write_bytes(data)
+    except OSError as e:
+        raise UsageError(f"{out}: cannot be written ({e.strerror})") from e
+    return len(data)
+
+
 def _model(path: Path, state: dict[str, Any]) -> Joint:
     model = build_model(state["config"])
     if model.codec is None:
-        raise UsageError(f"{path} reads original pictures and has no codec: there is nothing to put into a bundle")
+        raise UsageError(f"{path} reads original pictures and has no codec: it becomes one ONNX file, --out NAME.onnx")
     model.load_state_dict(state["model"])
     return model.eval()
 
@@ -264,4 +283,4 @@ def _short(digest: str) -> str:
     return f"sha256 {digest[:16]}" if re.fullmatch(r"[0-9a-f]{64}", digest) else "rendered, exact from its seed"
 
 
-__all__ = ["check_parity", "count_symbols", "export_bundle", "load_synthetic_frame", "model_card"]
+__all__ = ["check_parity", "count_symbols", "export_bundle", "export_rgb", "load_synthetic_frame", "model_card"]

@@ -63,7 +63,7 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--add", type=Path, action="append", default=[], metavar="CHECKPOINT", help="another head on this codec; repeatable"
     )
-    parser.add_argument("--out", type=Path, required=True, help="bundle folder to write")
+    parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; for a run on original pictures: NAME.onnx")
     parser.add_argument("--name", default=None, help="bundle name (default: name of --out)")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where {NAME} of the configuration is; repeatable")
     parser.add_argument("--size", default="480x360", metavar="WxH", help="frame size, multiples of 8 (default 480x360)")
@@ -160,7 +160,7 @@ def _print_record(record: dict[str, Any]) -> None:
 
 def _export(args: argparse.Namespace) -> int:
     _require("torch", "onnx", "onnxscript", "onnxruntime", "PIL")
-    from percodec.export.bundle import export_bundle
+    from percodec.export.bundle import export_bundle, export_rgb
 
     try:
         width, height = (int(v) for v in args.size.lower().split("x"))
@@ -169,6 +169,12 @@ def _export(args: argparse.Namespace) -> int:
     if width % 8 or height % 8 or not (64 <= width <= 8192 and 64 <= height <= 8192):
         raise UsageError(f"--size {args.size}: sides must be multiples of 8 between 64 and 8192")
     quiet = args.json
+    if args.out.suffix == ".onnx":
+        size = export_rgb(args.checkpoint, args.out, height, width, args.overwrite)
+        print(json.dumps({"file": str(args.out), "bytes": size}) if quiet else f"network on pictures: {args.out}  {size / 1e6:.2f} MB")
+        if not quiet:
+            print(f"next: percodec profile BUNDLE SOURCE --backends ort,decode-first,rgb --rgb {args.out}")
+        return 0
 
     def say(text: str) -> None:
         if not quiet:

@@ -2,7 +2,8 @@
 
     source graphs -> ranges (kept in engines/calibration) -> explicit ONNX -> lint -> engine -> engines/TARGET-PRECISION/
 
-For the target `host` the engine is the explicit ONNX itself, for ONNX Runtime.
+For the target `host` the engine is the explicit ONNX itself, for ONNX Runtime. A camera's graph (`camera_nv12_1920x1080`) is made from its
+name and the bundle's frame; it is FP32, of batch 1, and never on a DLA, whatever is asked for the graphs beside it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from numpy.typing import NDArray
 
 from percodec.export.build import build_engine, cuda_of, io_of
 from percodec.export.calibrate import ENOUGH, Ranges, judge, measure, narrower
-from percodec.export.graph import fused, plain
+from percodec.export.camera import camera_graph
+from percodec.export.graph import fused, parse, plain
 from percodec.export.lint import Finding, lint
-from percodec.export.precision import Explicit, Plan, make_explicit
+from percodec.export.precision import Explicit, Plan, convolutions, make_explicit
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import EngineKey, write_engine
+from percodec.sdk.camera import CameraFormat, is_camera_graph
 from percodec.sdk.errors import ExportError, UsageError
 from percodec.sdk.targets import Target
 
@@ -52,7 +55,10 @@ def session(data: bytes, *, reference: bool = False, threads: int = 1) -> Callab
 
 
 def source_graph(bundle: Bundle, graph: str) -> bytes:
-    """A graph of the bundle, or "encoder+head_...": both as one."""
+    """A graph of the bundle, "encoder+head_..." (both as one), or a camera's, made for the bundle's frame."""
+    if is_camera_graph(graph):
+        camera = CameraFormat.from_graph(graph)
+        return camera_graph(camera.format, camera.height, camera.width, bundle.frame_height, bundle.frame_width, bundle.fit)
     first, plus, second = graph.partition("+")
     return fused(bundle.graph(first), bundle.graph(second)) if plus else bundle.graph(graph)
 
@@ -104,7 +110,10 @@ class Calibration:
 
 
 def explicit_graph(bundle: Bundle, graph: str, plan: Plan, calibration: Calibration) -> Explicit:
-    """One graph of a bundle with its precision written in."""
+    """One graph of a bundle with its precision written in; a camera's stays FP32."""
+    if is_camera_graph(graph):
+        data = source_graph(bundle, graph)
+        return Explicit(data, {"precision": "fp32", "keep": [], "convolutions": convolutions(parse(data))})
     return make_explicit(source_graph(bundle, graph), plan, calibration.ranges(graph) if plan.quantized else None)
 
 
@@ -127,18 +136,21 @@ def build_graph(
 
     Raises `ExportError` where lint finds an error or the build is not what was asked for, `BackendError` without the flavour.
     """
+    camera = is_camera_graph(graph)
+    if camera:
+        batches, dla_core = (1,), None
     made = explicit_graph(bundle, graph, plan, calibration)
     findings = lint(made.data, target)
     _refuse(findings, graph, target)
     for finding in findings:
         say(str(finding))
     report: dict[str, Any] = {"explicit": made.report, "io": io_of(made.data), "lint": [f.as_dict() for f in findings], **(extra or {})}
-    row: dict[str, Any] = {"graph": graph, "target": target.name, "precision": plan.precision}
+    row: dict[str, Any] = {"graph": graph, "target": target.name, "precision": made.report["precision"]}
     source = hashlib.sha256(source_graph(bundle, graph)).hexdigest()
     explicit = hashlib.sha256(made.data).hexdigest()
     if target.flavour == "ort" or dry_run:
         data, version, cuda = made.data, "onnx", ""
-        flags: tuple[str, ...] = (f"activations={plan.activations}",)
+        flags: tuple[str, ...] = () if camera else (f"activations={plan.activations}",)
         profiles: tuple[str, ...] = ()
         row |= {"convolutions": made.report["convolutions"], "layers": None, "seconds": None}
     else:
@@ -149,7 +161,7 @@ def build_graph(
 
         cache = bundle.path / "engines" / "calibration" / f"timing-{target.name}.cache"
         built = build_engine(
-            made.data, target, plan.precision, batches=batches, level=level, dla_core=dla_core, timing_cache=cache, progress=step
+            made.data, target, made.report["precision"], batches=batches, level=level, dla_core=dla_core, timing_cache=cache, progress=step
         )
         data, flags, profiles, version, cuda = built.data, built.flags, built.profiles, built.version, cuda_of(target.flavour)
         report |= built.report()
@@ -157,7 +169,8 @@ def build_graph(
         row |= {"layers": counts.pop("layers"), "convolutions": counts, "seconds": round(built.seconds, 2)}
     row["megabytes"] = round(len(data) / 1e6, 2)
     if not dry_run:
-        report["selftest"] = selftest_limits(bundle, graph, made.data)
+        if not camera:
+            report["selftest"] = selftest_limits(bundle, graph, made.data)
         key = EngineKey(
             bundle=bundle.digest,
             graph=graph,

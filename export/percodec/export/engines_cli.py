@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from percodec.sdk.bundle import Bundle
+from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import UsageError
 from percodec.sdk.targets import TARGETS, target
 
@@ -25,11 +26,19 @@ def configure_build(parser: argparse.ArgumentParser) -> None:
         "  percodec build bundles/road-edge --target host --precision int8 --calibrate camvid:DIR:train\n"
         "  percodec build bundles/road-edge --target rtx-ada --precision int8+fp16 --calibrate folder:DIR\n"
         "  percodec build bundles/road-edge --target orin-jp6 --precision fp16            (on the Jetson itself)\n"
-        "  percodec build bundles/road-edge --target orin-jp6 --precision int8 --dry-run  (explicit graphs and lint only)\n\n"
+        "  percodec build bundles/road-edge --target orin-jp6 --precision int8 --dry-run  (explicit graphs and lint only)\n"
+        "  percodec build bundles/road-edge --target orin-jp6 --camera nv12:1920x1080     (its pictures become frames on the GPU)\n\n"
         "targets:\n" + "\n".join(f"  {t.name:<14} {t.what}" for t in TARGETS.values())
     )
     _common(parser)
     parser.add_argument("--precision", default="fp16", help="fp32, fp16, int8, int8+fp16 or fp8+fp16 (default fp16)")
+    parser.add_argument(
+        "--camera",
+        action="append",
+        default=[],
+        metavar="FORMAT:WxH",
+        help="also: this camera's pictures to frames; repeatable",
+    )
     parser.add_argument("--batch", type=int, action="append", default=[], metavar="N", help="fixed batch size; repeatable (default 1)")
     parser.add_argument("--level", type=int, choices=range(6), default=None, help="builder optimization level")
     parser.add_argument("--dla", type=int, default=None, metavar="CORE", help="use this deep-learning accelerator where it can")
@@ -76,13 +85,15 @@ def build(args: argparse.Namespace) -> int:
     device, bundle = target(args.target), Bundle.open(args.bundle)
     if any(b < 1 for b in args.batch):
         raise UsageError(f"--batch must be at least 1, got {min(args.batch)}")
-    graphs = known_graphs(bundle, args.graph) or default_graphs(bundle)
+    cameras = [CameraFormat.from_text(text).graph for text in args.camera]
+    graphs = [*(known_graphs(bundle, args.graph) or default_graphs(bundle)), *dict.fromkeys(cameras)]
     plan = plan_for(device, args.precision, args.keep)
     rows: list[dict[str, Any]] = []
     with _progress(args.json) as step:
         calibration = Calibration(bundle, _frames(bundle, args.calibrate, args.frames), args.method, _say(args.json), step)
         for graph in graphs:
-            here = _kept(bundle, graph, plan, calibration, args.max_damage, step) if args.max_damage is not None else plan
+            judged = args.max_damage is not None and graph not in cameras
+            here = _kept(bundle, graph, plan, calibration, args.max_damage, step) if judged else plan
             if args.onnx_out is not None:
                 args.onnx_out.mkdir(parents=True, exist_ok=True)
                 name = f"{graph}-{device.name}-{plan.precision}.onnx"

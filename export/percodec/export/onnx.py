@@ -94,6 +94,17 @@ class ClassificationGraph(HeadGraph):
         return torch.sigmoid(logits) if self.several else torch.softmax(logits, dim=1)
 
 
+class PictureGraph(nn.Module):
+    """image -> labels, for a segmentation network on original pictures: no codec, nothing to log; what a latent head is compared with."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.argmax(self.head(image.to(torch.float32).permute(0, 3, 1, 2)), dim=1).to(torch.uint8)
+
+
 class DecoderGraph(_FromSymbols):
     """symbols -> image."""
 
@@ -220,6 +231,11 @@ def graphs(codec: Autoencoder, heads: dict[str, Head], height: int, width: int) 
     return out
 
 
+def picture_graph(head: nn.Module, height: int, width: int) -> bytes:
+    """ONNX of a segmentation network on original pictures: image uint8 [1,H,W,3] -> labels uint8 [1,H,W]."""
+    return graph_bytes(fold(PictureGraph(head)), torch.zeros(1, height, width, 3, dtype=torch.uint8), "image", "labels")
+
+
 def run_ort(graph: bytes, threads: int = 2) -> Any:
     """A plain ONNX Runtime CPU session, one array in, one out: `call(array) -> array`."""
     import onnxruntime as ort
@@ -240,9 +256,11 @@ __all__ = [
     "EncoderGraph",
     "Head",
     "HeadGraph",
+    "PictureGraph",
     "SegmentationGraph",
     "fold",
     "graph_bytes",
     "graphs",
+    "picture_graph",
     "run_ort",
 ]

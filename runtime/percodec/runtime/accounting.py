@@ -15,7 +15,8 @@ class FrameRecord:
     """What is known of one encoded frame; small, lives on after its slot was reused. Settled once both flags are True.
 
     `age_ms`: from the start of exposure (live) or the hand-over by the source (files) to the prediction.
-    `packet_bytes` is None when the packet was dropped or coding is off; `logged` is True once the log accepted it.
+    `packet_bytes` is None when the packet was dropped or coding is off; `logged` is True once the log accepted it. `invalid`: why the
+    prediction must not be used, "" where it may. `lost`: why the engine gave none.
     `class_pixels`: int64 [number of classes]. The two CRCs are CRC-32 of the symbols and labels as C-ordered bytes.
     """
 
@@ -23,14 +24,20 @@ class FrameRecord:
     frame_id: int
     timestamp_ns: int
     age_ms: float = 0.0
-    valid: bool = False
+    invalid: str = "not predicted"
     latent_crc: int = 0
     labels_crc: int = 0
     class_pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     packet_bytes: int | None = None
     logged: bool = False
     predicted: bool = False
+    lost: Exception | None = None
     coding_settled: bool = False
+
+    @property
+    def valid(self) -> bool:
+        """The prediction may be used."""
+        return not self.invalid
 
 
 @dataclass

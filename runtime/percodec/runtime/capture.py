@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.runtime.vision import MAX_PIXELS
+from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import SourceError
 from percodec.sdk.types import Frame
 
@@ -72,16 +73,18 @@ def open_source(
     height: int | None = None,
     width: int | None = None,
     timeout_s: float = 3.0,
+    camera: CameraFormat | None = None,
 ) -> FrameSource:
     """Open `spec` (see the module's table). Raises SourceError with the reason when it cannot be used.
 
     `realtime` paces a file, folder or rendering like a camera at its frame rate. `height` and `width` are the size a
-    synthetic source renders unless its query says otherwise. `timeout_s` bounds the wait for a camera's next frame.
+    synthetic source renders unless its query says otherwise. `timeout_s` bounds the wait for a camera's next frame. `camera`: take a
+    camera's pictures in this format as they are, instead of as BGR.
     """
     scheme, separator, rest = spec.partition("://")
     source: FrameSource
     if not separator:
-        source = _open_path(spec, timeout_s)
+        source = _open_path(spec, timeout_s, camera)
     elif scheme == "synthetic":
         source = _open_synthetic(spec, rest, height or 360, width or 480)
     elif scheme == "v4l2":
@@ -89,13 +92,16 @@ def open_source(
 
         if not re.fullmatch(r"\d{1,3}", rest):
             raise SourceError(f"{spec!r}: expected v4l2://NUMBER, for example v4l2://0")
-        source = Camera.from_device(f"/dev/video{rest}", timeout_s)
+        source = Camera.from_device(f"/dev/video{rest}", timeout_s, camera)
     elif scheme == "gstreamer":
         from percodec.runtime.camera import Camera
 
-        source = Camera.from_gstreamer(rest, timeout_s)
+        source = Camera.from_gstreamer(rest, timeout_s, camera)
     else:
         raise SourceError(f"{spec!r}: unknown kind of source {scheme!r}; use a path, v4l2://, gstreamer:// or synthetic://")
+    if camera is not None and not source.info.live:
+        source.close()
+        raise SourceError(f"{spec}: is no camera; its pictures are decoded already and have no {camera} form")
     return Paced(source) if realtime and not source.info.live else source
 
 
@@ -104,7 +110,7 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"([0-9]+)", name) if part]
 
 
-def _open_path(spec: str, timeout_s: float) -> FrameSource:
+def _open_path(spec: str, timeout_s: float, camera: CameraFormat | None) -> FrameSource:
     path = Path(spec)
     try:
         mode = path.stat().st_mode
@@ -119,7 +125,7 @@ def _open_path(spec: str, timeout_s: float) -> FrameSource:
     if stat.S_ISCHR(mode):
         from percodec.runtime.camera import Camera
 
-        return Camera.from_device(spec, timeout_s)
+        return Camera.from_device(spec, timeout_s, camera)
     if stat.S_ISDIR(mode):
         return ImageFiles.from_folder(path)
     if not stat.S_ISREG(mode):

@@ -1,4 +1,4 @@
-"""The vehicle's commands: run, demo, encode, decode, replay, doctor. Argument checks and printing only; the work is elsewhere."""
+"""The vehicle's commands: run, demo, encode, decode, replay, profile, doctor. Argument checks and printing only; the work is elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from percodec.runtime.profile_cli import command as profile_command
 from percodec.sdk.bundle import Bundle
+from percodec.sdk.camera import CameraFormat
 from percodec.sdk.cli import Command
 from percodec.sdk.errors import LogError, UsageError
 
@@ -30,6 +32,7 @@ def commands() -> list[Command]:
         Command("encode", "image -> packet, video or folder -> log", _configure_encode, _encode),
         Command("decode", "packet or log -> RGB pictures, and segmentation with --segment", _configure_decode, _decode),
         Command("replay", "predict again from logged packets and compare with the live run", _configure_replay, _replay),
+        profile_command(),
         Command("doctor", "what this machine can run, and what is missing", _configure_doctor, _doctor),
     ]
 
@@ -43,10 +46,16 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def _configure_live(parser: argparse.ArgumentParser) -> None:
     _common(parser)
+    parser.add_argument("--provider", metavar="NAME", help="CUDA through cuda-python or pycuda (default: the first that is installed)")
+    parser.add_argument(
+        "--transfer", default="auto", metavar="HOW", help="pictures to the GPU: copy, mapped, managed (default: mapped on Jetson)"
+    )
     parser.add_argument("--workers", default="1", metavar="N", help="frames predicted at the same time (default 1)")
     parser.add_argument("--policy", metavar="NAME", help="latest: newest frame wins; block: every frame (default: latest for cameras)")
     parser.add_argument("--realtime", action="store_true", help="play a file at its own frame rate, like a camera")
     parser.add_argument("--max-age-ms", metavar="MS", help="mark predictions older than this as not valid (default 500 for cameras)")
+    parser.add_argument("--isolate", action="store_true", help="engines in a process of their own, replaced when it fails or hangs")
+    parser.add_argument("--fallback", metavar="NAMES", help="backends that take over when the first keeps failing, for example ort")
     parser.add_argument("--no-overlay", action="store_true", help="no overlay video")
     parser.add_argument("--no-sheet", action="store_true", help="no contact sheet")
     parser.add_argument("--no-log", action="store_true", help="no packet log (packets are still made and measured)")
@@ -60,6 +69,8 @@ def _configure_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FOLDER", help="where results go (default: percodec-out/NAME)")
     parser.add_argument("--max-frames", metavar="N", help="stop after N frames")
     parser.add_argument("--timeout", default="3", metavar="S", help="longest wait for a camera's next frame, seconds (default 3)")
+    parser.add_argument("--camera", metavar="FORMAT", help="a camera's own pictures, as nv12:1920x1080 (also yuyv, bgr, rgb)")
+    parser.add_argument("--reconnect", metavar="S", help="open a lost camera again, for up to S seconds (default: the run ends)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the same folder")
     _configure_live(parser)
 
@@ -106,8 +117,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    frames, seed = _whole(args.frames, "--frames", 1, 1_000_000), _whole(args.seed, "--seed", 0, 2**31 - 1)
-    args.max_frames, args.timeout = None, "3"
+    frames, seed = whole(args.frames, "--frames", 1, 1_000_000), whole(args.seed, "--seed", 0, 2**31 - 1)
+    args.max_frames, args.timeout, args.reconnect, args.camera = None, "3", None, None
     code = _live(args, f"synthetic://road?frames={frames}&seed={seed}", Path(args.out), overwrite=True, realtime=args.realtime)
     if code == 0 and not args.json:
         print("\nnext:  percodec run my_video.mp4            your own drive")
@@ -117,24 +128,34 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _live(args: argparse.Namespace, source: str, out: Path, *, overwrite: bool, realtime: bool) -> int:
-    from percodec.runtime.live import DEFAULT_BUNDLE, RunSettings, run_live, terminal_progress
+    from percodec.runtime.health import READY, Status
+    from percodec.runtime.live import run_live, terminal_progress
     from percodec.runtime.options import POLICIES
+    from percodec.runtime.outputs import DEFAULT_BUNDLE, RunSettings
     from percodec.runtime.report import render_table
 
     if args.policy is not None and args.policy not in POLICIES:
         raise UsageError(f"--policy {args.policy}: unknown; use {' or '.join(POLICIES)}")
+    if args.transfer not in ("auto", "copy", "mapped", "managed"):
+        raise UsageError(f"--transfer {args.transfer}: unknown; use copy, mapped or managed")
     settings = RunSettings(
         source=source,
         out=out,
         bundle=Path(args.bundle) if args.bundle else DEFAULT_BUNDLE,
         backend=args.backend,
+        provider=args.provider,
+        transfer=args.transfer,
+        camera=CameraFormat.from_text(args.camera) if args.camera else None,
         policy=args.policy,
         realtime=realtime,
-        threads=_whole(args.threads, "--threads", 1, 64),
-        workers=_whole(args.workers, "--workers", 1, 64),
-        max_frames=None if args.max_frames is None else _whole(args.max_frames, "--max-frames", 1, 2**40),
-        max_age_ms=None if args.max_age_ms is None else _positive(args.max_age_ms, "--max-age-ms", 3_600_000),
-        timeout_s=_positive(args.timeout, "--timeout", 600),
+        threads=whole(args.threads, "--threads", 1, 64),
+        workers=whole(args.workers, "--workers", 1, 64),
+        max_frames=None if args.max_frames is None else whole(args.max_frames, "--max-frames", 1, 2**40),
+        max_age_ms=None if args.max_age_ms is None else positive(args.max_age_ms, "--max-age-ms", 3_600_000),
+        timeout_s=positive(args.timeout, "--timeout", 600),
+        reconnect_s=0.0 if args.reconnect is None else positive(args.reconnect, "--reconnect", 1e9),
+        isolate=args.isolate or args.fallback is not None,
+        fallback=tuple(args.fallback.split(",")) if args.fallback else (),
         overlay=not args.no_overlay,
         sheet=not args.no_sheet,
         log=not args.no_log,
@@ -142,7 +163,13 @@ def _live(args: argparse.Namespace, source: str, out: Path, *, overwrite: bool, 
         overwrite=overwrite,
     )
     progress = terminal_progress()
-    result = run_live(settings, progress)
+
+    def tell(status: Status) -> None:
+        if progress is not None:
+            sys.stderr.write("\r" + " " * 60 + "\r")
+        sys.stderr.write(f"percodec: {status if status.state != READY else 'READY again'}\n")
+
+    result = run_live(settings, progress, tell)
     if progress is not None:
         sys.stderr.write("\r" + " " * 60 + "\r")
     if args.json:
@@ -166,7 +193,7 @@ def _encode(args: argparse.Namespace) -> int:
         raise UsageError(f"{out}: exists; choose another -o or add --overwrite")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent}: no such folder")
-    bundle, threads, limit = _bundle(args), _whole(args.threads, "--threads", 1, 64), _limit(args)
+    bundle, threads, limit = _bundle(args), whole(args.threads, "--threads", 1, 64), _limit(args)
     out.unlink(missing_ok=True)
     begin = time.monotonic()
     result = encode_source(args.input, out, bundle, backend=args.backend, threads=threads, max_frames=limit)
@@ -184,7 +211,7 @@ def _decode(args: argparse.Namespace) -> int:
     there = [name for name in names if (out / name).exists()]
     if there and not args.overwrite:
         raise UsageError(f"{out}: already holds {', '.join(there)}; choose another -o or add --overwrite")
-    bundle, threads, limit = _bundle(args), _whole(args.threads, "--threads", 1, 64), _limit(args)
+    bundle, threads, limit = _bundle(args), whole(args.threads, "--threads", 1, 64), _limit(args)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -205,7 +232,7 @@ def _replay(args: argparse.Namespace) -> int:
     path = Path(args.log)
     beside = path.with_name("frames.jsonl")
     against = Path(args.against) if args.against else beside if beside.is_file() else None
-    bundle, threads = _bundle(args), _whole(args.threads, "--threads", 1, 64)
+    bundle, threads = _bundle(args), whole(args.threads, "--threads", 1, 64)
     result = replay_log(path, bundle, against=against, backend=args.backend, threads=threads)
     if args.json:
         print(json.dumps(result.as_dict(), indent=2))
@@ -233,7 +260,7 @@ def _replay(args: argparse.Namespace) -> int:
 
 def _doctor(args: argparse.Namespace) -> int:
     from percodec.runtime.doctor import examine, render
-    from percodec.runtime.live import DEFAULT_BUNDLE
+    from percodec.runtime.outputs import DEFAULT_BUNDLE
 
     checks = examine(Path(args.bundle) if args.bundle else DEFAULT_BUNDLE)
     print(json.dumps([check.as_dict() for check in checks], indent=2) if args.json else render(checks))
@@ -248,22 +275,24 @@ def run_name(source: str) -> str:
 
 
 def _bundle(args: argparse.Namespace) -> Bundle:
-    from percodec.runtime.live import DEFAULT_BUNDLE, open_bundle
+    from percodec.runtime.outputs import DEFAULT_BUNDLE, open_bundle
 
     return open_bundle(Path(args.bundle) if args.bundle else DEFAULT_BUNDLE)
 
 
 def _limit(args: argparse.Namespace) -> int | None:
-    return None if args.max_frames is None else _whole(args.max_frames, "--max-frames", 1, 2**40)
+    return None if args.max_frames is None else whole(args.max_frames, "--max-frames", 1, 2**40)
 
 
-def _whole(text: str, name: str, low: int, high: int) -> int:
+def whole(text: str, name: str, low: int, high: int) -> int:
+    """A whole number from the command line. Raises UsageError naming the option."""
     if not re.fullmatch(r"[+-]?\d{1,15}", str(text)) or not low <= int(text) <= high:
         raise UsageError(f"{name} {text}: must be a whole number from {low} to {high}")
     return int(text)
 
 
-def _positive(text: str, name: str, high: float) -> float:
+def positive(text: str, name: str, high: float) -> float:
+    """A number above 0 from the command line. Raises UsageError naming the option."""
     try:
         value = float(text)
     except ValueError:
@@ -290,4 +319,4 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1_000_000 else f"{count / 1e3:.1f} kB"
 
 
-__all__ = ["commands", "run_name"]
+__all__ = ["commands", "positive", "run_name", "whole"]

@@ -20,7 +20,7 @@ from percodec.runtime.capture import open_source
 from percodec.runtime.drawing import OverlayPainter
 from percodec.runtime.engine import Engine, open_engine
 from percodec.runtime.images import write_image
-from percodec.runtime.live import decoder
+from percodec.runtime.outputs import decoder
 from percodec.runtime.preprocess import Preprocessor
 from percodec.runtime.sinks import VideoSink, psnr_db
 from percodec.sdk.bundle import Bundle

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from percodec.runtime.cuda import check_provider
 from percodec.runtime.engine import onnxruntime, open_engine
-from percodec.runtime.live import open_bundle
 from percodec.runtime.machine import machine_info, versions
+from percodec.runtime.outputs import open_bundle
 from percodec.runtime.selftest import run_selftest
 from percodec.runtime.vision import build_supports, opencv
 from percodec.sdk.device import facts
@@ -43,16 +43,7 @@ def examine(bundle_path: Path) -> list[Check]:
     checks += [_onnxruntime(), _opencv(), *_bundle(bundle_path)]
     checks += [_gstreamer(), _cameras()]
     checks += tensorrt_checks(facts())
-    for module, title, fix in (
-        ("cuda", "cuda-python", "pip install cuda-bindings"),
-        ("pycuda", "pycuda", "pip install pycuda (builds from source, needs the CUDA toolkit)"),
-    ):
-        there = importlib.util.find_spec(module) is not None
-        checks.append(
-            Check(
-                title, "ok" if there else "missing", "installed" if there else "not installed; not needed on the CPU", "" if there else fix
-            )
-        )
+    checks += _providers()
     device = any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/nvhost-gpu").exists() or Path("/dev/nvmap").exists()
     checks.append(Check("nvidia gpu", "ok" if device else "missing", "device found" if device else "no device; everything runs on the CPU"))
     return checks
@@ -95,6 +86,21 @@ def tensorrt_checks(found: list[Facts]) -> list[Check]:
         checks.append(Check(flavour.replace("_", "-"), "ok", ", ".join(w for w in words if w)))
     for mine in found:
         checks += [Check("trap", "fail" if t.stops else "missing", f"{t.name}: {t.what}", t.fix) for t in traps(mine)]
+    return checks
+
+
+def _providers() -> list[Check]:
+    words = {
+        "cuda-python": ("CUDA graphs, stream priorities; the first choice", "pip install percodec[cuda]"),
+        "pycuda": (
+            "its memory and context; graphs and stream priorities, which it lacks, through the driver library",
+            "pip install percodec[pycuda] (builds from source, needs the CUDA toolkit)",
+        ),
+    }
+    checks = []
+    for name, (what, fix) in words.items():
+        why = check_provider(name)
+        checks.append(Check(name, "missing" if why else "ok", f"{why}; not needed on the CPU" if why else what, fix if why else ""))
     return checks
 
 

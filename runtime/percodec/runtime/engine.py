@@ -4,13 +4,12 @@
     head.bind(slot.symbols, slot.labels)   -> predict()       is the array the head reads: no copy between them
 
 Which backend? `ort` runs everywhere (ONNX Runtime, CPU), in the precision that was built into the bundle for CPUs, else as exported;
-`ort:fp32` and `ort:int8` choose. The names `tensorrt` and `tensorrt_rtx` are reserved for the GPU backends. What is asked for is what
-runs: there is no silent fallback.
+`ort:fp32` and `ort:int8` choose. `tensorrt` and `tensorrt_rtx` run the engines that were built into the bundle for this GPU
+(`percodec build`), again with a precision behind a colon. What is asked for is what runs: there is no silent fallback.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,9 +75,9 @@ def open_engine(bundle: Bundle, graph: str, *, backend: str = "ort", threads: in
     if name not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}; this version knows {', '.join(BACKENDS)}, and ort:fp32, ort:int8")
     if name != "ort":
-        found = importlib.util.find_spec(name) is not None
-        missing = "the percodec GPU engines are not part of this version" if found else f"the Python package {name} is not installed"
-        raise BackendError(f"backend {backend!r} cannot run here: {missing}; use --backend ort")
+        from percodec.runtime.backends import gpu, open_gpu_engine  # it stands on this module
+
+        return open_gpu_engine(bundle, graph, gpu(name), flavour=name, precision=precision)
     source, destination = graph_specs(bundle, graph)
     model, chosen, limits = cpu_graph(bundle, graph, precision or None)
     return OrtEngine(model, source, destination, threads=threads, what=f"{bundle.name}/{graph}", precision=chosen, limits=limits)

@@ -27,7 +27,8 @@ class Coder(Protocol):
 class PipelineOptions:
     """`workers`: predictions computed at the same time. Depths: slots a lane may hold. `slots` None: what the stages need.
 
-    `max_age_ms`: a prediction older than this is delivered with valid = False.
+    `max_age_ms`: a prediction older than this is delivered with valid = False. `max_lost`: so many frames in a row lost by the engine end
+    the run; infinity where a supervisor replaces engines that lose frames.
     """
 
     policy: str = "block"
@@ -37,6 +38,7 @@ class PipelineOptions:
     slots: int | None = None
     max_frames: int | None = None
     max_age_ms: float = math.inf
+    max_lost: float = 10
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ frame that waited while a newer one arrived is dropped; coding and view hold at 
 copy of the frame (`coding_dropped`, `view_dropped`), so prediction never waits for the coder, the disk or the overlay.
 
 Accounting, exact at the end of every run however it ended: captured = predicted + sum(dropped by reason), reasons `superseded` (a newer
-frame took its place), `no_slot`, `error` (in flight when a stage failed).
+frame took its place), `no_slot`, `engine` (the engine lost this frame; `max_lost` in a row end the run), `error` (in flight when a stage
+failed).
 
 Ends. The source ends or `stop()` is called: everything captured is finished. The source fails: the same, then its error is raised. Any
 other stage fails: the run stops at once, packets already encoded are still coded and logged, and one typed error is raised by `finish`.
@@ -18,28 +19,27 @@ other stage fails: the run stops at once, packets already encoded are still code
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.runtime.accounting import Counts, FrameRecord, typed_error
+from percodec.runtime.accounting import Counts, FrameRecord
 from percodec.runtime.capture import FrameSource
-from percodec.runtime.engine import Engine
+from percodec.runtime.crew import Crew
+from percodec.runtime.guard import Guard
 from percodec.runtime.options import POLICIES, Coder, Outputs, PipelineOptions
 from percodec.runtime.profiler import Profiler
-from percodec.runtime.slots import Slot, SlotRing
-from percodec.sdk.errors import BackendError, LogError, PercodecError, SourceError
+from percodec.runtime.slots import FrameLost, Slot, SlotRing
+from percodec.sdk.errors import BackendError, LogError, PercodecError
 from percodec.sdk.types import Frame, Prediction
 
 STAGES = ("capture", "preprocess", "encode", "predict", "code", "log", "record", "view", "age")
-STOP_GRACE_S = 5.0
 MAX_UNSETTLED = 1000
 
 
@@ -49,28 +49,29 @@ class Pipeline:
     def __init__(
         self,
         source: FrameSource,
-        preprocess: Callable[[Frame, NDArray[np.uint8]], None],
-        encoder: Engine,
-        head: Engine,
+        preprocess: Callable[[Frame, Any], None],
+        make_slots: Callable[[int], list[Slot]],
         coder: Coder,
         *,
         levels: int,
         classes: int,
         options: PipelineOptions | None = None,
         outputs: Outputs | None = None,
+        profiler: Profiler | None = None,
     ) -> None:
         self.options = options or PipelineOptions()
         if self.options.policy not in POLICIES or min(self.options.workers, self.options.code_depth, self.options.view_depth) < 1:
             raise ValueError(f"policy must be one of {POLICIES}; workers and depths at least 1: {self.options}")
-        self.profiler = Profiler(STAGES)
-        self.first_capture_ns = self.last_prediction_ns = 0
+        self.profiler = profiler or Profiler(STAGES)
+        self.first_capture_ns = self.last_capture_ns = self.last_prediction_ns = 0
+        self.invalid_in_a_row = (0, "")  # and the last one's reason
         self._source, self._preprocess, self._coder = source, preprocess, coder
-        self._levels, self._classes = levels, classes
+        self._guard = Guard(levels, classes, live=source.info.live and source.info.kind != "memory")
         self._out = outputs or Outputs()
         self._latest = self.options.policy == "latest"
         self._queue_limit = 1 if self._latest else 2
         need = 4 + self._queue_limit + 2 * self.options.workers + self.options.code_depth + self.options.view_depth
-        self.ring = SlotRing(encoder, head, self.options.slots or need)
+        self.ring = SlotRing(make_slots(self.options.slots or need))
         self._counts = Counts()
         self._cv = threading.Condition()
         self._deliver_lock = threading.Lock()
@@ -80,13 +81,18 @@ class Pipeline:
         self._to_view: deque[tuple[Slot, FrameRecord]] = deque()
         self._predicted: dict[int, Slot] = {}
         self._records: dict[int, FrameRecord] = {}
-        self._code_held = self._view_held = 0
+        self._code_held = self._view_held = self._lost_in_a_row = 0
+        self._last_loss: Exception | None = None
         self._next_sequence = self._next_delivery = self._next_record = 0
-        self._stopping = self._aborting = False
-        self._stop_since = math.inf
-        self._error: PercodecError | None = None
-        self._running = {"capture": 1, "encode": 1, "predict": self.options.workers, "code": 1, "record": 1, "view": 1}
-        self._threads: list[threading.Thread] = []
+        loops: list[tuple[str, Callable[[], None]]] = [
+            ("capture", self._capture_loop),
+            ("encode", self._encode_loop),
+            *[("predict", self._predict_loop)] * self.options.workers,
+            ("code", self._code_loop),
+            ("record", self._record_loop),
+            ("view", self._view_loop),
+        ]
+        self._crew = Crew(self._cv, loops)
 
     # -- life of a run --------------------------------------------------------------------------------------------
     def run(self) -> Counts:
@@ -98,41 +104,23 @@ class Pipeline:
 
     def start(self) -> None:
         """Start all stages."""
-        loops: list[tuple[str, Callable[[], None]]] = [
-            ("capture", self._capture_loop),
-            ("encode", self._encode_loop),
-            *[("predict", self._predict_loop)] * self.options.workers,
-            ("code", self._code_loop),
-            ("record", self._record_loop),
-            ("view", self._view_loop),
-        ]
-        for name, loop in loops:
-            self._threads.append(threading.Thread(target=self._stage, args=(name, loop), name=f"percodec-{name}", daemon=True))
-        for thread in self._threads:
-            thread.start()
+        self._crew.start()
 
     def stop(self) -> None:
         """End the run cleanly: no more frames are captured, those captured are finished. Safe from any thread and twice."""
         with self._cv:
-            if not self._stopping:
-                self._stopping, self._stop_since = True, time.monotonic()
-                self._cv.notify_all()
+            self._crew.stop()
         self._source.close()
 
     def wait(self, timeout_s: float) -> bool:
         """True once every stage has ended; at most `timeout_s` later otherwise."""
-        with self._cv:
-            if self._running["capture"] and time.monotonic() - self._stop_since > STOP_GRACE_S:
-                self._fail(SourceError(f"the source did not return within {STOP_GRACE_S:g} s of being stopped"), "capture")
-                self._running["capture"] = 0  # left behind; what it may still read is not taken
-                self._cv.notify_all()
-            return self._cv.wait_for(lambda: not any(self._running.values()), timeout=timeout_s)
+        return self._crew.wait(timeout_s)
 
     def finish(self) -> Counts:
         """Settle the accounts of a run that ended. Raises the run's first error."""
         counts = self.settle()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         return counts
 
     def settle(self) -> Counts:
@@ -143,12 +131,14 @@ class Pipeline:
                 if slot.awaits_prediction:
                     slot.awaits_prediction = False
                     self._drop("error")
+            if self._lost_in_a_row and not self._counts.predicted and self.error is None:
+                self._crew.fail(BackendError(f"no frame was predicted; the last one because: {self._last_loss}"), "predict")
         return self.counts
 
     @property
     def error(self) -> PercodecError | None:
         """The run's first error, if any."""
-        return self._error
+        return self._crew.error
 
     @property
     def counts(self) -> Counts:
@@ -158,28 +148,26 @@ class Pipeline:
 
     # -- stages ---------------------------------------------------------------------------------------------------
     def _capture_loop(self) -> None:
-        limit = self.options.max_frames
-        live = self._source.info.live
-        while not self._stopping:
+        limit, live, crew = self.options.max_frames, self._source.info.live, self._crew
+        while not crew.stopping:
             begin = time.monotonic_ns()
             frame = self._source.read()
             now = time.monotonic_ns()
             if frame is None:
                 return
             with self._cv:
-                if self._stopping or not self._running["capture"]:
+                if crew.stopping or not crew.running["capture"]:
                     return
-                self.profiler.record("capture", now - begin)
-                self.first_capture_ns = self.first_capture_ns or begin
+                self.profiler.record("capture", begin, now, frame.frame_id)
+                self.first_capture_ns, self.last_capture_ns = self.first_capture_ns or begin, now
                 self._counts.captured += 1
                 captured = self._counts.captured
                 slot = self._take_slot()
             if slot is not None:
                 slot.frame_id, slot.timestamp_ns = frame.frame_id, frame.timestamp_ns
                 slot.origin_ns = frame.timestamp_ns if live else now
-                begin = time.monotonic_ns()
-                self._preprocess(frame, slot.image[0])
-                self.profiler.record("preprocess", time.monotonic_ns() - begin)
+                with self.profiler.span("preprocess", frame.frame_id):
+                    self._preprocess(frame, slot.source)
                 with self._cv:
                     while self._latest and self._to_encode:
                         self._supersede()
@@ -189,24 +177,26 @@ class Pipeline:
                 return
 
     def _encode_loop(self) -> None:
+        crew = self._crew
         while True:
             with self._cv:
                 self._cv.wait_for(
                     lambda: (
-                        self._aborting
+                        crew.aborting
                         or (self._to_encode and len(self._to_predict) < self._queue_limit)
-                        or not (self._to_encode or self._running["capture"])
+                        or not (self._to_encode or crew.running["capture"])
                     )
                 )
-                if self._aborting or not self._to_encode:
+                if crew.aborting or not self._to_encode:
                     return
                 slot = self._to_encode.popleft()
-            begin = time.monotonic_ns()
-            slot.encode()
-            self.profiler.record("encode", time.monotonic_ns() - begin)
-            if int(slot.symbols.max()) >= self._levels:
-                wrong = f"the encoder gave symbols outside 0..{self._levels - 1}; do not trust this engine"
-                raise BackendError(f"frame {slot.frame_id}: {wrong}")
+            try:
+                with self.profiler.span("encode", slot.frame_id):
+                    slot.encode()
+            except FrameLost as lost:
+                with self._cv:
+                    self._lose(slot, lost, "encode")
+                continue
             with self._cv:
                 record = FrameRecord(self._next_sequence, slot.frame_id, slot.timestamp_ns)
                 self._records[record.sequence] = slot.record = record
@@ -218,62 +208,70 @@ class Pipeline:
                 self._to_predict.append(slot)
                 self._cv.notify_all()
                 if not self._latest:
-                    self._cv.wait_for(lambda: self._aborting or self._code_held < self.options.code_depth)
+                    self._cv.wait_for(lambda: crew.aborting or self._code_held < self.options.code_depth)
                 if self._code_held < self.options.code_depth:
                     self._code_held += 1
                     self._to_code.append(slot)
                 else:
-                    self._counts.coding_dropped += 1
-                    record.coding_settled = True
-                    self.ring.release(slot)
+                    self._not_coded(slot, record)
                 self._cv.notify_all()
 
     def _predict_loop(self) -> None:
         mask: NDArray[np.bool_] = np.zeros(self.ring.slots[0].labels.shape, np.bool_)
+        crew = self._crew
         while True:
             with self._cv:
-                self._cv.wait_for(lambda: self._aborting or self._to_predict or not self._running["encode"])
-                if self._aborting or not self._to_predict:
+                self._cv.wait_for(lambda: crew.aborting or self._to_predict or not crew.running["encode"])
+                if crew.aborting or not self._to_predict:
                     return
                 slot = self._to_predict.popleft()
                 self._cv.notify_all()
-            begin = time.monotonic_ns()
-            slot.predict()
-            self.profiler.record("predict", time.monotonic_ns() - begin)
             record = _record_of(slot)
-            # Every pixel must carry a known class: an engine that wrote nothing leaves poison behind.
-            record.valid = int(slot.labels.max()) < self._classes
-            record.class_pixels = np.array([np.count_nonzero(np.equal(slot.labels, k, out=mask)) for k in range(self._classes)], np.int64)
-            record.labels_crc = zlib.crc32(slot.labels.data)
-            record.latent_crc = zlib.crc32(slot.symbols.data)
+            try:
+                with self.profiler.span("predict", slot.frame_id):
+                    slot.predict()
+                self._guard.check(slot)
+                self._guard.examine(slot, record, mask)
+            except FrameLost as lost:
+                record.lost = lost
             with self._cv:
                 self._predicted[record.sequence] = slot
             self._deliver()
 
     def _deliver(self) -> None:
         """Hand over finished predictions in order; a worker that finished early leaves this to the one before it."""
+        crew = self._crew
         with self._deliver_lock:
             while True:
                 with self._cv:
-                    if self._aborting or self._next_delivery not in self._predicted:
+                    if crew.aborting or self._next_delivery not in self._predicted:
                         return
                     slot = self._predicted.pop(self._next_delivery)
                     self._next_delivery += 1
                     record = _record_of(slot)
+                    if record.lost is not None:
+                        record.predicted = True
+                        self._lose(slot, record.lost, "predict")
+                        continue
+                self._guard.follow(slot, record)
+                with self._cv:
                     now = time.monotonic_ns()
                     record.age_ms = (now - slot.origin_ns) / 1e6
-                    record.valid = record.valid and record.age_ms <= self.options.max_age_ms
-                    self.profiler.record("age", now - slot.origin_ns)
+                    if record.age_ms > self.options.max_age_ms:
+                        record.invalid = record.invalid or "too old"
+                    self.profiler.record("age", slot.origin_ns, now, slot.frame_id)
                     self.last_prediction_ns = now
                     slot.awaits_prediction = False
+                    self._lost_in_a_row = 0
                     self._counts.predicted += 1
                     self._counts.invalid += not record.valid
+                    self.invalid_in_a_row = (0, "") if record.valid else (self.invalid_in_a_row[0] + 1, record.invalid)
                 if self._out.on_prediction is not None:
                     self._out.on_prediction(Prediction(slot.labels[0], slot.frame_id, slot.timestamp_ns, record.valid))
                 with self._cv:
                     if self._out.on_view is not None:
                         if not self._latest:
-                            self._cv.wait_for(lambda: self._aborting or self._view_held < self.options.view_depth)
+                            self._cv.wait_for(lambda: crew.aborting or self._view_held < self.options.view_depth)
                         if self._view_held < self.options.view_depth:
                             self._view_held += 1
                             slot.holders += 1
@@ -287,14 +285,21 @@ class Pipeline:
     def _code_loop(self) -> None:
         while True:
             with self._cv:
-                self._cv.wait_for(lambda: self._to_code or not self._running["encode"])
+                self._cv.wait_for(lambda: self._to_code or not self._crew.running["encode"])
                 if not self._to_code:
                     return
                 slot = self._to_code.popleft()
                 record = _record_of(slot)
-            begin = time.monotonic_ns()
-            packet = self._coder.encode(slot.symbols[0], slot.frame_id, slot.timestamp_ns)
-            self.profiler.record("code", time.monotonic_ns() - begin)
+            try:
+                slot.ready()
+                self._guard.check(slot)
+            except FrameLost:
+                with self._cv:
+                    self._code_held -= 1
+                    self._not_coded(slot, record)
+                continue
+            with self.profiler.span("code", slot.frame_id):
+                packet = self._coder.encode(slot.symbols[0], slot.frame_id, slot.timestamp_ns)
             with self._cv:
                 self._code_held -= 1
                 self._counts.coded += 1
@@ -302,9 +307,8 @@ class Pipeline:
                 self.ring.release(slot)
                 self._cv.notify_all()
             if self._out.on_packet is not None:
-                begin = time.monotonic_ns()
-                self._out.on_packet(packet, record.frame_id, record.timestamp_ns)
-                self.profiler.record("log", time.monotonic_ns() - begin)
+                with self.profiler.span("log", record.frame_id):
+                    self._out.on_packet(packet, record.frame_id, record.timestamp_ns)
             with self._cv:
                 record.logged = self._out.on_packet is not None
                 self._counts.logged += record.logged
@@ -315,55 +319,42 @@ class Pipeline:
     def _record_loop(self) -> None:
         while True:
             with self._cv:
-                self._cv.wait_for(lambda: self._settled() or not (self._running["code"] or self._running["predict"]))
+                self._cv.wait_for(lambda: self._settled() or not (self._crew.running["code"] or self._crew.running["predict"]))
                 if not self._settled():
                     return
                 record = self._records.pop(self._next_record)
                 self._next_record += 1
             if self._out.on_record is not None:
-                begin = time.monotonic_ns()
-                self._out.on_record(record)
-                self.profiler.record("record", time.monotonic_ns() - begin)
+                with self.profiler.span("record", record.frame_id):
+                    self._out.on_record(record)
             with self._cv:
                 self._counts.recorded += 1
 
     def _view_loop(self) -> None:
         while True:
             with self._cv:
-                self._cv.wait_for(lambda: self._to_view or not self._running["predict"])
+                self._cv.wait_for(lambda: self._to_view or not self._crew.running["predict"])
                 if not self._to_view:
                     return
                 slot, record = self._to_view.popleft()
             if self._out.on_view is not None:
-                begin = time.monotonic_ns()
-                self._out.on_view(slot, record)
-                self.profiler.record("view", time.monotonic_ns() - begin)
+                with self.profiler.span("view", record.frame_id):
+                    self._out.on_view(slot, record)
             with self._cv:
                 self._view_held -= 1
                 self._counts.viewed += 1
                 self.ring.release(slot)
                 self._cv.notify_all()
 
-    # -- shared, all called with the lock held except _stage --------------------------------------------------------
-    def _stage(self, name: str, loop: Callable[[], None]) -> None:
-        try:
-            loop()
-        except Exception as error:
-            with self._cv:
-                self._fail(error, name)
-        finally:
-            with self._cv:
-                self._running[name] = max(0, self._running[name] - 1)
-                self._cv.notify_all()
-
+    # -- shared, all called with the lock held ----------------------------------------------------------------------
     def _take_slot(self) -> Slot | None:
         if not self._latest:
-            self._cv.wait_for(lambda: self.ring.free or self._aborting)
+            self._cv.wait_for(lambda: self.ring.free or self._crew.aborting)
         elif not self.ring.free and self._to_encode:
             self._supersede()
-        slot = None if self._aborting else self.ring.take()
+        slot = None if self._crew.aborting else self.ring.take()
         if slot is None:
-            self._drop("error" if self._aborting else "no_slot")
+            self._drop("error" if self._crew.aborting else "no_slot")
         return slot
 
     def _supersede(self) -> None:
@@ -372,21 +363,27 @@ class Pipeline:
         self.ring.release(slot)
         self._drop("superseded")
 
+    def _lose(self, slot: Slot, why: Exception, stage: str) -> None:
+        slot.awaits_prediction = False
+        self.ring.release(slot)
+        self._drop("engine")
+        self._lost_in_a_row, self._last_loss = self._lost_in_a_row + 1, why
+        if self._lost_in_a_row >= self.options.max_lost:
+            self._crew.fail(BackendError(f"the engine lost {self._lost_in_a_row} frames in a row, the last one because: {why}"), stage)
+        self._cv.notify_all()
+
+    def _not_coded(self, slot: Slot, record: FrameRecord) -> None:
+        self._counts.coding_dropped += 1
+        record.coding_settled = True
+        self.ring.release(slot)
+        self._cv.notify_all()
+
     def _drop(self, why: str) -> None:
         self._counts.dropped[why] = self._counts.dropped.get(why, 0) + 1
 
     def _settled(self) -> bool:
         record = self._records.get(self._next_record)
         return record is not None and record.predicted and record.coding_settled
-
-    def _fail(self, error: Exception, stage: str) -> None:
-        typed = typed_error(error, stage)
-        self._error = self._error or typed
-        if not (stage == "capture" and isinstance(typed, SourceError)):
-            self._aborting = True
-        if not self._stopping:
-            self._stopping, self._stop_since = True, time.monotonic()
-        self._cv.notify_all()
 
 
 def _record_of(slot: Slot) -> FrameRecord:

@@ -1,13 +1,8 @@
-"""Any picture to the bundle's frame size, into a caller's buffer, by the bundle's declared `fit`.
-
-| fit         | shape is kept by                                             | lost                     |
-|-------------|--------------------------------------------------------------|--------------------------|
-| `stretch`   | nothing: both axes are scaled on their own                   | aspect ratio             |
-| `letterbox` | black bars, picture centred                                  | resolution               |
-| `crop`      | cutting the longer axis equally on both sides                | the borders              |
+"""Any picture to the bundle's frame size, into a caller's buffer, by the bundle's declared `fit` (`percodec.sdk.fit` has the geometry).
 
 Resampling: INTER_AREA when no axis grows (it averages, so nothing aliases), INTER_LINEAR as soon as one axis grows. A picture that
-already has the right size is only reordered to RGB. cv2 everywhere; no per-pixel Python.
+already has the right size is only reordered to RGB. NV12 and YUYV become RGB first, at full size (BT.601, limited range). cv2
+everywhere; no per-pixel Python. On a GPU a camera graph (`percodec build --camera`) does the same on the device.
 """
 
 from __future__ import annotations
@@ -16,68 +11,81 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.runtime.vision import opencv
+from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import BundleError, SourceError
+from percodec.sdk.fit import FITS, placement
 from percodec.sdk.types import Frame, PixelFormat
 
-FITS = ("stretch", "letterbox", "crop")
+_Array = NDArray[np.uint8]
 
 
 class Preprocessor:
-    """Callable: `preprocess(frame, out)` writes uint8 [H,W,3] RGB into `out` in place. One per thread: it owns scratch."""
+    """Callable: `preprocess(frame, out)` writes uint8 [H,W,3] RGB into `out` in place. One per thread: it owns scratch.
+
+    Takes every `PixelFormat`, and [H,W] for grey pictures that say RGB or BGR. Raises `SourceError` for an image that is not what its
+    format says (shape, dtype, odd sizes), ValueError for an `out` of another shape.
+    """
 
     def __init__(self, height: int, width: int, fit: str) -> None:
         if fit not in FITS:
             raise BundleError(f"the bundle's preprocess.fit is {fit!r}; this version knows {', '.join(FITS)}")
         self.height, self.width, self.fit = height, width, fit
         self._cv2 = opencv()
-        self._scratch: NDArray[np.uint8] = np.empty((height, width, 3), np.uint8)
-        self._inner: NDArray[np.uint8] | None = None
+        self._scratch: _Array = np.empty((height, width, 3), np.uint8)
+        self._inner: _Array = np.empty((0, 0, 3), np.uint8)
+        self._rgb: _Array = np.empty((0, 0, 3), np.uint8)
 
-    def __call__(self, frame: Frame, out: NDArray[np.uint8]) -> None:
-        image = frame.image
+    def __call__(self, frame: Frame, out: _Array) -> None:
+        if out.shape != (self.height, self.width, 3) or not out.flags.c_contiguous:
+            raise ValueError(f"out must be contiguous [{self.height},{self.width},3], got {list(out.shape)}")
+        image, swap = self._three_channels(frame), frame.pixel_format is PixelFormat.BGR8
+        place = placement(self.fit, image.shape[0], image.shape[1], self.height, self.width)
+        source, target = place
+        image = image[source.y : source.y + source.height, source.x : source.x + source.width]
+        if image.shape == out.shape:
+            self._place(image, out, swap)
+        elif (target.height, target.width) == (self.height, self.width):
+            self._place(self._resize(image, self._scratch, place.averages), out, swap)
+        else:
+            self._inner = _sized(self._inner, target.height, target.width)
+            inner = self._resize(image, self._inner, place.averages)
+            self._scratch[:] = 0
+            self._scratch[target.y : target.y + target.height, target.x : target.x + target.width] = inner
+            self._place(self._scratch, out, swap)
+
+    def _three_channels(self, frame: Frame) -> _Array:
+        """[H,W,3]: the frame's own image, or its RGB in scratch."""
+        image, kind = frame.image, frame.pixel_format
+        if kind is PixelFormat.NV12 or kind is PixelFormat.YUYV:
+            return self._from_yuv(frame)
         if image.ndim == 2:
             image = self._cv2.cvtColor(image, self._cv2.COLOR_GRAY2BGR)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise SourceError(f"frame {frame.frame_id}: expected uint8 [H,W,3], at least one pixel, got {image.dtype} {list(image.shape)}")
-        if out.shape != (self.height, self.width, 3) or not out.flags.c_contiguous:
-            raise ValueError(f"out must be contiguous [{self.height},{self.width},3], got {list(out.shape)}")
-        swap = frame.pixel_format is PixelFormat.BGR8
-        if self.fit == "crop":
-            image = self._cropped(image)
-        if image.shape == out.shape:
-            self._place(image, out, swap)
-        elif self.fit == "letterbox":
-            self._letterbox(image, out, swap)
+        return image
+
+    def _from_yuv(self, frame: Frame) -> _Array:
+        image, shape = frame.image, frame.image.shape
+        if frame.pixel_format is PixelFormat.NV12:
+            whole, wanted = len(shape) == 2 and shape[0] % 3 == 0 and shape[1] % 2 == 0, "[H*3/2,W], H and W even"
+            height, code = shape[0] * 2 // 3 if shape else 0, self._cv2.COLOR_YUV2RGB_NV12
         else:
-            self._place(self._resize(image, self._scratch), out, swap)
+            whole, wanted = len(shape) == 3 and shape[2] == 2 and shape[1] % 2 == 0, "[H,W,2], W even"
+            height, code = shape[0] if shape else 0, self._cv2.COLOR_YUV2RGB_YUY2
+        if not whole or image.dtype != np.uint8 or 0 in shape:
+            name = frame.pixel_format.name
+            raise SourceError(f"frame {frame.frame_id}: {name} is uint8 {wanted}, at least one pixel, got {image.dtype} {list(shape)}")
+        self._rgb = _sized(self._rgb, height, shape[1])
+        converted: _Array = self._cv2.cvtColor(image, code, dst=self._rgb)
+        return converted
 
-    def _cropped(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        height, width = image.shape[:2]
-        keep_w = min(width, max(1, round(height * self.width / self.height)))
-        keep_h = min(height, max(1, round(width * self.height / self.width)))
-        y, x = (height - keep_h) // 2, (width - keep_w) // 2
-        return image[y : y + keep_h, x : x + keep_w]
-
-    def _letterbox(self, image: NDArray[np.uint8], out: NDArray[np.uint8], swap: bool) -> None:
-        height, width = image.shape[:2]
-        scale = min(self.height / height, self.width / width)
-        inner_h, inner_w = min(self.height, max(1, round(height * scale))), min(self.width, max(1, round(width * scale)))
-        if self._inner is None or self._inner.shape[:2] != (inner_h, inner_w):
-            self._inner = np.empty((inner_h, inner_w, 3), np.uint8)
-        inner = self._resize(image, self._inner)
-        y, x = (self.height - inner_h) // 2, (self.width - inner_w) // 2
-        self._scratch[:] = 0
-        self._scratch[y : y + inner_h, x : x + inner_w] = inner
-        self._place(self._scratch, out, swap)
-
-    def _resize(self, image: NDArray[np.uint8], into: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _resize(self, image: _Array, into: _Array, averages: bool) -> _Array:
         height, width = into.shape[:2]
-        shrinks = width <= image.shape[1] and height <= image.shape[0]
-        mode = self._cv2.INTER_AREA if shrinks else self._cv2.INTER_LINEAR
-        resized: NDArray[np.uint8] = self._cv2.resize(image, (width, height), dst=into, interpolation=mode)
+        mode = self._cv2.INTER_AREA if averages else self._cv2.INTER_LINEAR
+        resized: _Array = self._cv2.resize(image, (width, height), dst=into, interpolation=mode)
         return resized
 
-    def _place(self, image: NDArray[np.uint8], out: NDArray[np.uint8], swap: bool) -> None:
+    def _place(self, image: _Array, out: _Array, swap: bool) -> None:
         if not swap:
             np.copyto(out, image)
             return
@@ -87,4 +95,23 @@ class Preprocessor:
             np.copyto(out, placed)
 
 
-__all__ = ["FITS", "Preprocessor"]
+def _sized(scratch: _Array, height: int, width: int) -> _Array:
+    """`scratch`, or a new one where it has another size."""
+    return scratch if scratch.shape[:2] == (height, width) else np.empty((height, width, 3), np.uint8)
+
+
+class RawCopy:
+    """For slots whose camera graph prepares the picture on the device: `preprocess(frame, out)` only checks and copies what came."""
+
+    def __init__(self, camera: CameraFormat) -> None:
+        self._camera = camera
+
+    def __call__(self, frame: Frame, out: _Array) -> None:
+        image, camera = frame.image, self._camera
+        if frame.pixel_format is not camera.pixel_format or image.shape != camera.shape or image.dtype != np.uint8:
+            got = f"{frame.pixel_format.name.lower()} {image.dtype} {list(image.shape)}"
+            raise SourceError(f"frame {frame.frame_id}: the engine was built for {camera}, the source gives {got}")
+        np.copyto(out, image)
+
+
+__all__ = ["FITS", "Preprocessor", "RawCopy"]

@@ -40,6 +40,7 @@ def build_report(
     options: dict[str, Any],
     files: dict[str, Any],
     selftest: dict[str, Any] | None,
+    health: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything known about a run that ended. `outcome`: "complete", "stopped" or "error: ..."."""
     seconds = max(0, pipeline.last_prediction_ns - pipeline.first_capture_ns) / 1e9 if counts.predicted else 0.0
@@ -76,6 +77,7 @@ def build_report(
         "rate": rate_figures(counts.packet_bytes, counts.coded, bundle, info.fps or fps),
         "memory": {"peak_rss_mb": round(peak_rss_bytes() / 1e6, 1)},
         "selftest": selftest,
+        "health": health,
         "files": files,
         "machine": machine_info(),
         "versions": versions(),
@@ -130,6 +132,10 @@ def render_table(report: dict[str, Any]) -> str:
     if test is not None:
         differ, agree = test["symbol_disagreement"], test["label_agreement"]
         lines.append(f"selftest {test['vectors']} vectors, {differ:.3%} symbols differ, {agree:.3%} labels agree")
+    health = report.get("health")
+    if health is not None and health["changes"]:
+        restarts = f", {health['restarts']} restarts of the engines" if health["restarts"] else ""
+        lines.append(f"health   {health['state']} at the end, {len(health['changes'])} changes{restarts}")
     if report["outcome"] != "complete":
         lines.append(f"outcome  {report['outcome']}")
     return "\n".join(lines)

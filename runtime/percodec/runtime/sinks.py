@@ -27,7 +27,7 @@ class JsonLines:
     """One line per frame, in capture order.
 
     Fields: `frame_id`, `timestamp_ns`, `age_ms`, `valid`, `logged`, `packet_bytes`, `bpp`, `latent_crc`, `labels_crc` (CRC-32, hex),
-    `classes` (share of the pixels per class present).
+    `classes` (share of the pixels per class present); `why` where not valid.
     """
 
     def __init__(self, path: Path, bundle: Bundle) -> None:
@@ -52,6 +52,7 @@ class JsonLines:
             "labels_crc": f"{record.labels_crc:08x}",
             "classes": shares,
         }
+        line |= {} if record.valid else {"why": str(record.lost or record.invalid)}
         data = (json.dumps(line, separators=(",", ":")) + "\n").encode()
         try:
             written = os.write(self._fd, data)

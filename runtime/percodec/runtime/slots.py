@@ -2,7 +2,9 @@
 
     slot.image --encode()--> slot.symbols --predict()--> slot.labels
 
-A slot is held by the stage that works on it and by each lane it was lent to (coding, view). The last one to let go returns it.
+On the CPU `encode` computes; on a GPU it queues the whole frame and returns, `ready` waits until the symbols are on the host, `predict`
+until the labels are. A slot is held by the stage that works on it and by each lane it was lent to (coding, view). The last one to let go
+returns it.
 """
 
 from __future__ import annotations
@@ -10,17 +12,30 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from percodec.runtime.accounting import FrameRecord
 from percodec.runtime.engine import Engine
+from percodec.sdk.errors import BackendError
+
+
+class FrameLost(BackendError):
+    """This frame has no result; the next one may. The pipeline counts it as dropped and goes on."""
+
+
+def _at_once() -> None:
+    """The symbols are there when `encode` returns."""
 
 
 @dataclass
 class Slot:
-    """One place in the ring. `image` uint8 [1,H,W,3] RGB, `symbols` uint8 [1,C,h,w], `labels` uint8 [1,H,W]."""
+    """One place in the ring. `image` uint8 [1,H,W,3] RGB, `symbols` uint8 [1,C,h,w], `labels` uint8 [1,H,W].
+
+    `source` is what the capture thread's preprocessing fills: the image itself, or, where a GPU prepares the picture, what it takes.
+    """
 
     index: int
     image: NDArray[np.uint8]
@@ -28,6 +43,8 @@ class Slot:
     labels: NDArray[np.uint8]
     encode: Callable[[], None]
     predict: Callable[[], None]
+    ready: Callable[[], None] = _at_once
+    source: Any = None
     holders: int = 0
     awaits_prediction: bool = False
     origin_ns: int = 0
@@ -35,21 +52,33 @@ class Slot:
     timestamp_ns: int = 0
     record: FrameRecord | None = None
 
+    def __post_init__(self) -> None:
+        self.source = self.image[0] if self.source is None else self.source
 
-class SlotRing:
-    """`count` slots with engines bound to their buffers. Not locked: its owner's lock guards it."""
 
-    def __init__(self, encoder: Engine, head: Engine, count: int) -> None:
-        if encoder.destination.shape != head.source.shape:
-            raise ValueError(f"the encoder gives {encoder.destination.shape}, the head takes {head.source.shape}")
-        self.slots: list[Slot] = []
+def host_slots(encoder: Engine, head: Engine) -> Callable[[int], list[Slot]]:
+    """Makes slots of arrays in this process, with engines bound to them. Raises ValueError for networks that do not fit together."""
+    if encoder.destination.shape != head.source.shape:
+        raise ValueError(f"the encoder gives {encoder.destination.shape}, the head takes {head.source.shape}")
+
+    def make(count: int) -> list[Slot]:
+        slots = []
         for index in range(count):
             image = np.zeros(encoder.source.shape, np.uint8)
             symbols = np.zeros(encoder.destination.shape, np.uint8)
             labels = np.zeros(head.destination.shape, np.uint8)
-            slot = Slot(index, image, symbols, labels, encoder.bind(image, symbols), head.bind(symbols, labels))
-            self.slots.append(slot)
-        self._free: deque[Slot] = deque(self.slots)
+            slots.append(Slot(index, image, symbols, labels, encoder.bind(image, symbols), head.bind(symbols, labels)))
+        return slots
+
+    return make
+
+
+class SlotRing:
+    """Who holds which slot. Not locked: its owner's lock guards it."""
+
+    def __init__(self, slots: list[Slot]) -> None:
+        self.slots = slots
+        self._free: deque[Slot] = deque(slots)
 
     def take(self) -> Slot | None:
         """A free slot, held once, or None."""
@@ -71,4 +100,4 @@ class SlotRing:
         return len(self._free)
 
 
-__all__ = ["Slot", "SlotRing"]
+__all__ = ["FrameLost", "Slot", "SlotRing", "host_slots"]

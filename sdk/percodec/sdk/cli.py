@@ -22,7 +22,7 @@ _GROUP = "percodec.commands"
 # What a part would offer if it could be imported: its command names and the extra that brings what it lacks, "" for none.
 _PARTS: dict[str, tuple[tuple[str, ...], str]] = {
     "sdk": (("inspect",), ""),
-    "runtime": (("run", "demo", "encode", "decode", "replay", "doctor"), "ort"),
+    "runtime": (("run", "demo", "encode", "decode", "replay", "profile", "doctor"), "ort"),
     "export": (("train", "evaluate", "export"), "export"),
 }
 

@@ -14,15 +14,21 @@ from numpy.typing import NDArray
 
 
 class PixelFormat(Enum):
-    """Byte order of a `Frame`'s three channels."""
+    """What the bytes of a `Frame`'s image are. All uint8; H and W count pixels of the picture.
+
+    `RGB8`, `BGR8`: [H,W,3]. `NV12`: [H*3/2,W], H rows of Y, then H/2 rows of U and V in turn, each for 2x2 pixels; H and W are even.
+    `YUYV`: [H,W,2], Y in [...,0], U and V in turn in [...,1], each for 2 pixels; W is even. YUV is BT.601, limited range.
+    """
 
     RGB8 = "rgb8"
     BGR8 = "bgr8"
+    NV12 = "nv12"
+    YUYV = "yuyv"
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One captured image. `image`: uint8 [H,W,3]; `timestamp_ns`: start of exposure, monotonic clock."""
+    """One captured image. `image`: uint8, its shape as `pixel_format` says; `timestamp_ns`: start of exposure, monotonic clock."""
 
     image: NDArray[np.uint8]
     frame_id: int

@@ -2,6 +2,7 @@
 
     engines/orin-jp6-int8+fp16/encoder.engine   what the builder wrote (for target host: an ONNX graph for ONNX Runtime)
     engines/orin-jp6-int8+fp16/encoder.json     key, digests, layers, seal
+    engines/orin-jp6-int8+fp16/camera_nv12_1920x1080.engine, .json   a camera's pictures to frames (`percodec.sdk.camera`)
 
 An engine is native code. It reaches a runtime only when every part of its key is what this bundle and this machine say, and its bytes
 are those that were recorded. The seal is a checksum of the record, not a signature: it finds damage and edits, not forgers.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from percodec.sdk.bundle.bundle import Bundle
+from percodec.sdk.camera import is_camera_graph
 from percodec.sdk.errors import EngineError
 
 FORMAT, VERSION = "percodec-engine", [1, 0]
@@ -33,7 +35,7 @@ class EngineKey:
 
     bundle: str  # SHA-256 of the bundle's manifest
     graph: str
-    source_sha256: str  # the bundle's graph, or both of "encoder+head"
+    source_sha256: str  # the bundle's graph, both of "encoder+head", or the camera's
     onnx_sha256: str  # the explicit graph that was built
     precision: str
     target: str
@@ -93,12 +95,14 @@ def read_engine(bundle: Bundle, target: str, precision: str, graph: str, here: M
     Raises `EngineError` that says what is missing, altered or different, both sides named, and how to build it anew.
     """
     folder = folder_of(bundle.path, target, precision)
-    again = f"build it here: percodec build {bundle.path} --target {target} --precision {precision}"
+    camera = f" --camera {graph.removeprefix('camera_').replace('_', ':', 1)}" if is_camera_graph(graph) else ""
+    again = f"build it here: percodec build {bundle.path} --target {target} --precision {precision}{camera}"
     where = f"engine {folder.name}/{graph}"
     record = _record(folder / f"{graph}.json", where, again)
     key = EngineKey(**{**record["key"], "flags": tuple(record["key"]["flags"]), "profiles": tuple(record["key"]["profiles"])})
     wanted = {"bundle": bundle.digest, "graph": graph, "precision": precision, "target": target, **here}
-    if "+" not in graph:  # of one graph the bundle knows the bytes; of two made into one, the bundle's digest speaks
+    # Of one graph the bundle knows the bytes. For two made into one, and for a camera's (made of name, frame, fit), the digest speaks.
+    if "+" not in graph and not camera:
         wanted["source_sha256"] = hashlib.sha256(bundle.graph(graph)).hexdigest()
     mine = EngineKey(**{**{f.name: getattr(key, f.name) for f in fields(EngineKey)}, **wanted})
     differences = mine.difference(key)

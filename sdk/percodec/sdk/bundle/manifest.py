@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.sdk.errors import BundleError
+from percodec.sdk.fit import FITS
 
 FORMAT = "percodec-bundle"
 VERSION = (1, 0)
-FITS = ("stretch", "letterbox", "crop")
 GRAPHS = ("encoder", "head_segmentation", "head_classification", "decoder")
 _GRAPH = re.compile(r"encoder|decoder|head_(segmentation|classification)(_[a-z0-9]{1,20}){0,3}")
 MAX_MANIFEST_BYTES = 1 << 20

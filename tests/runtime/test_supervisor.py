@@ -1,0 +1,252 @@
+"""Engines in a process of their own: real workers on the real ONNX Runtime, killed, stopped, replaced while frames keep coming."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_bundle import frames, make_bundle
+
+from percodec.runtime import supervisor as module
+from percodec.runtime.capture import SourceInfo
+from percodec.runtime.health import DEGRADED, FAULT, READY, Health
+from percodec.runtime.options import Outputs, PipelineOptions
+from percodec.runtime.pipeline import Pipeline
+from percodec.runtime.preprocess import Preprocessor
+from percodec.runtime.supervisor import COMMAND, Supervisor
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.codec import PacketCodec
+from percodec.sdk.errors import BackendError
+from percodec.sdk.types import Frame, Prediction
+
+PERIOD_S = 0.02
+
+
+class Clocked:
+    """A camera at 50 frames a second, until it is closed."""
+
+    def __init__(self, bundle: Bundle, count: int | None = None, period_s: float = PERIOD_S) -> None:
+        self.info = SourceInfo("clocked", "fake", period_s > 0, bundle.frame_width, bundle.frame_height, 1 / PERIOD_S, count)
+        self._images = frames(16, bundle.frame_height, bundle.frame_width)
+        self._count, self._period, self._next, self._closed = count, period_s, 0, False
+        self.stamps: list[float] = []
+        self._begin = time.monotonic()
+
+    def read(self) -> Frame | None:
+        if self._closed or self._next == self._count:
+            return None
+        time.sleep(max(0.0, self._begin + self._next * self._period - time.monotonic()) if self._period else 0)
+        self.stamps.append(time.monotonic())
+        index, self._next = self._next, self._next + 1
+        return Frame(self._images[index % 16], index, time.monotonic_ns())
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class Drive:
+    """A pipeline over a supervisor, and all it said."""
+
+    def __init__(
+        self, folder: Path, *, candidates: tuple[str, ...] = ("ort",), count: int | None = None, period_s: float = PERIOD_S, **more: Any
+    ):
+        bundle = Bundle.open(folder)
+        image = (1, bundle.frame_height, bundle.frame_width, 3)
+        shapes = (image, (1, *bundle.latent_shape), image[:3])
+        self.states: list[tuple[float, str]] = []
+        self.health = Health(lambda status: self.states.append((time.monotonic(), str(status))))
+        self.supervisor = Supervisor(folder, shapes, candidates, self.health, waits=period_s == 0, **more)
+        self.seen: list[tuple[float, int, bool]] = []
+        self.packets: list[int] = []
+        self.source = Clocked(bundle, count, period_s)
+        self.pipeline = Pipeline(
+            self.source, Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit), self.supervisor.make,
+            PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:]), levels=bundle.levels, classes=len(bundle.labels),
+            options=PipelineOptions("latest" if period_s else "block", max_lost=float("inf"), max_age_ms=500),
+            outputs=Outputs(self._prediction, lambda packet, frame, stamp: self.packets.append(frame)),
+        )  # fmt: skip
+
+    def _prediction(self, prediction: Prediction) -> None:
+        self.seen.append((time.monotonic(), prediction.frame_id, prediction.valid))
+
+    def until(self, condition: Callable[[], bool], limit_s: float = 20) -> float:
+        begin = time.monotonic()
+        while not condition():
+            assert time.monotonic() - begin < limit_s, (self.health.status, self.pipeline.counts)
+            time.sleep(0.005)
+        return time.monotonic() - begin
+
+    def more(self, count: int = 5) -> None:
+        """Wait for so many further predictions."""
+        have = len(self.seen)
+        self.until(lambda: len(self.seen) >= have + count)
+
+    def end(self) -> Any:
+        self.pipeline.stop()
+        assert self.pipeline.wait(10)
+        counts = self.pipeline.finish()
+        self.supervisor.close()
+        assert counts.balanced, counts
+        return counts
+
+
+@pytest.fixture
+def drive(bundle_folder: Path) -> Iterator[Callable[..., Drive]]:
+    made: list[Drive] = []
+
+    def make(**more: Any) -> Drive:
+        made.append(Drive(more.pop("folder", bundle_folder), **more))
+        made[-1].pipeline.start()
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.pipeline.stop()
+        one.pipeline.wait(5)
+        one.supervisor.close()
+
+
+def test_the_worker_computes_what_the_process_would(drive: Callable[..., Drive], bundle_folder: Path) -> None:
+    from percodec.runtime.backends import open_slots
+
+    run = drive(count=30, period_s=0)
+    run.until(lambda: run.pipeline.wait(0.01))
+    counts = run.end()
+    assert counts.predicted == counts.coded == counts.captured == 30
+    assert all(valid for _, _, valid in run.seen)
+    bundle = Bundle.open(bundle_folder)
+    slot = open_slots(bundle).make(1)[0]
+    slot.image[0] = frames(16, bundle.frame_height, bundle.frame_width)[29 % 16]
+    slot.encode()
+    slot.predict()
+    last = next(s for s in run.pipeline.ring.slots if s.frame_id == 29)
+    assert np.array_equal(last.symbols, slot.symbols)
+    assert np.array_equal(last.labels, slot.labels)
+    assert run.health.status.state == READY
+
+
+def test_fi07_a_worker_that_dies_is_replaced_and_the_camera_goes_on(drive: Callable[..., Drive]) -> None:
+    run = drive()
+    run.more()
+    assert run.supervisor.about["backend"] == "ort"
+    killed = time.monotonic()
+    os.kill(run.supervisor.worker_pid, signal.SIGKILL)
+    run.until(lambda: run.health.status.state == DEGRADED, 1)
+    run.until(lambda: run.health.status.state == READY)
+    back = time.monotonic()
+    run.more()
+    counts = run.end()
+    assert run.supervisor.restarts == 1
+    assert counts.dropped["engine"] > 0
+    gaps = np.diff([t for t in run.source.stamps if killed - 0.2 < t < back + 0.2])
+    assert statistics.median(gaps) < 1.5 * PERIOD_S, "capture waited for the worker"
+    assert [frame for _, frame, _ in run.seen] == sorted({frame for _, frame, _ in run.seen})
+    assert run.pipeline.error is None
+
+
+def test_fi08_a_worker_that_hangs_is_killed_within_its_patience(drive: Callable[..., Drive]) -> None:
+    run = drive()
+    run.more()
+    stopped = time.monotonic()
+    os.kill(run.supervisor.worker_pid, signal.SIGSTOP)
+    run.until(lambda: run.health.status.state == DEGRADED)
+    noticed = time.monotonic() - stopped
+    assert noticed < 0.3 * 2 + 0.2, noticed  # 300 ms, and the slack of a busy machine
+    assert "no answer for" in str(run.health.status)
+    run.until(lambda: run.health.status.state == READY)
+    run.more()
+    assert all(valid for at, _, valid in run.seen if stopped + 0.05 < at < stopped + noticed), "an old answer was called valid"
+    run.end()
+
+
+def test_no_frame_of_a_file_is_lost_by_a_restart_but_those_in_flight(drive: Callable[..., Drive]) -> None:
+    run = drive(count=400, period_s=0)
+    run.more(20)
+    os.kill(run.supervisor.worker_pid, signal.SIGKILL)
+    run.until(lambda: run.pipeline.wait(0.01), 30)
+    counts = run.end()
+    assert counts.captured == 400
+    assert counts.predicted >= 400 - len(run.pipeline.ring.slots)
+
+
+def test_a_backend_that_keeps_failing_gives_way_to_the_next(drive: Callable[..., Drive], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACK_OFF_S", (0.01,))
+    run = drive(candidates=("tensorrt", "ort"))
+    run.more()
+    assert run.health.status.state == DEGRADED, "it runs, but not what was asked for"
+    assert "tensorrt failed 3 times, ort runs instead" in str(run.health.status)
+    assert run.supervisor.about["backend"] == "ort"
+    run.end()
+
+
+def test_fi02_no_backend_at_all_is_a_fault_that_says_why(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACK_OFF_S", (0.01,))
+    with pytest.raises(BackendError, match=r"tensorrt failed 3 times, nothing else is left: .*backend tensorrt cannot run here"):
+        Drive(bundle_folder, candidates=("tensorrt",))
+
+
+def test_the_last_backend_gone_ends_the_run(drive: Callable[..., Drive], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACK_OFF_S", (0.01,))
+    run = drive()
+    for _ in range(3):
+        run.until(lambda: run.supervisor.about != {})
+        os.kill(run.supervisor.worker_pid, signal.SIGKILL)
+        run.until(lambda: run.supervisor.about == {})
+    run.until(lambda: run.pipeline.wait(0.01))
+    assert run.health.status.state == FAULT
+    with pytest.raises(BackendError, match="ort failed 3 times"):
+        run.pipeline.finish()
+    assert run.pipeline.counts.balanced
+
+
+def test_fi18_other_engines_are_loaded_beside_the_running_ones(drive: Callable[..., Drive], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    make_bundle(other)
+    run = drive()
+    run.more(10)
+    first = run.supervisor.worker_pid
+    begin = time.monotonic()
+    run.supervisor.switch("ort:fp32", bundle=str(other))
+    run.until(lambda: run.supervisor.worker_pid != first)
+    loaded = time.monotonic()
+    run.more(10)
+    counts = run.end()
+    assert counts.dropped.get("engine", 0) == 0
+    assert loaded - begin > 0.1, "a load that takes no time shows nothing"
+    assert run.health.status.state == READY
+    ids = [frame for at, frame, _ in run.seen if begin < at < loaded + 0.1]
+    assert len(ids) > 0.5 * (loaded - begin) / PERIOD_S, "loading stalled the frames"
+
+
+def test_engines_that_do_not_load_are_not_taken_over(drive: Callable[..., Drive], tmp_path: Path) -> None:
+    run = drive()
+    run.more()
+    pid = run.supervisor.worker_pid
+    run.supervisor.switch("ort", bundle=str(tmp_path / "nowhere"))
+    run.until(lambda: run.health.status.state == DEGRADED)
+    assert "was not taken over" in str(run.health.status)
+    run.more()
+    assert run.supervisor.worker_pid == pid
+    run.end()
+
+
+def test_the_worker_ends_with_its_owner(bundle_folder: Path) -> None:
+    run = Drive(bundle_folder)
+    pid = run.supervisor.worker_pid
+    run.supervisor._link.retire()  # type: ignore[union-attr]
+    begin = time.monotonic()
+    while Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() - begin < 5, "an orphan"
+        time.sleep(0.01)
+    run.supervisor.close()
+
+
+def test_the_command_is_this_interpreter() -> None:
+    assert COMMAND[1:] == ("-m", "percodec.runtime.worker")
