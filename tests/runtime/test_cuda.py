@@ -53,7 +53,7 @@ def run_cases(names: list[str], provider: str, library: Path, folders: list[str]
     given = {"PERCODEC_FAKE_DRIVER": str(library), "PERCODEC_PROVIDER": provider, "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *[str(HERE / name) for name in names], *more],
-        env={**os.environ, **given, **({"PYTHONPATH": path} if path else {})}, capture_output=True, text=True, check=False, timeout=600,
+        env={**os.environ, **given, **({"PYTHONPATH": path} if path else {})}, capture_output=True, text=True, check=False, timeout=7200,
     )  # fmt: skip
 
 
