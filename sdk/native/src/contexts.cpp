@@ -86,31 +86,28 @@ Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels
     if (reader.left()) throw std::invalid_argument("bytes follow the contexts");
 }
 
-void Contexts::row(const std::uint8_t* symbols, unsigned c, std::size_t y, std::size_t height, std::size_t width,
-                   std::uint8_t* out) const noexcept {
+void Contexts::block(const std::uint8_t* symbols, unsigned c, std::size_t y, std::size_t height, std::size_t width,
+                     std::size_t begin, std::size_t count, std::uint8_t* out) const noexcept {
     const Channel& channel = channels_[c];
-    constexpr std::size_t kBlock = 256;
-    for (std::size_t begin = 0; begin < width; begin += kBlock) {
-        const std::size_t count = std::min(kBlock, width - begin);
-        std::int8_t mean[kBlock] = {}, spread[kBlock] = {};
-        for (const Neighbour& n : channel.neighbours) {
-            const std::uint8_t fill = channels_[n.channel].fill;
-            const auto row = static_cast<std::ptrdiff_t>(y) + n.dy;
-            const bool inside = row >= 0 && row < static_cast<std::ptrdiff_t>(height);
-            const std::uint8_t* line = symbols + (std::size_t{n.channel} * height + (inside ? static_cast<std::size_t>(row) : 0)) * width;
-            for (std::size_t i = 0; i < count; ++i) {
-                const auto x = static_cast<std::ptrdiff_t>(begin + i) + n.dx;
-                const std::uint8_t symbol = inside && x >= 0 && x < static_cast<std::ptrdiff_t>(width) ? line[x] : fill;
-                mean[i] = static_cast<std::int8_t>(mean[i] + n.mean[symbol]);
-                spread[i] = static_cast<std::int8_t>(spread[i] + n.spread[symbol]);
-            }
-        }
+    std::int8_t mean[kBlock] = {}, spread[kBlock] = {};
+    for (const Neighbour& n : channel.neighbours) {
+        const std::uint8_t fill = channels_[n.channel].fill;
+        const auto row = static_cast<std::ptrdiff_t>(y) + n.dy;
+        const bool inside = row >= 0 && row < static_cast<std::ptrdiff_t>(height);
+        const std::uint8_t* line =
+            symbols + (std::size_t{n.channel} * height + (inside ? static_cast<std::size_t>(row) : 0)) * width;
         for (std::size_t i = 0; i < count; ++i) {
-            unsigned m = 0, s = 0;
-            for (std::int8_t border : channel.mean_borders) m += mean[i] >= border ? 1u : 0u;
-            for (std::int8_t border : channel.spread_borders) s += spread[i] >= border ? 1u : 0u;
-            out[begin + i] = channel.map[m * kSpreadBins + s];
+            const auto x = static_cast<std::ptrdiff_t>(begin + i) + n.dx;
+            const std::uint8_t symbol = inside && x >= 0 && x < static_cast<std::ptrdiff_t>(width) ? line[x] : fill;
+            mean[i] = static_cast<std::int8_t>(mean[i] + n.mean[symbol]);
+            spread[i] = static_cast<std::int8_t>(spread[i] + n.spread[symbol]);
         }
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+        unsigned m = 0, s = 0;
+        for (std::int8_t border : channel.mean_borders) m += mean[i] >= border ? 1u : 0u;
+        for (std::int8_t border : channel.spread_borders) s += spread[i] >= border ? 1u : 0u;
+        out[i] = channel.map[m * kSpreadBins + s];
     }
 }
 

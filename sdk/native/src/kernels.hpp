@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "percodec/contexts.hpp"
 #include "percodec/rans.hpp"
 
 namespace percodec {
@@ -102,6 +103,13 @@ using EncodeKernel = std::uint8_t* (*)(const Tables& tables, const std::uint8_t*
 // False when the words ended early; `states` then hold nothing of use.
 using DecodeKernel = bool (*)(const Tables& tables, std::size_t plane, unsigned lanes, std::uint32_t* states,
                               WordReader& words, std::uint8_t* symbols) noexcept;
+
+// Profile 1, the plain form; parameters as above, the latent by its shape.
+std::uint8_t* encode_contexts(const Tables&, const Contexts&, const std::uint8_t* symbols, unsigned channels,
+                              std::size_t height, std::size_t width, unsigned lanes, std::uint32_t* states,
+                              std::uint8_t* begin, std::uint8_t* next) noexcept;
+bool decode_contexts(const Tables&, const Contexts&, unsigned channels, std::size_t height, std::size_t width,
+                     unsigned lanes, std::uint32_t* states, WordReader& words, std::uint8_t* symbols) noexcept;
 
 std::uint8_t* encode_scalar(const Tables&, const std::uint8_t*, std::size_t, unsigned, std::uint32_t*, std::uint8_t*,
                             std::uint8_t*) noexcept;

@@ -1,6 +1,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "percodec/contexts.hpp"
 #include "percodec/rans.hpp"
 
 namespace percodec {
@@ -59,7 +60,7 @@ void set_vector_level(Tables::Vector& v, unsigned level, std::uint32_t start, st
 }
 
 void check(const std::uint16_t* cdf, unsigned channels, unsigned levels) {
-    if (channels < 1 || channels > kMaxChannels) throw std::invalid_argument("channels must be 1..1024");
+    if (channels < 1 || channels > kMaxChannels * kMaxContexts) throw std::invalid_argument("channels must be 1..1024");
     if (levels < kMinLevels || levels > kMaxLevels) throw std::invalid_argument("levels must be 2..256");
     for (unsigned channel = 0; channel < channels; ++channel) {
         const std::uint16_t* row = cdf + std::size_t{channel} * (levels + 1);

@@ -23,10 +23,11 @@ class Contexts {
 
     unsigned contexts() const noexcept { return contexts_; }
 
-    // The contexts of row `y` of `channel` into out[0, width). Reads symbols [channels, height, width] of earlier channels
-    // and rows only; any byte at or above `levels` counts as the highest level.
-    void row(const std::uint8_t* symbols, unsigned channel, std::size_t y, std::size_t height, std::size_t width,
-             std::uint8_t* out) const noexcept;
+    // The contexts of `count` symbols, at most kBlock, of row `y` of `channel` from column `begin` on. Reads symbols
+    // [channels, height, width] of earlier channels and rows only; any byte at or above `levels` counts as the highest level.
+    static constexpr std::size_t kBlock = 256;
+    void block(const std::uint8_t* symbols, unsigned channel, std::size_t y, std::size_t height, std::size_t width,
+               std::size_t begin, std::size_t count, std::uint8_t* out) const noexcept;
 
   private:
     struct Neighbour {

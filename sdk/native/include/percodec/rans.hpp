@@ -51,7 +51,8 @@ class Tables {
         std::uint32_t frequency_start[kVectorLevels];  // frequency | start << 16
     };
 
-    // cdf: uint16 [channels, levels + 1], rows 0 = first < ... < last = 4096. Throws std::invalid_argument otherwise.
+    // cdf: uint16 [channels, levels + 1], rows 0 = first < ... < last = 4096. Throws std::invalid_argument otherwise. With
+    // contexts a "channel" is one of them: row channel * contexts + context.
     Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels);
 
     unsigned channels() const noexcept { return channels_; }
@@ -109,5 +110,17 @@ Status encode_payload(const Tables& tables, const std::uint8_t* symbols, std::si
 // unspecified.
 Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
                       unsigned lanes, Kernel kernel, std::uint8_t* symbols) noexcept;
+
+class Contexts;
+
+// Profile 1: the same with contexts, symbols uint8 [channels, height, width], all below levels; every row begins at lane 0.
+Status encode_payload(const Tables& tables, const Contexts& contexts, const std::uint8_t* symbols, unsigned channels,
+                      std::size_t height, std::size_t width, unsigned lanes, std::uint8_t* begin, std::uint8_t* end,
+                      std::uint8_t** payload) noexcept;
+Status decode_payload(const Tables& tables, const Contexts& contexts, const std::uint8_t* payload, std::size_t size,
+                      unsigned channels, std::size_t height, std::size_t width, unsigned lanes,
+                      std::uint8_t* symbols) noexcept;
+bool measure_contexts(const Tables& tables, const Contexts& contexts, const std::uint8_t* symbols, unsigned channels,
+                      std::size_t height, std::size_t width, unsigned* lanes) noexcept;
 
 }  // namespace percodec
