@@ -6,6 +6,10 @@
 #include <stdexcept>
 #include <string>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace percodec {
 namespace {
 
@@ -48,7 +52,7 @@ void read_borders(Reader& reader, std::int8_t* borders, unsigned count) {
 }  // namespace
 
 Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels, unsigned contexts)
-    : contexts_(contexts) {
+    : levels_(levels), contexts_(contexts) {
     if (contexts < 1 || contexts > kMaxContexts) throw std::invalid_argument("contexts must be 1..10");
     Reader reader(data, size);
     std::vector<std::uint8_t> fills;
@@ -86,29 +90,79 @@ Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels
     if (reader.left()) throw std::invalid_argument("bytes follow the contexts");
 }
 
+namespace {
+
+// What one neighbour adds: table entries by symbol. `count` may be rounded up to kStep: the buffers have room for it.
+constexpr std::size_t kStep = 64;
+
+void add_plain(const std::uint8_t* symbols, std::size_t count, const std::int8_t* mean, const std::int8_t* spread,
+               std::int8_t* means, std::int8_t* spreads) noexcept {
+    for (std::size_t i = 0; i < count; ++i) {
+        means[i] = static_cast<std::int8_t>(means[i] + mean[symbols[i]]);
+        spreads[i] = static_cast<std::int8_t>(spreads[i] + spread[symbols[i]]);
+    }
+}
+
+#if defined(__x86_64__)
+// Sixteen levels at most: a table fits a register, and a byte shuffle looks all of its bytes up at once.
+__attribute__((target("avx2"))) void add_avx2(const std::uint8_t* symbols, std::size_t count, const std::int8_t* mean,
+                                              const std::int8_t* spread, std::int8_t* means,
+                                              std::int8_t* spreads) noexcept {
+    const __m256i m = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(mean)));
+    const __m256i s = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(spread)));
+    for (std::size_t i = 0; i < count; i += 32) {
+        const __m256i level = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(symbols + i));
+        auto* to_mean = reinterpret_cast<__m256i*>(means + i);
+        auto* to_spread = reinterpret_cast<__m256i*>(spreads + i);
+        _mm256_storeu_si256(to_mean, _mm256_add_epi8(_mm256_loadu_si256(to_mean), _mm256_shuffle_epi8(m, level)));
+        _mm256_storeu_si256(to_spread, _mm256_add_epi8(_mm256_loadu_si256(to_spread), _mm256_shuffle_epi8(s, level)));
+    }
+}
+#endif
+
+using Add = void (*)(const std::uint8_t*, std::size_t, const std::int8_t*, const std::int8_t*, std::int8_t*,
+                     std::int8_t*) noexcept;
+
+Add choose_add(unsigned levels) noexcept {
+#if defined(__x86_64__)
+    if (levels <= 16 && __builtin_cpu_supports("avx2")) return add_avx2;
+#else
+    static_cast<void>(levels);
+#endif
+    return add_plain;
+}
+
+}  // namespace
+
 void Contexts::block(const std::uint8_t* symbols, unsigned c, std::size_t y, std::size_t height, std::size_t width,
                      std::size_t begin, std::size_t count, std::uint8_t* out) const noexcept {
     const Channel& channel = channels_[c];
-    std::int8_t mean[kBlock] = {}, spread[kBlock] = {};
+    const Add add = choose_add(levels_);
+    std::int8_t mean[kBlock + kStep] = {}, spread[kBlock + kStep] = {};
+    std::uint8_t line[kBlock + kStep] = {};
     for (const Neighbour& n : channel.neighbours) {
-        const std::uint8_t fill = channels_[n.channel].fill;
         const auto row = static_cast<std::ptrdiff_t>(y) + n.dy;
         const bool inside = row >= 0 && row < static_cast<std::ptrdiff_t>(height);
-        const std::uint8_t* line =
-            symbols + (std::size_t{n.channel} * height + (inside ? static_cast<std::size_t>(row) : 0)) * width;
-        for (std::size_t i = 0; i < count; ++i) {
-            const auto x = static_cast<std::ptrdiff_t>(begin + i) + n.dx;
-            const std::uint8_t symbol = inside && x >= 0 && x < static_cast<std::ptrdiff_t>(width) ? line[x] : fill;
-            mean[i] = static_cast<std::int8_t>(mean[i] + n.mean[symbol]);
-            spread[i] = static_cast<std::int8_t>(spread[i] + n.spread[symbol]);
+        // Columns [first, last) of the neighbour's row exist; around them is its channel's fill.
+        const auto left = static_cast<std::ptrdiff_t>(begin) + n.dx;
+        const auto first = std::clamp<std::ptrdiff_t>(-left, 0, static_cast<std::ptrdiff_t>(count));
+        const auto last = std::clamp<std::ptrdiff_t>(static_cast<std::ptrdiff_t>(width) - left, first, static_cast<std::ptrdiff_t>(count));
+        std::memset(line, channels_[n.channel].fill, count);
+        if (inside && last > first) {
+            const std::uint8_t* from =
+                symbols + (std::size_t{n.channel} * height + static_cast<std::size_t>(row)) * width + (left + first);
+            std::memcpy(line + first, from, static_cast<std::size_t>(last - first));
         }
+        add(line, count, n.mean, n.spread, mean, spread);
     }
-    for (std::size_t i = 0; i < count; ++i) {
-        unsigned m = 0, s = 0;
-        for (std::int8_t border : channel.mean_borders) m += mean[i] >= border ? 1u : 0u;
-        for (std::int8_t border : channel.spread_borders) s += spread[i] >= border ? 1u : 0u;
-        out[i] = channel.map[m * kSpreadBins + s];
+    std::uint8_t bins[kBlock + kStep] = {};
+    for (std::int8_t border : channel.mean_borders) {
+        for (std::size_t i = 0; i < count; ++i) bins[i] = static_cast<std::uint8_t>(bins[i] + (mean[i] >= border ? kSpreadBins : 0));
     }
+    for (std::int8_t border : channel.spread_borders) {
+        for (std::size_t i = 0; i < count; ++i) bins[i] = static_cast<std::uint8_t>(bins[i] + (spread[i] >= border ? 1 : 0));
+    }
+    for (std::size_t i = 0; i < count; ++i) out[i] = channel.map[bins[i]];
 }
 
 }  // namespace percodec

@@ -42,6 +42,7 @@ class Contexts {
         std::uint8_t fill;
     };
 
+    unsigned levels_;
     unsigned contexts_;
     std::vector<Channel> channels_;
 };
