@@ -61,9 +61,7 @@ class PacketCodec:
             raise CodecError(f"lanes must be 1..{MAX_LANES} or None, got {lanes}")
         try:
             contexts = model.contexts.to_bytes() if model.contexts is not None else b""
-            self._coder = _rans.LatentCoder(
-                model.cdf, height, width, model.profile, model.table_hash, contexts, model.rows_per_channel
-            )
+            self._coder = _rans.LatentCoder(model.cdf, height, width, model.profile, model.table_hash, contexts, model.rows_per_channel)
         except ValueError as error:
             raise CodecError(f"latent of {model.channels} x {height} x {width}: {error}") from None
         self.model = model
