@@ -13,7 +13,7 @@ from typing import Any
 
 from percodec.runtime.cuda import Cuda, shared_cuda
 from percodec.runtime.cuda_slots import CudaSlots
-from percodec.runtime.engine import Engine, TensorSpec, graph_specs, open_engine
+from percodec.runtime.engine import Engine, TensorSpec, graph_specs, open_engine, selftest_limits
 from percodec.runtime.slots import Slot, host_slots
 from percodec.runtime.trt import TrtEngine, load_tensorrt
 from percodec.sdk.bundle import Bundle
@@ -101,13 +101,8 @@ def open_gpu_engine(bundle: Bundle, graph: str, cuda: Cuda, *, flavour: str, pre
     target, chosen = found[0]
     data, report = read_engine(bundle, target, chosen, graph, here)
     source, destination = _specs(bundle, graph)
-    limits = report.get("selftest", {})
-    values = [limits.get(k) for k in ("max_symbol_disagreement", "min_label_agreement")]
-    whole = all(isinstance(v, float) and 0 <= v <= 1 for v in values)
-    return TrtEngine(
-        cuda, data, source, destination, flavour=flavour, what=f"{bundle.name}/{graph}", precision=chosen,
-        limits=(values[0], values[1]) if whole else None,
-    )  # fmt: skip
+    what, limits = f"{bundle.name}/{graph}", selftest_limits(report)
+    return TrtEngine(cuda, data, source, destination, flavour=flavour, what=what, precision=chosen, limits=limits)
 
 
 def _specs(bundle: Bundle, graph: str) -> tuple[TensorSpec, TensorSpec]:

@@ -136,15 +136,13 @@ def _live(args: argparse.Namespace, source: str, out: Path, *, overwrite: bool, 
 
     if args.policy is not None and args.policy not in POLICIES:
         raise UsageError(f"--policy {args.policy}: unknown; use {' or '.join(POLICIES)}")
-    if args.transfer not in ("auto", "copy", "mapped", "managed"):
-        raise UsageError(f"--transfer {args.transfer}: unknown; use copy, mapped or managed")
     settings = RunSettings(
         source=source,
         out=out,
         bundle=Path(args.bundle) if args.bundle else DEFAULT_BUNDLE,
         backend=args.backend,
         provider=args.provider,
-        transfer=args.transfer,
+        transfer=transfer(args.transfer),
         camera=CameraFormat.from_text(args.camera) if args.camera else None,
         policy=args.policy,
         realtime=realtime,
@@ -291,6 +289,13 @@ def whole(text: str, name: str, low: int, high: int) -> int:
     return int(text)
 
 
+def transfer(text: str) -> str:
+    """How pictures get to the GPU, from the command line. Raises UsageError naming the option."""
+    if text not in ("auto", "copy", "mapped", "managed"):
+        raise UsageError(f"--transfer {text}: unknown; use copy, mapped or managed")
+    return text
+
+
 def positive(text: str, name: str, high: float) -> float:
     """A number above 0 from the command line. Raises UsageError naming the option."""
     try:
@@ -319,4 +324,4 @@ def _size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1_000_000 else f"{count / 1e3:.1f} kB"
 
 
-__all__ = ["commands", "positive", "run_name", "whole"]
+__all__ = ["commands", "positive", "run_name", "transfer", "whole"]

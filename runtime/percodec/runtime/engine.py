@@ -95,10 +95,14 @@ def cpu_graph(bundle: Bundle, graph: str, precision: str | None) -> tuple[bytes,
         return bundle.graph(graph), EXPORTED, None
     data, report = read_engine(bundle, "host", chosen, graph, {"flavour": "ort"})
     check_graph(data, f"engines/host-{chosen}/{graph}.onnx")
+    return data, chosen, selftest_limits(report)
+
+
+def selftest_limits(report: dict[str, Any]) -> tuple[float, float] | None:
+    """What a built engine's report allows its self-test: most symbols that differ, least labels that agree; None where it says nothing."""
     limits = report.get("selftest", {})
     values = [limits.get(k) for k in ("max_symbol_disagreement", "min_label_agreement")]
-    whole = all(isinstance(v, float) and 0 <= v <= 1 for v in values)
-    return data, chosen, (values[0], values[1]) if whole else None
+    return (values[0], values[1]) if all(isinstance(v, float) and 0 <= v <= 1 for v in values) else None
 
 
 class OrtEngine:
@@ -212,4 +216,16 @@ def _check_io(what: str, side: str, found: list[Any], spec: TensorSpec) -> None:
         )
 
 
-__all__ = ["BACKENDS", "POISON", "Engine", "OrtEngine", "TensorSpec", "cpu_graph", "graph_specs", "onnxruntime", "open_engine", "reason"]
+__all__ = [
+    "BACKENDS",
+    "POISON",
+    "Engine",
+    "OrtEngine",
+    "TensorSpec",
+    "cpu_graph",
+    "graph_specs",
+    "onnxruntime",
+    "open_engine",
+    "reason",
+    "selftest_limits",
+]

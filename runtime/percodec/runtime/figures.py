@@ -17,8 +17,7 @@ from percodec.runtime.profiler import PERCENTILES, Spans
 
 def percentile(values: NDArray[np.float64], share: float) -> float:
     """Nearest rank: the smallest value that at least `share` percent do not exceed. `values` must not be empty."""
-    ordered = np.sort(values)
-    return float(ordered[min(len(ordered) - 1, max(0, int(np.ceil(share / 100 * len(ordered) - 1e-9)) - 1))])
+    return float(np.percentile(values, share, method="inverted_cdf"))
 
 
 def distribution(values: ArrayLike) -> dict[str, Any]:

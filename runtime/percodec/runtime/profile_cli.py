@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
     if len(args.words) != 2:
         raise UsageError("percodec profile takes a bundle and a source: percodec profile FOLDER drive.mp4 (see percodec profile --help)")
     from percodec.runtime.budget import over_budget, read_budget
-    from percodec.runtime.cli import positive, whole
+    from percodec.runtime.cli import positive, transfer, whole
     from percodec.runtime.figures import queries
     from percodec.runtime.outputs import write_json
     from percodec.runtime.profile_html import html, trace
@@ -71,8 +71,6 @@ def _run(args: argparse.Namespace) -> int:
     from percodec.runtime.profiling import PARTS, ProfileSettings, run_profile
 
     bundle = Path(args.words[0])
-    if args.transfer not in ("auto", "copy", "mapped", "managed"):
-        raise UsageError(f"--transfer {args.transfer}: unknown; use copy, mapped or managed")
     settings = ProfileSettings(
         bundle=bundle,
         source=args.words[1],
@@ -85,7 +83,7 @@ def _run(args: argparse.Namespace) -> int:
         threads=whole(args.threads, "--threads", 1, 64),
         workers=whole(args.workers, "--workers", 1, 64),
         provider=args.provider,
-        transfer=args.transfer,
+        transfer=transfer(args.transfer),
         rgb=Path(args.rgb) if args.rgb else None,
         nvtx=args.nvtx,
     )

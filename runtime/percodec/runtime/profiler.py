@@ -21,7 +21,7 @@ PERCENTILES = (50, 90, 95, 99, 99.9)
 
 @dataclass(frozen=True)
 class StageTiming:
-    """Milliseconds. Percentiles over the last `WINDOW` samples; `count`, `mean` and `max` over all."""
+    """Milliseconds. Percentiles (nearest rank) over the last `WINDOW` samples; `count`, `mean` and `max` over all."""
 
     count: int
     mean: float
@@ -103,7 +103,7 @@ class Profiler:
                     continue
                 window = entry.samples[0, : min(entry.count, WINDOW)].copy()
                 count, total, largest = entry.count, entry.total, entry.largest
-            p50, p90, p99 = (float(v) / 1e6 for v in np.percentile(window, (50, 90, 99)))
+            p50, p90, p99 = (float(v) / 1e6 for v in np.percentile(window, (50, 90, 99), method="inverted_cdf"))
             out[name] = StageTiming(count, total / count / 1e6, p50, p90, p99, largest / 1e6)
         return out
 
