@@ -4,7 +4,8 @@
 
 A neighbour is a symbol of an earlier channel around the same place, or of an earlier row of the same channel: never one of the same
 row, so that all contexts of a row are known before its first symbol is decoded, and whole registers of them are computed at once. Each
-adds one entry of a table of L bytes to each sum: a byte shuffle on every processor. Outside the picture a neighbour is its channel's `fill`.
+adds one entry of a table of L bytes to each sum: a byte shuffle on every processor. Outside the picture there is its
+channel's `fill`.
 """
 
 from __future__ import annotations
