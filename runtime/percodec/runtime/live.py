@@ -176,6 +176,7 @@ class _Supervised:
             settings.bundle, (shapes[0][0].shape, shapes[0][1].shape, shapes[1][1].shape), (settings.backend, *settings.fallback), health,
             config={
                 "threads": settings.threads, "provider": settings.provider, "transfer": settings.transfer, "selftest": settings.selftest,
+                "digest": bundle.digest,
             },
         )  # fmt: skip
         self.close = self._supervisor.close
