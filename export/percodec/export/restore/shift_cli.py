@@ -30,9 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="repeatable; used for the codec it was trained on; restored=FILE first",
     )
     parser.add_argument("--mixed", action="store_true", help="also train on originals and compressed pictures mixed")
-    parser.add_argument(
-        "--every-rate", action="store_true", help="rivals (all but `restored`) at every rate, not at each codec's lowest only"
-    )
+    parser.add_argument("--every-rate", action="store_true", help="rivals (all but `restored`) at every rate, not only at the lowest")
     parser.add_argument("--seeds", default="1", metavar="1,2", help="seeds of the networks (default 1)")
     parser.add_argument("--config", default="lab-segmentation", help="schedule and network; packaged name or path.yaml")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=V", help="override one key; repeatable")
