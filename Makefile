@@ -88,6 +88,8 @@ $(DEV)/.ready: $(BUILD_FILES) $(filter %/__init__.py,$(PACKAGE_FILES)) # an edit
 	$(DEV)/bin/python -m pip install -qq scikit-build-core nanobind cmake ninja
 	echo "set-up: percodec in place, with ONNX Runtime, torch and the test and lint tools (minutes, once)"
 	$(DEV)/bin/python -m pip install -qq --no-build-isolation -e '.[ort,export,dev]'
+	# Not an extra: what CompressAI requires would replace numpy and torch, and what is used of it needs neither.
+	$(DEV)/bin/python -m pip install -qq --no-deps --only-binary=:all: compressai==1.2.8 einops pytorch-msssim scipy || echo "set-up: no CompressAI for this machine; its test skips"
 	touch $@
 
 # The environment that $@ stamps. First it says what the machine lacks; a second make in the same tree waits at the lock and then

@@ -138,7 +138,7 @@ def perception(args: argparse.Namespace) -> None:
 def joint(args: argparse.Namespace) -> None:
     """Joint training against its control, both exported and measured alike."""
     data, rows = load(f"camvid:{args.camvid}:val"), []
-    names = ("seg-latent-cresnet51-0.0983", "control-0.0983", "joint-0.0983", "control-ssim-0.0983", "joint-ssim-0.0983")
+    names = ["seg-latent-cresnet51-0.0983", *(f"{role}-{tag}0.0983" for tag in ("", "long-", "ssim-") for role in ("control", "joint"))]
     for seed in (1, 2):
         for name in names:
             run = args.runs / f"{name}-s{seed}"
@@ -151,7 +151,9 @@ def joint(args: argparse.Namespace) -> None:
             found = Bundle.open(kept).manifest["metrics"]
             keys = ("bpp_coded", "psnr_db", "ssim", "ms_ssim", "miou")
             role = {"s": "before", "c": "control", "j": "joint"}[name[0]]
-            loss = "" if role == "before" else "squared error, MS-SSIM" if "ssim" in name else "squared error"
+            tag = re.search(r"-(|long-|ssim-)0\.", name)
+            loss = {"": "squared error", "long-": "squared error, 3,000 steps", "ssim-": "squared error, MS-SSIM"}[tag[1] if tag else ""]
+            loss = "" if role == "before" else loss
             rows.append({"run": f"{name}-s{seed}", "role": role, "distortion": loss, "seed": seed, **{k: found[k] for k in keys}})
             print(rows[-1], flush=True)
     save("joint", report("joint", "python benchmarks/lab_results.py --stages joint", {"name": data.name, "pictures": len(data)}, rows))

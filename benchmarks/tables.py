@@ -1,4 +1,4 @@
-"""What do the results say? Writes the tables of README.md and LABORATORY.md from benchmarks/results/*.json; `--check` compares.
+"""What do the results say? Writes the tables of README.md, LABORATORY.md and RESTORATION.md from benchmarks/results/*.json; `--check` compares.
 
     <!-- table NAME -->  ...  <!-- end table -->        is filled from results/NAME-*.json, one table per machine
 
@@ -220,6 +220,53 @@ def profile_paths(result: dict[str, Any]) -> str:
     return f"{_table(head, rows)}\n`{result['bundle']['name']}`; RGB network `{found['rgb']}`; {machine}.\n"
 
 
+def restoration(result: dict[str, Any]) -> str:
+    """The matrix: mIoU of each pair of letters, means over seeds, seeds behind them where there are several."""
+    cells, rows = result["cells"], []
+
+    def cell(codec: str | None, matrix: str, method: str | None = None) -> str:
+        found = [100 * c["miou"] for c in cells if (c["codec"], c["matrix"]) == (codec, matrix) and method in (None, c["method"])]
+        if not found:
+            return ""
+        mean = f"{sum(found) / len(found):.1f}"
+        return mean if len(found) == 1 else f"{mean} ({' / '.join(f'{v:.1f}' for v in found)})"
+
+    for r in result["rows"]:
+        if r.get("method") == "restored":
+            split = [f"{100 * r['information']:+.1f}", f"{100 * r['shift']:+.1f}"]
+            letters = [cell(r["codec"], m) for m in ("CC", "OC", "CO")] + [cell(r["codec"], m, "restored") for m in ("RO", "RR")]
+            rows.append([r["codec"], f"{r['bpp']:.3f}", *letters, cell(r["codec"], "OR"), *split, f"{100 * r['gap_closed']:.0f} %"])
+    head = ["codec", "bpp", "CC", "OC", "CO", "RO", "RR", "OR", "information lost", "lost by shift", "of CO to OO brought back"]
+    facts = f"OO {cell(None, 'OO')}. {result['data']['name']}, {result['data']['pictures']} pictures, {result['date']}"
+    return f"{_table(head, rows)}\n{facts}: `{result['command']}`\n"
+
+
+def restoration_methods(result: dict[str, Any]) -> str:
+    """Every remedy at each codec's lowest rate: mIoU on originals, on what the fleet sends, and how much of the gap came back."""
+    rows, seen = [], set()
+    for r in result["rows"]:
+        if r.get("method") not in (None, "restored"):
+            seen.add(r["codec"])
+    for r in result["rows"]:
+        if r["codec"] in seen or r["codec"].startswith("hyperprior"):
+            own = "" if r["to_own"] is None else f"{100 * r['to_own']:.1f}"
+            if not any(line[0] == r["codec"] for line in rows):
+                rows.append([r["codec"], "compressed (nothing done)", f"{100 * r['CO']:.1f}", f"{100 * r['CC']:.1f}", "0 %"])
+            rows.append([r["codec"], r["method"], f"{100 * r['to_original']:.1f}", own, f"{100 * r['gap_closed']:.0f} %"])
+    return f"{_table(['codec', 'trained on', 'on originals', 'on its own kind', 'of CO to OO brought back'], rows)}\n"
+
+
+def restorers(result: dict[str, Any]) -> str:
+    """What each restorer is and took, and PSNR, which nothing was chosen by."""
+    rows = []
+    for r in result["restorers"]:
+        config = r["config"]["restorer"]
+        terms = ", ".join(f"{config[k]:g} {k}" for k in ("l1", "features", "adversarial", "task") if config[k])
+        figures = [f"{r['steps']:,}", f"{r['minutes']:.0f}", f"{r['psnr_db']:.2f}", f"{r['ms_ssim']:.4f}"]
+        rows.append([r["restorer"], config["network"], terms, *figures])
+    return f"{_table(['restorer', 'network', 'loss', 'steps', 'minutes', 'PSNR, dB', 'MS-SSIM'], rows)}\n"
+
+
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_demo": demo,
     "bench_bundle": bundle,
@@ -236,7 +283,13 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "lab_runs": lab_runs,
     "lab_storage": lab_storage,
     "lab_compute": lab_compute,
+    "restoration": restoration,
+    "restoration_methods": restoration_methods,
+    "restorers": restorers,
 }
+
+
+FILES = {"restoration_methods": "restoration", "restorers": "restoration"}  # tables of a file that has another's name
 
 
 def filled(text: str, results: Path) -> str:
@@ -246,7 +299,7 @@ def filled(text: str, results: Path) -> str:
         name = match["name"]
         if name not in RENDERERS:
             raise SystemExit(f"no table is called {name!r}; there are {', '.join(RENDERERS)}")
-        found = sorted(results.glob(f"{name}-*.json"))
+        found = sorted(results.glob(f"{FILES.get(name, name)}-*.json"))
         body = "\n".join(RENDERERS[name](json.loads(path.read_text(encoding="utf-8"))) for path in found)
         return f"{match[1]}{body}{match[4]}"
 
@@ -258,7 +311,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; fail if the README is not what the results say")
     args = parser.parse_args()
     stale = False
-    for page in (ROOT / "README.md", ROOT / "benchmarks" / "LABORATORY.md"):
+    for page in (ROOT / "README.md", ROOT / "benchmarks" / "LABORATORY.md", ROOT / "benchmarks" / "RESTORATION.md"):
         before = page.read_text(encoding="utf-8")
         after = filled(before, ROOT / "benchmarks" / "results")
         if before == after:

@@ -1,12 +1,16 @@
 """A tiny CamVid tree with the true layout, palette-free ids and an unlabelled border."""
 
 import contextlib
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from percodec.runtime.vision import opencv
 from percodec.sdk.errors import BackendError
+
+sys.path[:0] = [path for path in (str(Path(__file__).parent.parent),) if path not in sys.path]  # importlib mode leaves it alone
 
 with contextlib.suppress(BackendError):
     opencv()  # quiet, before a test module imports cv2 by itself

@@ -192,6 +192,12 @@ def test_fi02_no_backend_at_all_is_a_fault_that_says_why(bundle_folder: Path, mo
         Drive(bundle_folder, candidates=("tensorrt",))
 
 
+def test_a_worker_takes_no_other_bundle_than_the_one_that_is_logged(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BACK_OFF_S", (0.01,))
+    with pytest.raises(BackendError, match="ort failed 3 times"):
+        Drive(bundle_folder, config={"digest": "0" * 64})
+
+
 def test_the_last_backend_gone_ends_the_run(drive: Callable[..., Drive], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACK_OFF_S", (0.01,))
     run = drive()

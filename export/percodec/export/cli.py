@@ -1,4 +1,4 @@
-"""Workstation commands: `percodec train`, `evaluate`, `export`, `build`, `verify`. torch is imported only when one needs it."""
+"""Workstation commands: `percodec train`, `evaluate`, `export`, `build`, `verify`, `restore`, `shift`. torch is imported when needed."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ def commands() -> list[Command]:
         Command("evaluate", "rate-distortion, perception, storage and compute tables", _configure_evaluate, _evaluate),
         Command("export", "turn a trained checkpoint into a bundle a vehicle can run", _configure_export, _export),
         Command("build", "write a precision into a bundle's graphs and build engines for a target", configure_build, _build),
+        Command("restore", "undo in a training set what compression did to it", _configure_restore, _restore),
+        Command("shift", "what training on compressed pictures costs, and what restoring them brings back", _configure_shift, _shift),
         Command("verify", "judge each precision of a bundle against FP32 on real frames", configure_verify, _verify),
     ]
 
@@ -215,6 +217,32 @@ def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     _require("torch", "onnx", "onnxruntime", "PIL", "rich", "jinja2")
     from percodec.export.evaluate.cli import run
+
+    return run(args)
+
+
+def _configure_restore(parser: argparse.ArgumentParser) -> None:
+    from percodec.export.restore.cli import configure
+
+    configure(parser)
+
+
+def _restore(args: argparse.Namespace) -> int:
+    _require("onnx", "onnxruntime", "PIL", "rich", *(["torch"] if args.verb == "train" else []))
+    from percodec.export.restore.cli import run
+
+    return run(args)
+
+
+def _configure_shift(parser: argparse.ArgumentParser) -> None:
+    from percodec.export.restore.shift_cli import configure
+
+    configure(parser)
+
+
+def _shift(args: argparse.Namespace) -> int:
+    _require("torch", "onnx", "onnxruntime", "PIL", "rich", "jinja2", "matplotlib")
+    from percodec.export.restore.shift_cli import run
 
     return run(args)
 

@@ -162,10 +162,15 @@ def graph_bytes(module: nn.Module, example: Tensor, name_in: str, name_out: str)
         )
     assert program is not None
     model = program.model_proto
-    _strip(model)
-    _store_fp16(model)
+    prune(model)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def prune(model: onnx.ModelProto) -> None:
+    """In place: no traces of the exporter, large weights stored as FP16."""
+    _strip(model)
+    _store_fp16(model)
 
 
 def _strip(model: onnx.ModelProto) -> None:
@@ -262,5 +267,6 @@ __all__ = [
     "graph_bytes",
     "graphs",
     "picture_graph",
+    "prune",
     "run_ort",
 ]

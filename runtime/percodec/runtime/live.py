@@ -75,7 +75,7 @@ def run_live(
         lifelike = source.info.live or settings.realtime
         age_limit = settings.max_age_ms if settings.max_age_ms is not None else LIVE_MAX_AGE_MS if lifelike else math.inf
         options = PipelineOptions(
-            policy=_policy(settings, source),
+            policy=settings.policy or ("latest" if lifelike else "block"),
             workers=settings.workers,
             max_frames=settings.max_frames,
             max_age_ms=age_limit,
@@ -176,6 +176,7 @@ class _Supervised:
             settings.bundle, (shapes[0][0].shape, shapes[0][1].shape, shapes[1][1].shape), (settings.backend, *settings.fallback), health,
             config={
                 "threads": settings.threads, "provider": settings.provider, "transfer": settings.transfer, "selftest": settings.selftest,
+                "digest": bundle.digest,
             },
         )  # fmt: skip
         self.close = self._supervisor.close
@@ -220,10 +221,6 @@ def _open_source(settings: RunSettings, bundle: Bundle) -> FrameSource:
 
     source = again()
     return Reconnecting(source, again, settings.reconnect_s) if source.info.live and settings.reconnect_s > 0 else source
-
-
-def _policy(settings: RunSettings, source: FrameSource) -> str:
-    return settings.policy or ("latest" if source.info.live or settings.realtime else "block")
 
 
 def _drive(

@@ -64,7 +64,7 @@ def views(shared: mmap.mmap, shapes: tuple[tuple[int, ...], ...], count: int) ->
 class _Worker:
     def __init__(self, config: dict[str, Any]) -> None:
         self._out, self._lock = os.fdopen(config["reply_fd"], "wb", buffering=0), threading.Lock()
-        bundle = Bundle.open(Path(config["bundle"]))
+        bundle = Bundle.open(Path(config["bundle"]), config.get("digest"))  # the log names one bundle: no other may run under it
         shapes = tuple(tuple(s) for s in config["shapes"])
         count = int(config["count"])
         shared = mmap.mmap(config["memory_fd"], layout(shapes, count)[1])

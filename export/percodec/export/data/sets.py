@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from percodec.export.data.origin import origin_of
 from percodec.sdk.errors import DataError
 
 Array = NDArray[np.uint8]
@@ -42,7 +43,8 @@ class DataSet:
     """Pictures with what is known about them; `digest` is provenance.
 
     `images`: uint8 [H,W,3] RGB each. `labels`: uint8 [H,W] each, class index or 255 (ignore), or empty. `targets`: class index
-    per picture (classification), or empty. `classes`: name and display colour of each class index, or empty.
+    per picture (classification), or empty. `classes`: name and display colour of each class index, or empty. `origin`: the record of
+    how it was made, where it is a compressed or restored one (`percodec restore`).
     """
 
     name: str
@@ -51,6 +53,7 @@ class DataSet:
     digest: str
     targets: tuple[int, ...] = ()
     classes: Classes = ()
+    origin: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -208,9 +211,9 @@ def load(spec: str) -> DataSet:
     path, _, last = rest.rpartition(":")
     try:
         if kind in splits and path and last:
-            return splits[kind](Path(path), last)
+            return replace(splits[kind](Path(path), last), origin=origin_of(Path(path)))
         if kind == "folder" and rest:
-            return load_folder(Path(rest))
+            return replace(load_folder(Path(rest)), origin=origin_of(Path(rest)))
         if kind == "synthetic":
             return load_synthetic(int(path), int(last))
     except (OSError, ValueError) as e:

@@ -100,7 +100,7 @@ def rows_of_checkpoint(path: Path, data: DataSet, kind: str, shown: Callable[[],
     def row(pictures: DataSet, name: str, **more: Any) -> Row:
         record = validate_head(model, config, pictures, None, torch.device("cpu"), half=False)
         out: Row = {"network": config["head"]["name"], "input": name, "trained_on": model.reads, **more}
-        out |= {k: record[k] for k in METRICS if k in record}
+        out |= {k: record[k] for k in (*METRICS, "iou", "ap") if k in record}
         say(f"{out['network']} on {name}: " + "  ".join(f"{k} {100 * record[k]:.2f}" for k in METRICS if k in record))
         return out
 

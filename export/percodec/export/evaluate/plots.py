@@ -34,7 +34,7 @@ def plot(kind: str, rows: Sequence[Row], path: Path, title: str) -> None:
 
 
 @contextmanager
-def _figure(path: Path, title: str, panels: int, size: tuple[float, float]) -> Iterator[Any]:
+def figure_with(path: Path, title: str, panels: int, size: tuple[float, float]) -> Iterator[Any]:
     """Axes to draw on; written when done. Without pyplot: a library does not choose its user's backend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -56,7 +56,7 @@ def _rd(rows: Sequence[Row], path: Path, title: str) -> None:
     """Three panels: PSNR, SSIM and MS-SSIM (in dB, -10 log10(1 - x)) against bits per pixel."""
     names = list(dict.fromkeys(str(p["codec"]).split(" ")[0] for p in rows))
     shown = (("psnr_db", "PSNR, dB"), ("ssim", "SSIM"), ("ms_ssim", "MS-SSIM, dB: -10 log10(1 - MS-SSIM)"))
-    with _figure(path, title, 3, (15, 5)) as axes:
+    with figure_with(path, title, 3, (15, 5)) as axes:
         for axis, (key, label) in zip(axes, shown, strict=True):
             for name in names:
                 mine = sorted((p["bpp"], p[key]) for p in rows if str(p["codec"]).split(" ")[0] == name)
@@ -78,7 +78,7 @@ def _perception(rows: Sequence[Row], path: Path, title: str) -> None:
     series: dict[tuple[str, str, str], list[Row]] = {}
     for r in rows:
         series.setdefault((r["trained_on"], r["network"], r["input"]), []).append(r)
-    with _figure(path, title, 1, (10, 5.5)) as axes:
+    with figure_with(path, title, 1, (10, 5.5)) as axes:
         axis = axes[0]
         for (trained, network, shown), mine in series.items():
             values = [100 * r[metric] for r in mine]
@@ -105,7 +105,7 @@ def _perception(rows: Sequence[Row], path: Path, title: str) -> None:
 
 def _storage(rows: Sequence[Row], path: Path, title: str) -> None:
     """What is left of a set, in percent of its files."""
-    with _figure(path, title, 1, (9, 1.2 + 0.6 * len(rows))) as axes:
+    with figure_with(path, title, 1, (9, 1.2 + 0.6 * len(rows))) as axes:
         left = [100 / r["ratio"] for r in rows]
         axes[0].barh([r["stored_as"] for r in rows], left, color=["#999999", *[COLOURS["percodec"]] * (len(rows) - 1)])
         for k, (r, x) in enumerate(zip(rows, left, strict=True)):
@@ -121,7 +121,7 @@ def _compute(rows: Sequence[Row], path: Path, title: str) -> None:
     timed = any(r.get("cpu_ms") is not None for r in rows)
     shown = [("gmac", "GMAC"), ("cpu_ms", "ms")][: 1 + timed]
     colours = {"codec": "#999999", "classification": "#0072b2", "segmentation": "#009e73"}
-    with _figure(path, title, len(shown), (7.5 * len(shown), 1 + 0.32 * len(rows))) as axes:
+    with figure_with(path, title, len(shown), (7.5 * len(shown), 1 + 0.32 * len(rows))) as axes:
         for axis, (key, label) in zip(axes, shown, strict=True):
             axis.barh([r["network"] for r in rows], [r[key] for r in rows], color=[colours.get(r["role"], "#555555") for r in rows])
             for k, r in enumerate(rows):
@@ -143,7 +143,7 @@ def _verify(rows: Sequence[Row], path: Path, title: str) -> None:
         if any(row.get(key) is not None for row in rows)
     ]
     names = [f"{r['precision']}\n{r['session']}" for r in rows]
-    with _figure(path, title, len(panels), (3.2 * len(panels), 3.8)) as axes:
+    with figure_with(path, title, len(panels), (3.2 * len(panels), 3.8)) as axes:
         for axis, (key, label) in zip(axes, panels, strict=True):
             scale = 1 if key == "psnr_drop" else 100
             for x, row in enumerate(rows):
@@ -154,4 +154,4 @@ def _verify(rows: Sequence[Row], path: Path, title: str) -> None:
             axis.tick_params(axis="y", labelsize=7)
 
 
-__all__ = ["plot"]
+__all__ = ["figure_with", "plot"]

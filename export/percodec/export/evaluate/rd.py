@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from percodec.export.evaluate.codecs import Codec, Picture
 from percodec.export.evaluate.metrics import psnr, similarities
@@ -60,13 +61,18 @@ class BundleAtAnySize:
 
     def round_trip(self, picture: Picture) -> tuple[bytes, Picture]:
         """Packet, and the picture decoded from it."""
+        packet, symbols = self.symbols(picture)
+        return packet, self._decoder(symbols[None])[0]
+
+    def symbols(self, picture: Picture) -> tuple[bytes, NDArray[np.uint8]]:
+        """Packet, and the latent decoded from it: uint8 [C,H/8,W/8]."""
         size = (picture.shape[0], picture.shape[1])
         if size != self._size:
             self._encoder, self._decoder = (run_ort(resized(self.bundle.graph(g), *size)) for g in ("encoder", "decoder"))
             self._coder = PacketCodec(self.bundle.entropy_model, size[0] // 8, size[1] // 8)
             self._size = size
         packet = self._coder.encode(self._encoder(picture[None])[0], frame_id=0, timestamp_ns=0)
-        return packet, self._decoder(self._coder.decode(packet)[1][None])[0]
+        return packet, self._coder.decode(packet)[1]
 
 
 def bundle_point(bundle: Bundle, pictures: list[Picture], advance: Advance = lambda: None) -> Point:

@@ -14,7 +14,7 @@ from percodec.sdk.errors import UsageError
 
 Config = dict[str, Any]
 
-TASKS = ("codec", "classification", "segmentation", "joint")
+TASKS = ("codec", "classification", "segmentation", "joint", "restore")
 
 DEFAULTS: Config = {
     "task": "codec",  # one of TASKS
@@ -48,6 +48,18 @@ DEFAULTS: Config = {
         "class_offset": 1.05,
         "distill_logits": 0.5,
         "distill_features": 1.0,
+    },
+    # network: residual | corrector | latent; width and blocks are residual's and latent's; judge: width of the discriminator. The others
+    # are the weights of the loss in `percodec.export.restore.train`.
+    "restorer": {
+        "network": "residual",
+        "width": 48,
+        "blocks": 6,
+        "judge": 32,
+        "l1": 10.0,
+        "features": 1.0,
+        "adversarial": 0.1,
+        "task": 0.0,
     },
     # freeze_norm: from this step on batch norm uses its running statistics (-1: never). Batch statistics take each batch's mean
     # brightness out of the latent, an error the codec cannot learn to avoid. patience: stop after so many validations without a better

@@ -220,10 +220,15 @@ def load_trunk(model: Joint, path: Path) -> None:
 def provenance(specs: list[list[Any]], val_spec: str, sets: list[DataSet], val: DataSet) -> dict[str, Any]:
     """Specs without machine paths, sizes and content digests."""
     return {
-        "train": [{"spec": s, "weight": w, "pictures": len(d), "sha256": d.digest} for (s, w), d in zip(specs, sets, strict=True)],
-        "val": {"spec": val_spec, "pictures": len(val), "sha256": val.digest},
+        "train": [{"spec": s, "weight": w, **_facts(d)} for (s, w), d in zip(specs, sets, strict=True)],
+        "val": {"spec": val_spec, **_facts(val)},
         "commit": commit(),
     }
+
+
+def _facts(data: DataSet) -> dict[str, Any]:
+    """Size, digest and, of a compressed or restored set, what made it."""
+    return {"pictures": len(data), "sha256": data.digest, **({"origin": data.origin} if data.origin else {})}
 
 
 def commit() -> str:

@@ -1,0 +1,277 @@
+"""A folder tree, mirrored: every picture through one function, every other file copied, under the same names.
+
+    SOURCE/**  ->  one work unit per file  ->  workers (processes here, or Ray anywhere)  ->  OUT/**
+                                                                    \\->  OUT/percodec-data.jsonl   one line per finished file
+                                                                         OUT/percodec-data.json    what made it, written last
+
+A unit's output is a function of its file and of the settings, is written beside its name and renamed, and is recorded after that: a run
+killed at any moment continues where it stopped, and what it leaves is what an uninterrupted one leaves, byte for byte. Pictures keep
+their names, so that a data set's own loader finds them, and are stored as PNG whatever the name ends in; readers look at the bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from percodec.export.data.origin import SCHEMA, SUMMARY, origin_of
+from percodec.export.evaluate.codecs import Picture
+from percodec.export.restore.workers import Workers
+from percodec.sdk.errors import CodecError, DataError, UsageError
+
+RECORDS = "percodec-data.jsonl"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".avif", ".heic", ".jp2", ".tif", ".tiff")
+PACKET = ".pcpk"
+Settings = dict[str, Any]
+
+
+class Work(Protocol):
+    """What is done to a picture. Travels to the workers as it is; `open` is called once in each."""
+
+    def settings(self) -> Settings:
+        """What the result depends on, without this machine's paths."""
+        ...
+
+    def open(self) -> Callable[[str, bytes], tuple[str, bytes, float | None]]:
+        """-> call(name, file's bytes) -> name and bytes to store, bits per pixel the file stands for. Raises `DataError` for a bad file."""
+        ...
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished file: `digest` is the source file's sha256; `bpp` is None for what was copied."""
+
+    file: str
+    digest: str
+    stored: str
+    bpp: float | None
+
+    def line(self) -> str:
+        return json.dumps({"file": self.file, "sha256": self.digest, "stored": self.stored, "bpp": self.bpp}) + "\n"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One file that could not be done, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass
+class Unit:
+    """`unit(file, known digest)`: do one file, unless it is done. What travels to a worker."""
+
+    source: Path
+    out: Path
+    work: Work
+    _call: Callable[[str, bytes], tuple[str, bytes, float | None]] | None = field(default=None, repr=False)
+
+    def __call__(self, file: str, known: Record | None) -> Record | Failure:
+        if self._call is None:
+            self._call = self.work.open()
+        try:
+            data = (self.source / file).read_bytes()
+        except OSError as e:
+            return Failure(file, e.strerror or str(e))
+        digest = hashlib.sha256(data).hexdigest()
+        if known is not None and known.digest == digest and (self.out / known.stored).exists():
+            return known
+        stored, bpp = file, None
+        if is_picture(file, data):
+            try:
+                stored, data, bpp = self._call(file, data)
+            except (DataError, CodecError) as e:
+                return Failure(file, str(e))
+        path = self.out / stored
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with part.open("wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(part, path)
+        except OSError:
+            with suppress(OSError):
+                part.unlink()
+            raise
+        return Record(file, digest, stored, bpp)
+
+
+def is_picture(file: str, data: bytes) -> bool:
+    """Packets and photographs are; label maps (grayscale or palette PNG) and everything else are not. Damaged pictures are pictures."""
+    suffix = Path(file).suffix.lower()
+    if suffix == PACKET:
+        return True
+    if suffix not in SUFFIXES:
+        return False
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.format in ("JPEG", "MPO") or image.mode in ("RGB", "YCbCr", "CMYK")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return True
+
+
+def decode_picture(file: str, data: bytes) -> tuple[Picture, float | None]:
+    """uint8 [H,W,3], and the file's own bits per pixel where its format is a lossy one. Raises `DataError` where it is no picture."""
+    if Path(file).suffix.lower() in (".avif", ".heic"):
+        with suppress(ImportError):
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            lossy = image.format in ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000")
+            picture = np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise DataError(f"cannot be read as an image ({e}); replace or remove it".replace("\n", " ")) from e
+    height, width = picture.shape[:2]
+    if min(height, width) < 16:
+        raise DataError(f"is {width}x{height}: sides must be at least 16 pixels; remove it from the set")
+    return picture, len(data) * 8 / (height * width) if lossy else None
+
+
+def encode_picture(picture: Picture) -> bytes:
+    """PNG."""
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG", compress_level=3)
+    return out.getvalue()
+
+
+def mirror(
+    source: Path, out: Path, work: Work, workers: str = "1", progress: Callable[[int, int], None] = lambda done, of: None
+) -> dict[str, Any]:
+    """Do what is not done yet; returns the summary. `workers`: a number of processes, "ray" or "ray:N".
+
+    Raises `UsageError` where `out` holds something else, `DataError` after everything that can be done is done where a file could not be,
+    `OSError` (disk full) at once. What is done stays.
+    """
+    files = sorted(_walk(source))
+    settings = {"schema": SCHEMA, **work.settings()}
+    known = _known(out, settings)
+    gone = sorted(set(known) - set(files))
+    if gone:
+        raise UsageError(f"{out} holds {known[gone[0]].stored}, but its source {gone[0]} is gone; use another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / RECORDS).exists():
+        _replace(out / RECORDS, json.dumps(settings) + "\n")
+    records: dict[str, Record] = {}
+    failures: list[Failure] = []
+    with (out / RECORDS).open("a", encoding="utf-8") as journal, Workers(Unit(source, out, work), workers) as pool:
+        for result in pool.run([(file, known.get(file)) for file in files]):
+            if isinstance(result, Failure):
+                failures.append(result)
+            else:
+                records[result.file] = result
+                if known.get(result.file) != result:
+                    journal.write(result.line())
+                    journal.flush()
+            progress(len(records) + len(failures), len(files))
+    if failures:
+        shown = "; ".join(f"{f.file}: {f.reason}" for f in sorted(failures, key=lambda f: f.file)[:5])
+        raise DataError(
+            f"{len(failures)} of {len(files)} files could not be done: {shown}. The others are in {out}; give the same command again to "
+            "go on from there"
+        )
+    return _finish(source, out, settings, [records[file] for file in files])
+
+
+def _finish(source: Path, out: Path, settings: Settings, records: list[Record]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    names = {r.stored: r.file for r in records}
+    if len(names) < len(records):
+        twice = next(r for r in records if names[r.stored] != r.file)
+        raise DataError(f"{twice.file} and {names[twice.stored]} are both stored as {twice.stored}; remove one of them from {source}")
+    for record in records:
+        digest.update(f"{record.file}\0{record.digest}\n".encode())
+    rates = [r.bpp for r in records if r.bpp is not None]
+    summary = {
+        **settings,
+        "source": {"files": len(records), "sha256": digest.hexdigest(), "origin": origin_of(source)},
+        "pictures": len(rates),
+        "bpp": sum(rates) / len(rates) if rates else None,
+    }
+    _replace(out / RECORDS, json.dumps(settings) + "\n" + "".join(r.line() for r in records))
+    _replace(out / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def rates_of(folder: Path) -> Mapping[str, float]:
+    """Bits per pixel of the pictures in `folder`, a mirrored set or its top-level part, by path relative to `folder`."""
+    for place in (folder, folder.parent):
+        if (place / RECORDS).exists():
+            inside = place.resolve() != folder.resolve()
+            prefix = f"{folder.name}/" if inside else ""
+            records = _read_records(place / RECORDS)[1].values()
+            return {r.stored.removeprefix(prefix): r.bpp for r in records if r.bpp is not None and r.stored.startswith(prefix)}
+    return {}
+
+
+def _walk(source: Path) -> Iterator[str]:
+    if not source.is_dir():
+        raise DataError(f"{source} is not a folder")
+    empty = True
+    for folder, names, files in os.walk(source):
+        names[:] = [n for n in names if not n.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and name not in (SUMMARY, RECORDS):
+                empty = False
+                yield (Path(folder) / name).relative_to(source).as_posix()
+    if empty:
+        raise DataError(f"there is nothing in {source}")
+
+
+def _known(out: Path, settings: Settings) -> dict[str, Record]:
+    """What earlier runs with the same settings have done in `out`."""
+    if not (out / RECORDS).exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"{out} is not empty and was not made by this command; use another folder")
+        return {}
+    made_by, records = _read_records(out / RECORDS)
+    if made_by != settings:
+        different = sorted(k for k in {*made_by, *settings} if made_by.get(k) != settings.get(k))
+        raise UsageError(f"{out} was made with another {', '.join(different)}; use another folder")
+    return records
+
+
+def _read_records(path: Path) -> tuple[Settings, dict[str, Record]]:
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a line cut short by a kill does not count
+    try:
+        settings = json.loads(lines[0])
+        found = [json.loads(line) for line in lines[1:]]
+        return settings, {r["file"]: Record(r["file"], r["sha256"], r["stored"], r["bpp"]) for r in found}
+    except (IndexError, KeyError, TypeError, ValueError) as e:
+        raise DataError(f"{path} is damaged; remove its folder and start again") from e
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+__all__ = [
+    "PACKET",
+    "RECORDS",
+    "SUFFIXES",
+    "Failure",
+    "Record",
+    "Unit",
+    "Work",
+    "decode_picture",
+    "encode_picture",
+    "is_picture",
+    "mirror",
+    "rates_of",
+]

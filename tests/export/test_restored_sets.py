@@ -1,0 +1,193 @@
+"""Restored data sets: interrupted, continued, refused, through processes and Ray; real files, real ONNX Runtime."""
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the export extra")
+Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
+
+from percodec.export.data.origin import SUMMARY, origin_of  # noqa: E402
+from percodec.export.data.sets import load  # noqa: E402
+from percodec.export.restore.graph import restorer_graph  # noqa: E402
+from percodec.export.restore.mirror import RECORDS, mirror, rates_of  # noqa: E402
+from percodec.export.restore.networks import Residual  # noqa: E402
+from percodec.export.restore.pairs import Pairs  # noqa: E402
+from percodec.export.restore.restorer import KEY, Restorer  # noqa: E402
+from percodec.export.restore.works import Compress, Restore  # noqa: E402
+from percodec.sdk.errors import DataError, UsageError  # noqa: E402
+
+COMMAND = [sys.executable, "-c", "import sys; from percodec.sdk.cli import main; sys.exit(main())"]
+FACTS = {"network": "residual", "bpp": [0.05, 1.0], "trained_on": [{"name": "jpeg"}], "bundle": None}
+
+
+def wake(network):
+    """Away from the identity it starts as."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for p in network.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    return network
+
+
+@pytest.fixture(scope="module")
+def restorer(tmp_path_factory):
+    path = tmp_path_factory.mktemp("restorer") / "restorer.onnx"
+    path.write_bytes(restorer_graph(wake(Residual(width=8, blocks=1)), None, {KEY: json.dumps(FACTS)}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def twin(camvid, tmp_path_factory):
+    out = tmp_path_factory.mktemp("twin") / "jpeg"
+    mirror(camvid, out, Compress("jpeg:q10"))
+    return out
+
+
+def pictures(folder: Path, count: int, seed: int = 1) -> Path:
+    rng = np.random.default_rng(seed)
+    (folder / "train").mkdir(parents=True)
+    for k in range(count):
+        Image.fromarray(rng.integers(0, 256, (16 + k % 5, 24, 3), np.uint8)).save(folder / "train" / f"{k:04d}.png", compress_level=0)
+    return folder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_killed_at_random_and_continued_is_as_if_never_interrupted(restorer, tmp_path):
+    source = pictures(tmp_path / "source", 500)
+    words = ["restore", "apply", str(source)]
+    options = ["--restorer", str(restorer), "--bpp", "0.1", "--workers", "2", "--json"]
+    assert subprocess.run([*COMMAND, *words, str(tmp_path / "whole"), *options], capture_output=True, check=False).returncode == 0
+    rng, out, kills = random.Random(7), tmp_path / "killed", 0
+    journal = out / RECORDS
+    while kills < 5:
+        before = journal.stat().st_size if journal.exists() else 0
+        process = subprocess.Popen([*COMMAND, *words, str(out), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (not journal.exists() or journal.stat().st_size <= before):
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break
+        kills += 1
+        assert not (out / SUMMARY).exists()
+    assert kills >= 3
+    done = len(journal.read_text().splitlines()) - 1
+    assert 0 < done < 500
+    assert subprocess.run([*COMMAND, *words, str(out), *options], capture_output=True, check=False).returncode == 0
+    assert {k: v for k, v in tree(out).items() if not k.endswith(".part")} == tree(tmp_path / "whole")
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (the ray extra)")
+def test_the_same_through_ray(restorer, tmp_path):
+    source = pictures(tmp_path / "source", 60)
+    mirror(source, tmp_path / "one", Restore(restorer, source, bpp=0.1))
+    (source / "train" / "0007.png").replace(tmp_path / "kept.png")
+    (source / "train" / "0007.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match="0007"):
+        mirror(source, tmp_path / "two", Restore(restorer, source, bpp=0.1), "ray:2")
+    assert len((tmp_path / "two" / RECORDS).read_text().splitlines()) == 60
+    (tmp_path / "kept.png").replace(source / "train" / "0007.png")
+    mirror(source, tmp_path / "two", Restore(restorer, source, bpp=0.1), "ray:2")
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_a_full_disk_stops_at_once_and_keeps_what_is_done(restorer, tmp_path):
+    source = pictures(tmp_path / "source", 6)
+    rng = np.random.default_rng(2)
+    Image.fromarray(rng.integers(0, 256, (300, 300, 3), np.uint8)).save(source / "train" / "0003.png")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            mirror(source, tmp_path / "out", Restore(restorer, source, bpp=0.1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sorted(p.name for p in (tmp_path / "out" / "train").iterdir()) == ["0000.png", "0001.png", "0002.png"]
+    mirror(source, tmp_path / "out", Restore(restorer, source, bpp=0.1))
+    mirror(source, tmp_path / "fresh", Restore(restorer, source, bpp=0.1))
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+def test_unreadable_and_impossible_pictures_are_named_and_the_rest_is_done(restorer, tmp_path):
+    source = pictures(tmp_path / "source", 5)
+    (source / "train" / "0001.png").write_bytes((source / "train" / "0001.png").read_bytes()[:100])
+    Image.fromarray(np.zeros((8, 40, 3), np.uint8)).save(source / "train" / "0002.png")
+    with pytest.raises(DataError, match=r"2 of 5 files.*0001\.png: cannot be read.*0002\.png: is 40x8"):
+        mirror(source, tmp_path / "out", Restore(restorer, source, bpp=0.1))
+    assert sorted(p.name for p in (tmp_path / "out" / "train").iterdir()) == ["0000.png", "0003.png", "0004.png"]
+    assert not (tmp_path / "out" / SUMMARY).exists()
+    with pytest.raises(DataError, match="give --bpp"):
+        mirror(source, tmp_path / "other", Restore(restorer, source))
+
+
+def test_what_does_not_belong_together_is_refused(restorer, tmp_path, twin):
+    source = pictures(tmp_path / "source", 3)
+    mirror(source, tmp_path / "out", Restore(restorer, source, bpp=0.1))
+    with pytest.raises(UsageError, match="assumed_bpp"):
+        mirror(source, tmp_path / "out", Restore(restorer, source, bpp=0.2))
+    with pytest.raises(UsageError, match="not empty"):
+        mirror(source, source, Restore(restorer, source, bpp=0.1))
+    (source / "train" / "0001.png").unlink()
+    with pytest.raises(UsageError, match="is gone"):
+        mirror(source, tmp_path / "out", Restore(restorer, source, bpp=0.1))
+    with pytest.raises(DataError, match="not a restorer"):
+        Restorer(source / "train" / "0000.png")
+    with pytest.raises(DataError, match="not a folder"):
+        mirror(tmp_path / "nowhere", tmp_path / "o", Restore(restorer, source, bpp=0.1))
+    for workers in ("0", "two", "2:3", "ray:0"):
+        with pytest.raises(UsageError, match="--workers"):
+            mirror(source, tmp_path / "o2", Restore(restorer, source, bpp=0.1), workers)
+    with pytest.raises(DataError, match="no 0000"):
+        Pairs(source / "train", [twin / "train"])
+
+
+def test_a_changed_picture_is_done_again(restorer, tmp_path):
+    source = pictures(tmp_path / "source", 3)
+    mirror(source, tmp_path / "out", Restore(restorer, source, bpp=0.1))
+    old = (tmp_path / "out" / "train" / "0001.png").read_bytes()
+    Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(source / "train" / "0001.png")
+    mirror(source, tmp_path / "out", Restore(restorer, source, bpp=0.1))
+    assert (tmp_path / "out" / "train" / "0001.png").read_bytes() != old
+    mirror(source, tmp_path / "fresh", Restore(restorer, source, bpp=0.1))
+    assert tree(tmp_path / "out") == tree(tmp_path / "fresh")
+
+
+def test_lossy_files_say_their_own_rate(restorer, tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    image = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(image).save(source / "a.jpg", quality=20)
+    mirror(source, tmp_path / "out", Restore(restorer, source))
+    bpp = (source / "a.jpg").stat().st_size * 8 / 4096
+    assert rates_of(tmp_path / "out") == {"a.jpg": bpp}
+    with Image.open(tmp_path / "out" / "a.jpg") as stored:
+        assert stored.format == "PNG"
+        with Image.open(source / "a.jpg") as decoded:
+            np.testing.assert_array_equal(np.asarray(stored), Restorer(restorer).restore(np.asarray(decoded.convert("RGB")), bpp))
+
+
+def test_training_copies_where_a_set_comes_from(twin, restorer, tmp_path):
+    from percodec.export.train.run import provenance
+
+    mirror(twin, tmp_path / "restored", Restore(restorer, twin))
+    data = load(f"camvid:{tmp_path / 'restored'}:train")
+    found = provenance([["camvid:{camvid}:train", 1.0]], "camvid:{camvid}:val", [data], data)["train"][0]["origin"]
+    assert found["made_by"] == "restore"
+    assert found["restorer"]["sha256"] == Restorer(restorer).digest
+    assert found["source"]["origin"]["codec"] == {"name": "jpeg", "quality": 10.0}
+    assert found["source"]["origin"]["source"]["origin"] is None
+    assert str(tmp_path) not in json.dumps(found)
+    assert origin_of(tmp_path / "restored" / "train") == origin_of(tmp_path / "restored")
