@@ -125,18 +125,22 @@ NB_MODULE(_rans, m) {
             [](percodec::LatentCoder* self, const Cdf& cdf, std::uint32_t height, std::uint32_t width,
                std::uint8_t profile, std::uint64_t table_hash, nb::bytes contexts, std::uint32_t rows) {
                 const std::size_t channels = rows ? cdf.shape(0) / rows : 0;
-                if (channels < 1 || channels > percodec::kMaxChannels || cdf.shape(0) % rows || rows > percodec::kMaxContexts ||
-                    cdf.shape(1) < 1 + percodec::kMinLevels || cdf.shape(1) > 1 + percodec::kMaxLevels) {
-                    throw nb::value_error("cdf must be [1..1024 channels, 3..257], with contexts as many rows for each channel");
+                if (channels < 1 || channels > percodec::kMaxChannels || cdf.shape(0) % rows ||
+                    rows > percodec::kMaxContexts || cdf.shape(1) < 1 + percodec::kMinLevels ||
+                    cdf.shape(1) > 1 + percodec::kMaxLevels) {
+                    throw nb::value_error(
+                        "cdf must be [1..1024 channels, 3..257], with contexts as many rows for each channel");
                 }
-                const auto count = static_cast<std::uint32_t>(channels), levels = static_cast<std::uint32_t>(cdf.shape(1) - 1);
+                const auto count = static_cast<std::uint32_t>(channels),
+                           levels = static_cast<std::uint32_t>(cdf.shape(1) - 1);
                 if (contexts.size() == 0) {
                     new (self) percodec::LatentCoder(cdf.data(), count, levels, height, width, profile, table_hash);
                     return;
                 }
-                percodec::Contexts made(reinterpret_cast<const std::uint8_t*>(contexts.c_str()), contexts.size(), count, levels,
-                                        rows);
-                new (self) percodec::LatentCoder(cdf.data(), std::move(made), count, levels, height, width, profile, table_hash);
+                percodec::Contexts made(reinterpret_cast<const std::uint8_t*>(contexts.c_str()), contexts.size(), count,
+                                        levels, rows);
+                new (self) percodec::LatentCoder(cdf.data(), std::move(made), count, levels, height, width, profile,
+                                                 table_hash);
             },
             "cdf"_a.noconvert(), "height"_a, "width"_a, "profile"_a, "table_hash"_a, "contexts"_a = nb::bytes("", 0),
             "rows"_a = 1)

@@ -1,14 +1,10 @@
-#include "percodec/contexts.hpp"
+#include "context_kernels.hpp"
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace percodec {
 namespace {
@@ -31,6 +27,22 @@ class Reader {
     std::size_t left_;
 };
 
+// A missing second neighbour adds nothing.
+void pair_up(Contexts::Channel& channel) {
+    for (std::size_t k = 0; k < channel.neighbours.size(); k += 2) {
+        const Contexts::Neighbour& one = channel.neighbours[k];
+        const Contexts::Neighbour* other = k + 1 < channel.neighbours.size() ? &channel.neighbours[k + 1] : nullptr;
+        Contexts::Pair pair;
+        for (unsigned a = 0; a < 8; ++a) {
+            for (unsigned b = 0; b < 8; ++b) {
+                pair.mean[a + 8 * b] = static_cast<std::int8_t>(one.mean[a] + (other ? other->mean[b] : 0));
+                pair.spread[a + 8 * b] = static_cast<std::int8_t>(one.spread[a] + (other ? other->spread[b] : 0));
+            }
+        }
+        channel.pairs.push_back(pair);
+    }
+}
+
 int magnitude(const std::int8_t* table, unsigned levels) {
     int largest = 0;
     for (unsigned k = 0; k < levels; ++k) largest = std::max(largest, std::abs(static_cast<int>(table[k])));
@@ -42,10 +54,11 @@ void fill_table(std::int8_t* table, const std::uint8_t* from, unsigned levels) {
     for (unsigned k = levels; k < 256; ++k) table[k] = table[levels - 1];
 }
 
-void read_borders(Reader& reader, std::int8_t* borders, unsigned count) {
-    std::memcpy(borders, reader.take(count), count);
+void check_borders(const std::uint8_t* borders, unsigned count) {
     for (unsigned k = 1; k < count; ++k) {
-        if (borders[k] < borders[k - 1]) throw std::invalid_argument("borders of a context fall");
+        if (static_cast<std::int8_t>(borders[k]) < static_cast<std::int8_t>(borders[k - 1])) {
+            throw std::invalid_argument("borders of a context fall");
+        }
     }
 }
 
@@ -55,22 +68,23 @@ Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels
     : levels_(levels), contexts_(contexts) {
     if (contexts < 1 || contexts > kMaxContexts) throw std::invalid_argument("contexts must be 1..10");
     Reader reader(data, size);
-    std::vector<std::uint8_t> fills;
     for (unsigned c = 0; c < channels; ++c) {
-        Channel channel;
+        Channel channel{};
         const std::uint8_t* head = reader.take(2);
         channel.fill = head[1];
-        if (head[0] > kMaxNeighbours || channel.fill >= levels) throw std::invalid_argument("too many neighbours, or no such fill");
+        if (head[0] > kMaxNeighbours || channel.fill >= levels)
+            throw std::invalid_argument("too many neighbours, or no such fill");
         int mean = 0, spread = 0;
         for (unsigned k = 0; k < head[0]; ++k) {
             const std::uint8_t* p = reader.take(4);
-            Neighbour n;
+            Neighbour n{};
             n.channel = static_cast<unsigned>(p[0] | p[1] << 8);
             n.dy = static_cast<std::int8_t>(p[2]);
             n.dx = static_cast<std::int8_t>(p[3]);
             const bool known = n.channel < c || (n.channel == c && n.dy < 0);
             if (!known || std::abs(n.dy) > kMaxReach || std::abs(n.dx) > kMaxReach) {
-                throw std::invalid_argument("channel " + std::to_string(c) + " has a neighbour that is not known by then and near");
+                throw std::invalid_argument("channel " + std::to_string(c) +
+                                            " has a neighbour that is not known by then and near");
             }
             fill_table(n.mean, reader.take(levels), levels);
             fill_table(n.spread, reader.take(levels), levels);
@@ -79,90 +93,53 @@ Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels
             channel.neighbours.push_back(n);
         }
         if (mean > 127 || spread > 127) throw std::invalid_argument("sums of a context leave a byte");
-        read_borders(reader, channel.mean_borders, kMeanBins - 1);
-        read_borders(reader, channel.spread_borders, kSpreadBins - 1);
-        std::memcpy(channel.map, reader.take(sizeof(channel.map)), sizeof(channel.map));
+        const std::uint8_t* borders = reader.take(kMeanBins - 1);
+        check_borders(borders, kMeanBins - 1);
+        for (int sum = -128; sum < 128; ++sum) {
+            unsigned bin = 0;
+            for (unsigned k = 0; k < kMeanBins - 1; ++k) bin += sum >= static_cast<std::int8_t>(borders[k]);
+            channel.mean_bin[static_cast<std::uint8_t>(sum)] = static_cast<std::uint8_t>(bin * kSpreadBins);
+        }
+        borders = reader.take(kSpreadBins - 1);
+        check_borders(borders, kSpreadBins - 1);
+        std::memcpy(channel.spread_borders, borders, kSpreadBins - 1);
+        std::memset(channel.map, 0, sizeof(channel.map));
+        std::memcpy(channel.map, reader.take(kMeanBins * kSpreadBins), kMeanBins * kSpreadBins);
         for (std::uint8_t context : channel.map) {
             if (context >= contexts) throw std::invalid_argument("a bin leads to no context");
         }
+        if (levels <= kPairLevels) pair_up(channel);
         channels_.push_back(std::move(channel));
     }
     if (reader.left()) throw std::invalid_argument("bytes follow the contexts");
-}
-
-namespace {
-
-// What one neighbour adds: table entries by symbol. `count` may be rounded up to kStep: the buffers have room for it.
-constexpr std::size_t kStep = 64;
-
-void add_plain(const std::uint8_t* symbols, std::size_t count, const std::int8_t* mean, const std::int8_t* spread,
-               std::int8_t* means, std::int8_t* spreads) noexcept {
-    for (std::size_t i = 0; i < count; ++i) {
-        means[i] = static_cast<std::int8_t>(means[i] + mean[symbols[i]]);
-        spreads[i] = static_cast<std::int8_t>(spreads[i] + spread[symbols[i]]);
+    for (Channel& channel : channels_) {
+        for (Neighbour& n : channel.neighbours) std::memset(n.fill, channels_[n.channel].fill, sizeof(n.fill));
     }
 }
 
-#if defined(__x86_64__)
-// Sixteen levels at most: a table fits a register, and a byte shuffle looks all of its bytes up at once.
-__attribute__((target("avx2"))) void add_avx2(const std::uint8_t* symbols, std::size_t count, const std::int8_t* mean,
-                                              const std::int8_t* spread, std::int8_t* means,
-                                              std::int8_t* spreads) noexcept {
-    const __m256i m = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(mean)));
-    const __m256i s = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(spread)));
-    for (std::size_t i = 0; i < count; i += 32) {
-        const __m256i level = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(symbols + i));
-        auto* to_mean = reinterpret_cast<__m256i*>(means + i);
-        auto* to_spread = reinterpret_cast<__m256i*>(spreads + i);
-        _mm256_storeu_si256(to_mean, _mm256_add_epi8(_mm256_loadu_si256(to_mean), _mm256_shuffle_epi8(m, level)));
-        _mm256_storeu_si256(to_spread, _mm256_add_epi8(_mm256_loadu_si256(to_spread), _mm256_shuffle_epi8(s, level)));
+ContextRows::ContextRows(const Contexts& contexts, unsigned c, const std::uint8_t* all, std::size_t rows,
+                         std::size_t columns, Kernel kernel) noexcept
+    : channel(contexts.channel(c)),
+      symbols(all + std::size_t{c} * rows * columns),
+      height(rows),
+      width(columns),
+      form_(block_plain) {
+    for (std::size_t k = 0; k < channel.neighbours.size(); ++k) {
+        const Contexts::Neighbour& n = channel.neighbours[k];
+        const auto planes = static_cast<std::ptrdiff_t>(n.channel) - static_cast<std::ptrdiff_t>(c);
+        down[k] = static_cast<std::uint8_t>(n.dy + kMaxReach);
+        right[k] = static_cast<std::uint8_t>(n.dx + kMaxReach);
+        offset[k] = (planes * static_cast<std::ptrdiff_t>(rows) + n.dy) * static_cast<std::ptrdiff_t>(columns) + n.dx;
     }
-}
-#endif
-
-using Add = void (*)(const std::uint8_t*, std::size_t, const std::int8_t*, const std::int8_t*, std::int8_t*,
-                     std::int8_t*) noexcept;
-
-Add choose_add(unsigned levels) noexcept {
 #if defined(__x86_64__)
-    if (levels <= 16 && __builtin_cpu_supports("avx2")) return add_avx2;
+    const bool any = kernel == Kernel::automatic;
+    if (contexts.levels() <= 16 && (any || kernel != Kernel::scalar) && kernel_supported(Kernel::avx2))
+        form_ = block_avx2;
+    if (contexts.levels() <= kPairLevels && (any || kernel == Kernel::avx512) && contexts_avx512_supported())
+        form_ = block_avx512;
 #else
-    static_cast<void>(levels);
+    static_cast<void>(kernel);
 #endif
-    return add_plain;
-}
-
-}  // namespace
-
-void Contexts::block(const std::uint8_t* symbols, unsigned c, std::size_t y, std::size_t height, std::size_t width,
-                     std::size_t begin, std::size_t count, std::uint8_t* out) const noexcept {
-    const Channel& channel = channels_[c];
-    const Add add = choose_add(levels_);
-    std::int8_t mean[kBlock + kStep] = {}, spread[kBlock + kStep] = {};
-    std::uint8_t line[kBlock + kStep] = {};
-    for (const Neighbour& n : channel.neighbours) {
-        const auto row = static_cast<std::ptrdiff_t>(y) + n.dy;
-        const bool inside = row >= 0 && row < static_cast<std::ptrdiff_t>(height);
-        // Columns [first, last) of the neighbour's row exist; around them is its channel's fill.
-        const auto left = static_cast<std::ptrdiff_t>(begin) + n.dx;
-        const auto first = std::clamp<std::ptrdiff_t>(-left, 0, static_cast<std::ptrdiff_t>(count));
-        const auto last = std::clamp<std::ptrdiff_t>(static_cast<std::ptrdiff_t>(width) - left, first, static_cast<std::ptrdiff_t>(count));
-        std::memset(line, channels_[n.channel].fill, count);
-        if (inside && last > first) {
-            const std::uint8_t* from =
-                symbols + (std::size_t{n.channel} * height + static_cast<std::size_t>(row)) * width + (left + first);
-            std::memcpy(line + first, from, static_cast<std::size_t>(last - first));
-        }
-        add(line, count, n.mean, n.spread, mean, spread);
-    }
-    std::uint8_t bins[kBlock + kStep] = {};
-    for (std::int8_t border : channel.mean_borders) {
-        for (std::size_t i = 0; i < count; ++i) bins[i] = static_cast<std::uint8_t>(bins[i] + (mean[i] >= border ? kSpreadBins : 0));
-    }
-    for (std::int8_t border : channel.spread_borders) {
-        for (std::size_t i = 0; i < count; ++i) bins[i] = static_cast<std::uint8_t>(bins[i] + (spread[i] >= border ? 1 : 0));
-    }
-    for (std::size_t i = 0; i < count; ++i) out[i] = channel.map[bins[i]];
 }
 
 }  // namespace percodec

@@ -84,7 +84,7 @@ LatentCoder::LatentCoder(const std::uint16_t* cdf, std::uint32_t channels, std::
 
 LatentCoder::LatentCoder(const std::uint16_t* cdf, Contexts contexts, std::uint32_t channels, std::uint32_t levels,
                          std::uint32_t height, std::uint32_t width, std::uint8_t profile, std::uint64_t table_hash)
-    : tables_(cdf, channels * contexts.contexts(), levels),
+    : tables_(cdf, channels * contexts.contexts(), levels, contexts.contexts()),
       contexts_(std::move(contexts)),
       channels_(channels),
       height_(height),
@@ -97,18 +97,19 @@ Status LatentCoder::encode(const std::uint8_t* symbols, PacketHeader* header, Ke
                            std::size_t capacity, std::size_t* size) const noexcept {
     if (capacity < kHeaderBytes) return Status::no_space;
     unsigned lanes = header->lanes;
-    unsigned* const wanted = lanes == 0 ? &lanes : nullptr;
-    const bool levels = contexts_ ? measure_contexts(tables_, *contexts_, symbols, channels_, height_, width_, wanted)
-                                  : measure(tables_, symbols, plane_, wanted);
-    if (!levels) return Status::symbol_out_of_range;
-    header->lanes = static_cast<std::uint8_t>(lanes);
     std::uint8_t* const end = buffer + capacity;
-    std::uint8_t* payload = nullptr;
     std::uint8_t* const room = buffer + kHeaderBytes;
-    const Status coded = contexts_ ? encode_payload(tables_, *contexts_, symbols, channels_, height_, width_, header->lanes,
-                                                    room, end, &payload)
-                                   : encode_payload(tables_, symbols, plane_, header->lanes, kernel, room, end, &payload);
+    std::uint8_t* payload = nullptr;
+    Status coded;
+    if (contexts_) {
+        coded = encode_payload(tables_, *contexts_, symbols, channels_, height_, width_, &lanes, kernel, room, end,
+                               &payload);
+    } else {
+        if (!measure(tables_, symbols, plane_, lanes == 0 ? &lanes : nullptr)) return Status::symbol_out_of_range;
+        coded = encode_payload(tables_, symbols, plane_, lanes, kernel, room, end, &payload);
+    }
     if (coded != Status::ok) return coded;
+    header->lanes = static_cast<std::uint8_t>(lanes);
 
     header->version = kVersion;
     header->profile = profile_;
@@ -143,7 +144,7 @@ Status LatentCoder::decode(const std::uint8_t* packet, std::size_t size, Kernel 
     const std::uint8_t* const payload = packet + kHeaderBytes;
     const Status decoded =
         contexts_ ? decode_payload(tables_, *contexts_, payload, size - kHeaderBytes, channels_, height_, width_,
-                                   header->lanes, symbols)
+                                   header->lanes, kernel, symbols)
                   : decode_payload(tables_, payload, size - kHeaderBytes, plane_, header->lanes, kernel, symbols);
     if (decoded != Status::ok) return decoded;
     if (latent_crc(symbols, channels(), height_, width_) != header->latent_crc) return Status::bad_latent_crc;

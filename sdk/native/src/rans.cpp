@@ -19,6 +19,12 @@ Kernel choose(Kernel wanted, const Tables& tables, unsigned lanes, unsigned avx2
     return Kernel::scalar;
 }
 
+// Whether profile 1 goes through its AVX-512 form.
+bool wide_kernel(Kernel wanted, const Tables& tables, unsigned lanes) noexcept {
+    const bool fits = tables.wide(0) != nullptr && lanes >= 8 && (lanes & (lanes - 1)) == 0;
+    return fits && (wanted == Kernel::automatic || wanted == Kernel::avx512) && kernel_supported(Kernel::avx512);
+}
+
 EncodeKernel encode_kernel(Kernel chosen) noexcept {
 #if defined(__x86_64__)
     if (chosen == Kernel::avx512) return encode_avx512;
@@ -95,7 +101,8 @@ Status write_payload(unsigned lanes, std::uint8_t* begin, std::uint8_t* end, std
 
 // `group_bytes`: how far a kernel reads ahead.
 template <typename Run>
-Status read_payload(const std::uint8_t* payload, std::size_t size, unsigned lanes, std::size_t group_bytes, Run run) noexcept {
+Status read_payload(const std::uint8_t* payload, std::size_t size, unsigned lanes, std::size_t group_bytes,
+                    Run run) noexcept {
     if (lanes < 1 || lanes > kMaxLanes) return Status::bad_lanes;
     const std::size_t state_bytes = 4 * std::size_t{lanes};
     if (size < state_bytes || size % 2 != 0) return Status::bad_length;
@@ -120,9 +127,10 @@ Status read_payload(const std::uint8_t* payload, std::size_t size, unsigned lane
 Status encode_payload(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
                       Kernel kernel, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept {
     const EncodeKernel run = encode_kernel(choose(kernel, tables, lanes, 8));
-    return write_payload(lanes, begin, end, payload, [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* last) {
-        return run(tables, symbols, plane, lanes, states, first, last);
-    });
+    return write_payload(lanes, begin, end, payload,
+                         [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* last) {
+                             return run(tables, symbols, plane, lanes, states, first, last);
+                         });
 }
 
 Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
@@ -137,18 +145,45 @@ Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::si
 }
 
 Status encode_payload(const Tables& tables, const Contexts& contexts, const std::uint8_t* symbols, unsigned channels,
-                      std::size_t height, std::size_t width, unsigned lanes, std::uint8_t* begin, std::uint8_t* end,
-                      std::uint8_t** payload) noexcept {
-    return write_payload(lanes, begin, end, payload, [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* last) {
-        return encode_contexts(tables, contexts, symbols, channels, height, width, lanes, states, first, last);
-    });
+                      std::size_t height, std::size_t width, unsigned* lanes, Kernel kernel, std::uint8_t* begin,
+                      std::uint8_t* end, std::uint8_t** payload) noexcept {
+    const std::size_t plane = height * width, all = std::size_t{channels} * plane;
+    if (static_cast<std::size_t>(end - begin) < payload_bound(all)) return Status::no_space;
+    std::uint8_t highest = 0;
+    for (std::size_t i = 0; i < all; ++i) highest = symbols[i] > highest ? symbols[i] : highest;
+    if (highest >= tables.levels()) return Status::symbol_out_of_range;
+    // The contexts lie at the front of the buffer. Words come from its end, at most two bytes for each symbol coded,
+    // and contexts of symbols already coded are no longer needed: the two never meet.
+    std::uint8_t* const rows = begin;
+    const unsigned scale = tables.levels() <= kVectorLevels ? tables.levels() : 1, step = tables.levels() / scale;
+    mark_contexts(contexts, symbols, channels, height, width, kernel, scale, rows);
+    if (*lanes == 0)
+        *lanes = lanes_for_contexts(tables, contexts.contexts(), rows, step, symbols, channels, plane, kernel);
+    return write_payload(*lanes, begin, end, payload,
+                         [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* last) {
+#if defined(__x86_64__)
+                             if (wide_kernel(kernel, tables, *lanes)) {
+                                 return encode_contexts_avx512(tables, contexts.contexts(), rows, symbols, channels,
+                                                               height, width, *lanes, states, first, last);
+                             }
+#endif
+                             return encode_contexts(tables, contexts.contexts(), rows, step, symbols, channels, height,
+                                                    width, *lanes, states, first, last);
+                         });
 }
 
 Status decode_payload(const Tables& tables, const Contexts& contexts, const std::uint8_t* payload, std::size_t size,
-                      unsigned channels, std::size_t height, std::size_t width, unsigned lanes,
+                      unsigned channels, std::size_t height, std::size_t width, unsigned lanes, Kernel kernel,
                       std::uint8_t* symbols) noexcept {
-    return read_payload(payload, size, lanes, 2, [&](std::uint32_t* states, WordReader& words) {
-        return decode_contexts(tables, contexts, channels, height, width, lanes, states, words, symbols);
+    const bool wide = wide_kernel(kernel, tables, lanes);
+    const std::size_t group_bytes =
+        wide && lanes < 16 ? 32 : 2 * std::size_t{lanes};  // that form reads whole registers
+    return read_payload(payload, size, lanes, group_bytes, [&](std::uint32_t* states, WordReader& words) {
+#if defined(__x86_64__)
+        if (wide)
+            return decode_contexts_avx512(tables, contexts, channels, height, width, lanes, states, words, symbols);
+#endif
+        return decode_contexts(tables, contexts, channels, height, width, lanes, kernel, states, words, symbols);
     });
 }
 

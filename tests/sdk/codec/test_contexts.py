@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from percodec.sdk.codec import PacketCodec, reference
+from percodec.sdk.codec import PacketCodec, _rans, reference
 from percodec.sdk.codec.contexts import MEAN_BINS, SPREAD_BINS, ChannelContexts, Contexts, Neighbour
 from percodec.sdk.codec.entropy_model import EntropyModel
 from percodec.sdk.errors import CodecError, EntropyModelError, PacketError
 
 LEVELS, CHANNELS, K = 6, 5, 10
+KERNELS = [kernel for kernel in _rans.Kernel if _rans.kernel_supported(kernel)]
 
 
 def random_contexts(rng: np.random.Generator, levels: int = LEVELS, most: int = 12) -> Contexts:
@@ -52,6 +53,27 @@ def test_core_and_reference_write_the_same_bytes(shape: tuple[int, int], levels:
         assert header.profile == 1
         assert np.array_equal(again, symbols)
         assert np.array_equal(reference.decode_packet(model, packet, *shape)[1], symbols)
+
+
+@pytest.mark.parametrize("levels", [3, 6, 8, 9, 16])
+@pytest.mark.parametrize("shape", [(3, 5), (4, 60), (3, 64), (3, 70), (2, 257), (1, 600)])
+@pytest.mark.parametrize("most", [1, 7, 12])
+def test_every_kernel_writes_and_reads_the_same_bytes(levels: int, shape: tuple[int, int], most: int) -> None:
+    """Portable, AVX2 and AVX-512 forms of contexts and coder, and any of them decoding another's."""
+    rng = np.random.default_rng(levels * 1000 + shape[1] + most)
+    counts = rng.integers(1, 1000, (CHANNELS * K, levels))
+    contexts = random_contexts(rng, levels, most)
+    model = EntropyModel(EntropyModel.from_counts(counts).cdf.reshape(CHANNELS, K, levels + 1), contexts)
+    symbols = rng.integers(0, levels, (CHANNELS, *shape), np.uint8)
+    coder = PacketCodec(model, *shape)._coder
+    for lanes in (0, 1, 2, 4, 8, 16, 24, 32, 64):
+        packets = {k: coder.encode(symbols, np.empty(coder.packet_bound, np.uint8), 0, 0, 1, 2, lanes, k) for k in KERNELS}
+        assert len(set(packets.values())) == 1, lanes
+        for kernel, packet in packets.items():
+            out = np.full_like(symbols, 255)
+            status, _ = coder.decode(packet, out, kernel)
+            assert _rans.STATUS_NAMES[status] == "ok", (lanes, kernel)
+            assert np.array_equal(out, symbols), (lanes, kernel)
 
 
 def test_a_context_is_what_the_page_says() -> None:

@@ -42,8 +42,8 @@ class LatentCoder {
                 std::uint32_t width, std::uint8_t profile, std::uint64_t table_hash);
 
     // With contexts: cdf has contexts.contexts() rows per channel.
-    LatentCoder(const std::uint16_t* cdf, Contexts contexts, std::uint32_t channels, std::uint32_t levels, std::uint32_t height,
-                std::uint32_t width, std::uint8_t profile, std::uint64_t table_hash);
+    LatentCoder(const std::uint16_t* cdf, Contexts contexts, std::uint32_t channels, std::uint32_t levels,
+                std::uint32_t height, std::uint32_t width, std::uint8_t profile, std::uint64_t table_hash);
 
     std::size_t symbols() const noexcept { return plane_ * channels_; }
 

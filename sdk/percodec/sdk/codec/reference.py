@@ -68,7 +68,10 @@ def lane_of(model: EntropyModel, row: int, column: int, width: int, lanes: int) 
 
 
 def lanes_for(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
-    """The encoder's own choice: the most lanes (a power of two) whose 4 bytes each fit 4 bytes + 9/1024 of the ideal payload."""
+    """The encoder's own choice: the most lanes (a power of two) whose 4 bytes each fit 4 bytes + 9/1024 of the ideal payload.
+
+    12/1024 with contexts, whose kernels need more lanes to be as fast.
+    """
     frequencies = np.diff(model.cdf.astype(np.int64), axis=1).tolist()
     channels, height, _ = symbols.shape
     cost = sum(
@@ -79,7 +82,7 @@ def lanes_for(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
     )
     ideal_bytes = -(-cost // 256) // 8
     lanes = 1
-    while lanes < MAX_LANES and 4 * 2 * lanes <= 4 + ideal_bytes * 9 // 1024:
+    while lanes < MAX_LANES and 4 * 2 * lanes <= 4 + ideal_bytes * (12 if model.contexts else 9) // 1024:
         lanes *= 2
     return lanes
 
