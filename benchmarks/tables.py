@@ -1,4 +1,4 @@
-"""What do the results say? Writes the tables of README.md, LABORATORY.md and RESTORATION.md from benchmarks/results/*.json; `--check` compares.
+"""What do the results say? Writes the tables of README.md, LABORATORY.md, RESTORATION.md from benchmarks/results; `--check` compares.
 
     <!-- table NAME -->  ...  <!-- end table -->        is filled from results/NAME-*.json, one table per machine
 
