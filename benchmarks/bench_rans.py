@@ -147,6 +147,11 @@ def cpu_name() -> str:
     return match.group(1).strip() if match else platform.processor() or platform.machine()
 
 
+def slug_of(machine: str | None) -> str:
+    """What a result's file is called after: the processor unless said."""
+    return re.sub(r"[^a-z0-9]+", "-", (machine or cpu_name()).lower()).strip("-")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=31, help="rounds of alternating calls (default 31)")
@@ -156,8 +161,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds must be at least 1")
-    slug = re.sub(r"[^a-z0-9]+", "-", (arguments.machine or cpu_name()).lower()).strip("-")
-    target = arguments.json or Path(__file__).parent / "results" / f"bench_rans-{slug}.json"
+    target = arguments.json or Path(__file__).parent / "results" / f"bench_rans-{slug_of(arguments.machine)}.json"
 
     cases = []
     for name in SIZES:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.sdk.codec import EntropyModel, reference
+from percodec.sdk.codec.contexts import MEAN_BINS, SPREAD_BINS, ChannelContexts, Contexts, Neighbour
 
 FOLDER = Path(__file__).parent / "packets"
 
@@ -31,6 +32,7 @@ class Case:
     timestamp_ns: int
     stream_id: int
     counter: int
+    contexts: int = 0
 
 
 CASES = (
@@ -39,6 +41,9 @@ CASES = (
     Case("v1.0-order0-3x9x11-L16-lanes16", (3, 9, 11), 16, 16, 3, 123456, 987654321, 2, 41),
     Case("v1.0-order0-2x5x37-L6-lanes64", (2, 5, 37), 6, 64, 4, 5, 6, 7, 8),
     Case("v1.0-order0-2x3x50-L256-lanes3", (2, 3, 50), 256, 3, 5, 0, 0, 0, 1),
+    Case("v1.0-contexts-5x7x70-L6-auto", (5, 7, 70), 6, None, 6, 9, 10, 11, 12, contexts=10),
+    Case("v1.0-contexts-3x9x21-L6-lanes16", (3, 9, 21), 6, 16, 7, 1, 2, 3, 4, contexts=10),
+    Case("v1.0-contexts-2x4x300-L17-lanes5", (2, 4, 300), 17, 5, 8, 0, 1, 0, 0, contexts=3),
 )
 
 
@@ -54,13 +59,37 @@ def content_of(case: Case) -> tuple[EntropyModel, NDArray[np.uint8]]:
     """Tables whose weights are powers of two up to 64, and symbols drawn from them."""
     numbers = _numbers(case.seed)
     channels, height, width = case.shape
-    weights = [[1 << next(numbers) % 7 for _ in range(case.levels)] for _ in range(channels)]
+    rows = channels * max(1, case.contexts)
+    weights = [[1 << next(numbers) % 7 for _ in range(case.levels)] for _ in range(rows)]
     model = EntropyModel.from_counts(np.array(weights, np.int64))
+    if case.contexts:
+        cdf = model.cdf.reshape(channels, case.contexts, case.levels + 1)
+        model = EntropyModel(cdf, contexts_of(case, numbers))
     symbols = np.empty(case.shape, np.uint8)
     for channel in range(channels):
         slots = np.array([next(numbers) % 4096 for _ in range(height * width)])
-        symbols[channel] = (np.searchsorted(model.cdf[channel], slots, side="right") - 1).reshape(height, width)
+        symbols[channel] = (np.searchsorted(model.cdf[channel * max(1, case.contexts)], slots, side="right") - 1).reshape(height, width)
     return model, symbols
+
+
+def contexts_of(case: Case, numbers: Iterator[int]) -> Contexts:
+    """Seven neighbours a channel, every reach and both kinds among them; tables, borders and maps at random."""
+
+    def signed(reach: int, count: int) -> NDArray[np.int8]:
+        return np.array([next(numbers) % (2 * reach + 1) - reach for _ in range(count)], np.int8)
+
+    channels = []
+    for c in range(case.shape[0]):
+        neighbours = []
+        for _ in range(7):
+            own = c == 0 or next(numbers) % 2 == 0
+            dy, dx = (-1 - next(numbers) % 2 if own else next(numbers) % 5 - 2), next(numbers) % 5 - 2
+            channel = c if own else next(numbers) % c
+            neighbours.append(Neighbour(channel, dy, dx, signed(18, case.levels), signed(18, case.levels)))
+        borders = [np.sort(signed(60, bins - 1)) for bins in (MEAN_BINS, SPREAD_BINS)]
+        mapped = np.array([next(numbers) % case.contexts for _ in range(MEAN_BINS * SPREAD_BINS)], np.uint8)
+        channels.append(ChannelContexts(tuple(neighbours), borders[0], borders[1], mapped, next(numbers) % case.levels))
+    return Contexts(tuple(channels), case.levels, case.contexts)
 
 
 def files_of(case: Case) -> dict[str, bytes]:

@@ -19,6 +19,9 @@ SHAPES = {
     "v1.0-order0-3x9x11-L16-lanes16": (3, 9, 11),
     "v1.0-order0-2x5x37-L6-lanes64": (2, 5, 37),
     "v1.0-order0-2x3x50-L256-lanes3": (2, 3, 50),
+    "v1.0-contexts-5x7x70-L6-auto": (5, 7, 70),
+    "v1.0-contexts-3x9x21-L6-lanes16": (3, 9, 21),
+    "v1.0-contexts-2x4x300-L17-lanes5": (2, 4, 300),
 }
 
 
@@ -53,7 +56,7 @@ def test_decodes_to_the_frozen_symbols(name: str) -> None:
 def test_encoder_still_writes_the_frozen_bytes(name: str) -> None:
     packet, model, symbols = golden(name)
     header = parse_header(packet)
-    coder = _rans.LatentCoder(model.cdf, *SHAPES[name][1:], model.profile, model.table_hash)
+    coder = PacketCodec(model, *SHAPES[name][1:])._coder
     for kernel in _rans.Kernel:
         if not _rans.kernel_supported(kernel):
             continue

@@ -45,8 +45,11 @@ def export_bundle(
     overwrite: bool = False,
     say: Say = print,
     more: tuple[Path, ...] = (),
+    contexts: bool = False,
 ) -> Bundle:
     """Write the bundle and return it as a vehicle would open it; `more` checkpoints on the same codec add their heads.
+
+    `contexts`: entropy tables by neighbours (profile 1), learned on all training sets, instead of by channel alone.
 
     Raises `DataError`, `SelfTestError`, `BundleError`, `UsageError`.
     """
@@ -81,8 +84,14 @@ def export_bundle(
     say("parity, torch against ONNX Runtime: " + "  ".join(f"{k} {v:.6f}" for k, v in parity.items()))
 
     encoder = run_ort(made["encoder"][1])
-    counts = count_symbols(encoder, train[0], height, width, len(codec.quantizer.centers))
-    tables = EntropyModel.from_counts(counts)
+    levels = len(codec.quantizer.centers)
+    if contexts:
+        from percodec.export.contexts import learn_contexts
+
+        say("learning contexts ...")
+        tables = learn_contexts(latents_of(encoder, train, height, width), levels, say=say)
+    else:
+        tables = EntropyModel.from_counts(count_symbols(encoder, train[0], height, width, levels))
     # The self-test runs on synthetic frames, so that a bundle carries nobody's pictures.
     test_frames = np.stack([load_synthetic_frame(7_000 + k, height, width) for k in range(_SELFTEST_FRAMES)])
     symbols = np.concatenate([encoder(f[None]) for f in test_frames])
@@ -195,6 +204,15 @@ def count_symbols(encoder: Any, data: DataSet, height: int, width: int, levels: 
     if counts is None:
         raise DataError("the training set is empty: no tables can be measured")
     return counts
+
+
+def latents_of(encoder: Any, data: list[DataSet], height: int, width: int, most: int = 400) -> NDArray[np.uint8]:
+    """Latents uint8 [N,C,h,w] of at most `most` pictures, the same number from each set where it has them."""
+    each = max(1, most // len(data))
+    found = [encoder(fitted(s.images[k], height, width)[None])[0] for s in data for k in range(0, len(s), -(-len(s) // each))]
+    if not found:
+        raise DataError("the training set is empty: no contexts can be learned")
+    return np.stack(found)
 
 
 def _provenance(checkpoint: Path, config: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:

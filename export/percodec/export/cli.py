@@ -70,6 +70,9 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where {NAME} of the configuration is; repeatable")
     parser.add_argument("--size", default="480x360", metavar="WxH", help="frame size, multiples of 8 (default 480x360)")
     parser.add_argument("--fit", choices=("stretch", "letterbox", "crop"), default="crop", help="how other sizes become this one")
+    parser.add_argument(
+        "--contexts", action="store_true", help="entropy tables by neighbours: packets 10 % smaller and more, a slower coder"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
 
@@ -193,6 +196,7 @@ def _export(args: argparse.Namespace) -> int:
         args.overwrite,
         say,
         tuple(args.add),
+        args.contexts,
     )
     metrics = bundle.manifest["metrics"]
     if args.json:

@@ -123,16 +123,27 @@ NB_MODULE(_rans, m) {
         .def(
             "__init__",
             [](percodec::LatentCoder* self, const Cdf& cdf, std::uint32_t height, std::uint32_t width,
-               std::uint8_t profile, std::uint64_t table_hash) {
-                if (cdf.shape(0) > percodec::kMaxChannels || cdf.shape(1) < 1 + percodec::kMinLevels ||
+               std::uint8_t profile, std::uint64_t table_hash, nb::bytes contexts, std::uint32_t rows) {
+                const std::size_t channels = rows ? cdf.shape(0) / rows : 0;
+                if (channels < 1 || channels > percodec::kMaxChannels || cdf.shape(0) % rows ||
+                    rows > percodec::kMaxContexts || cdf.shape(1) < 1 + percodec::kMinLevels ||
                     cdf.shape(1) > 1 + percodec::kMaxLevels) {
-                    throw nb::value_error("cdf must be [1..1024, 3..257]");
+                    throw nb::value_error(
+                        "cdf must be [1..1024 channels, 3..257], with contexts as many rows for each channel");
                 }
-                new (self) percodec::LatentCoder(cdf.data(), static_cast<std::uint32_t>(cdf.shape(0)),
-                                                 static_cast<std::uint32_t>(cdf.shape(1) - 1), height, width, profile,
+                const auto count = static_cast<std::uint32_t>(channels),
+                           levels = static_cast<std::uint32_t>(cdf.shape(1) - 1);
+                if (contexts.size() == 0) {
+                    new (self) percodec::LatentCoder(cdf.data(), count, levels, height, width, profile, table_hash);
+                    return;
+                }
+                percodec::Contexts made(reinterpret_cast<const std::uint8_t*>(contexts.c_str()), contexts.size(), count,
+                                        levels, rows);
+                new (self) percodec::LatentCoder(cdf.data(), std::move(made), count, levels, height, width, profile,
                                                  table_hash);
             },
-            "cdf"_a.noconvert(), "height"_a, "width"_a, "profile"_a, "table_hash"_a)
+            "cdf"_a.noconvert(), "height"_a, "width"_a, "profile"_a, "table_hash"_a, "contexts"_a = nb::bytes("", 0),
+            "rows"_a = 1)
         .def_prop_ro("packet_bound", &percodec::LatentCoder::packet_bound)
         .def("encode", &encode, "symbols"_a.noconvert(), "scratch"_a.noconvert(), "stream_id"_a, "counter"_a,
              "frame_id"_a, "timestamp_ns"_a, "lanes"_a, "kernel"_a = percodec::Kernel::automatic)

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "percodec/contexts.hpp"
 #include "percodec/rans.hpp"
 
 namespace percodec {
@@ -103,11 +104,34 @@ using EncodeKernel = std::uint8_t* (*)(const Tables& tables, const std::uint8_t*
 using DecodeKernel = bool (*)(const Tables& tables, std::size_t plane, unsigned lanes, std::uint32_t* states,
                               WordReader& words, std::uint8_t* symbols) noexcept;
 
+// Profile 1. Encoders are told the contexts, made beforehand: `rows` holds each symbol's, times `scale`; `rows * step`
+// is context * levels. mark_contexts() writes up to 63 bytes past the last.
+void mark_contexts(const Contexts&, const std::uint8_t* symbols, unsigned channels, std::size_t height,
+                   std::size_t width, Kernel, unsigned scale, std::uint8_t* rows) noexcept;
+unsigned lanes_for_contexts(const Tables&, unsigned contexts, const std::uint8_t* rows, unsigned step,
+                            const std::uint8_t* symbols, unsigned channels, std::size_t plane, Kernel) noexcept;
+std::uint8_t* encode_contexts(const Tables&, unsigned contexts, const std::uint8_t* rows, unsigned step,
+                              const std::uint8_t* symbols, unsigned channels, std::size_t height, std::size_t width,
+                              unsigned lanes, std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next) noexcept;
+bool decode_contexts(const Tables&, const Contexts&, unsigned channels, std::size_t height, std::size_t width,
+                     unsigned lanes, Kernel, std::uint32_t* states, WordReader& words, std::uint8_t* symbols) noexcept;
+
 std::uint8_t* encode_scalar(const Tables&, const std::uint8_t*, std::size_t, unsigned, std::uint32_t*, std::uint8_t*,
                             std::uint8_t*) noexcept;
 bool decode_scalar(const Tables&, std::size_t, unsigned, std::uint32_t*, WordReader&, std::uint8_t*) noexcept;
 
 #if defined(__x86_64__)
+// 8, 16, 32 or 64 lanes, tables with `wide`, rows times the number of levels.
+std::uint8_t* encode_contexts_avx512(const Tables&, unsigned contexts, const std::uint8_t* rows,
+                                     const std::uint8_t* symbols, unsigned channels, std::size_t height,
+                                     std::size_t width, unsigned lanes, std::uint32_t* states, std::uint8_t* begin,
+                                     std::uint8_t* next) noexcept;
+bool decode_contexts_avx512(const Tables&, const Contexts&, unsigned channels, std::size_t height, std::size_t width,
+                            unsigned lanes, std::uint32_t* states, WordReader& words, std::uint8_t* symbols) noexcept;
+// What `count` symbols cost; at most 64 values in `cost`.
+std::uint32_t cost_avx512(const std::uint16_t* cost, const std::uint8_t* rows, const std::uint8_t* symbols,
+                          std::size_t count) noexcept;
+
 constexpr unsigned kAvx2Levels = 8;
 constexpr unsigned kAvx2Lanes = 8;
 

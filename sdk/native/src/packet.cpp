@@ -1,6 +1,7 @@
 #include "percodec/packet.hpp"
 
 #include <stdexcept>
+#include <utility>
 
 #include "percodec/crc32c.hpp"
 
@@ -74,6 +75,18 @@ Status parse_header(const std::uint8_t* packet, std::size_t size, PacketHeader* 
 LatentCoder::LatentCoder(const std::uint16_t* cdf, std::uint32_t channels, std::uint32_t levels, std::uint32_t height,
                          std::uint32_t width, std::uint8_t profile, std::uint64_t table_hash)
     : tables_(cdf, channels, levels),
+      channels_(channels),
+      height_(height),
+      width_(width),
+      plane_(plane_of(channels, height, width)),
+      profile_(profile),
+      table_hash_(table_hash) {}
+
+LatentCoder::LatentCoder(const std::uint16_t* cdf, Contexts contexts, std::uint32_t channels, std::uint32_t levels,
+                         std::uint32_t height, std::uint32_t width, std::uint8_t profile, std::uint64_t table_hash)
+    : tables_(cdf, channels * contexts.contexts(), levels, contexts.contexts()),
+      contexts_(std::move(contexts)),
+      channels_(channels),
       height_(height),
       width_(width),
       plane_(plane_of(channels, height, width)),
@@ -84,13 +97,19 @@ Status LatentCoder::encode(const std::uint8_t* symbols, PacketHeader* header, Ke
                            std::size_t capacity, std::size_t* size) const noexcept {
     if (capacity < kHeaderBytes) return Status::no_space;
     unsigned lanes = header->lanes;
-    if (!measure(tables_, symbols, plane_, lanes == 0 ? &lanes : nullptr)) return Status::symbol_out_of_range;
-    header->lanes = static_cast<std::uint8_t>(lanes);
     std::uint8_t* const end = buffer + capacity;
+    std::uint8_t* const room = buffer + kHeaderBytes;
     std::uint8_t* payload = nullptr;
-    const Status coded =
-        encode_payload(tables_, symbols, plane_, header->lanes, kernel, buffer + kHeaderBytes, end, &payload);
+    Status coded;
+    if (contexts_) {
+        coded = encode_payload(tables_, *contexts_, symbols, channels_, height_, width_, &lanes, kernel, room, end,
+                               &payload);
+    } else {
+        if (!measure(tables_, symbols, plane_, lanes == 0 ? &lanes : nullptr)) return Status::symbol_out_of_range;
+        coded = encode_payload(tables_, symbols, plane_, lanes, kernel, room, end, &payload);
+    }
     if (coded != Status::ok) return coded;
+    header->lanes = static_cast<std::uint8_t>(lanes);
 
     header->version = kVersion;
     header->profile = profile_;
@@ -122,8 +141,11 @@ Status LatentCoder::decode(const std::uint8_t* packet, std::size_t size, Kernel 
     if (parsed != Status::ok) return parsed;
     if (header->profile != profile_) return Status::bad_profile;
     if (header->table_hash != table_hash_) return Status::wrong_tables;
+    const std::uint8_t* const payload = packet + kHeaderBytes;
     const Status decoded =
-        decode_payload(tables_, packet + kHeaderBytes, size - kHeaderBytes, plane_, header->lanes, kernel, symbols);
+        contexts_ ? decode_payload(tables_, *contexts_, payload, size - kHeaderBytes, channels_, height_, width_,
+                                   header->lanes, kernel, symbols)
+                  : decode_payload(tables_, payload, size - kHeaderBytes, plane_, header->lanes, kernel, symbols);
     if (decoded != Status::ok) return decoded;
     if (latent_crc(symbols, channels(), height_, width_) != header->latent_crc) return Status::bad_latent_crc;
     return Status::ok;

@@ -19,6 +19,12 @@ Kernel choose(Kernel wanted, const Tables& tables, unsigned lanes, unsigned avx2
     return Kernel::scalar;
 }
 
+// Whether profile 1 goes through its AVX-512 form.
+bool wide_kernel(Kernel wanted, const Tables& tables, unsigned lanes) noexcept {
+    const bool fits = tables.wide(0) != nullptr && lanes >= 8 && (lanes & (lanes - 1)) == 0;
+    return fits && (wanted == Kernel::automatic || wanted == Kernel::avx512) && kernel_supported(Kernel::avx512);
+}
+
 EncodeKernel encode_kernel(Kernel chosen) noexcept {
 #if defined(__x86_64__)
     if (chosen == Kernel::avx512) return encode_avx512;
@@ -77,22 +83,26 @@ bool kernel_supported(Kernel kernel) noexcept {
     return false;
 }
 
-Status encode_payload(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
-                      Kernel kernel, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept {
+namespace {
+
+// States before and after, around whatever codes the symbols.
+template <typename Run>
+Status write_payload(unsigned lanes, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload, Run run) noexcept {
     if (lanes < 1 || lanes > kMaxLanes) return Status::bad_lanes;
     if (static_cast<std::size_t>(end - begin) < 4 * std::size_t{lanes}) return Status::no_space;
     std::uint32_t states[kMaxLanes];
     for (std::uint32_t& x : states) x = kStateLow;
-    const EncodeKernel run = encode_kernel(choose(kernel, tables, lanes, 8));
-    std::uint8_t* const words = run(tables, symbols, plane, lanes, states, begin + 4 * std::size_t{lanes}, end);
+    std::uint8_t* const words = run(states, begin + 4 * std::size_t{lanes}, end);
     if (words == nullptr) return Status::no_space;
     *payload = words - 4 * std::size_t{lanes};
     for (unsigned lane = 0; lane < lanes; ++lane) store_state(*payload + 4 * std::size_t{lane}, states[lane]);
     return Status::ok;
 }
 
-Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
-                      unsigned lanes, Kernel kernel, std::uint8_t* symbols) noexcept {
+// `group_bytes`: how far a kernel reads ahead.
+template <typename Run>
+Status read_payload(const std::uint8_t* payload, std::size_t size, unsigned lanes, std::size_t group_bytes,
+                    Run run) noexcept {
     if (lanes < 1 || lanes > kMaxLanes) return Status::bad_lanes;
     const std::size_t state_bytes = 4 * std::size_t{lanes};
     if (size < state_bytes || size % 2 != 0) return Status::bad_length;
@@ -102,18 +112,79 @@ Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::si
         states[lane] = load_state(payload + 4 * std::size_t{lane});
         if (states[lane] < kStateLow || states[lane] >= kStateHigh) return Status::bad_state;
     }
-    const Kernel chosen = choose(kernel, tables, lanes, 16);
-    const DecodeKernel run = decode_kernel(chosen);
-    std::size_t group_bytes = 2 * std::size_t{lanes};
-    if (chosen == Kernel::avx512) group_bytes = (group_bytes + 31) / 32 * 32;  // it reads whole registers
     WordReader words(payload + state_bytes, payload + size, group_bytes);
-    if (!run(tables, plane, lanes, states, words, symbols)) return Status::truncated_payload;
+    if (!run(states, words)) return Status::truncated_payload;
     const Status finished = words.finish();
     if (finished != Status::ok) return finished;
     for (unsigned lane = 0; lane < lanes; ++lane) {
         if (states[lane] != kStateLow) return Status::bad_final_state;
     }
     return Status::ok;
+}
+
+}  // namespace
+
+Status encode_payload(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
+                      Kernel kernel, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept {
+    const EncodeKernel run = encode_kernel(choose(kernel, tables, lanes, 8));
+    return write_payload(lanes, begin, end, payload,
+                         [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* last) {
+                             return run(tables, symbols, plane, lanes, states, first, last);
+                         });
+}
+
+Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
+                      unsigned lanes, Kernel kernel, std::uint8_t* symbols) noexcept {
+    const Kernel chosen = choose(kernel, tables, lanes, 16);
+    const DecodeKernel run = decode_kernel(chosen);
+    std::size_t group_bytes = 2 * std::size_t{lanes};
+    if (chosen == Kernel::avx512) group_bytes = (group_bytes + 31) / 32 * 32;  // it reads whole registers
+    return read_payload(payload, size, lanes, group_bytes, [&](std::uint32_t* states, WordReader& words) {
+        return run(tables, plane, lanes, states, words, symbols);
+    });
+}
+
+Status encode_payload(const Tables& tables, const Contexts& contexts, const std::uint8_t* symbols, unsigned channels,
+                      std::size_t height, std::size_t width, unsigned* lanes, Kernel kernel, std::uint8_t* begin,
+                      std::uint8_t* end, std::uint8_t** payload) noexcept {
+    const std::size_t plane = height * width, all = std::size_t{channels} * plane;
+    if (static_cast<std::size_t>(end - begin) < payload_bound(all)) return Status::no_space;
+    std::uint8_t highest = 0;
+    for (std::size_t i = 0; i < all; ++i) highest = symbols[i] > highest ? symbols[i] : highest;
+    if (highest >= tables.levels()) return Status::symbol_out_of_range;
+    // The contexts lie at the front of the buffer. Words come from its end, at most two bytes for each symbol coded,
+    // and contexts of symbols already coded are no longer needed: the two never meet.
+    std::uint8_t* const rows = begin;
+    const unsigned scale = tables.levels() <= kVectorLevels ? tables.levels() : 1, step = tables.levels() / scale;
+    mark_contexts(contexts, symbols, channels, height, width, kernel, scale, rows);
+    if (*lanes == 0)
+        *lanes = lanes_for_contexts(tables, contexts.contexts(), rows, step, symbols, channels, plane, kernel);
+    return write_payload(*lanes, begin, end, payload,
+                         [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* last) {
+#if defined(__x86_64__)
+                             if (wide_kernel(kernel, tables, *lanes)) {
+                                 return encode_contexts_avx512(tables, contexts.contexts(), rows, symbols, channels,
+                                                               height, width, *lanes, states, first, last);
+                             }
+#endif
+                             return encode_contexts(tables, contexts.contexts(), rows, step, symbols, channels, height,
+                                                    width, *lanes, states, first, last);
+                         });
+}
+
+Status decode_payload(const Tables& tables, const Contexts& contexts, const std::uint8_t* payload, std::size_t size,
+                      unsigned channels, std::size_t height, std::size_t width, unsigned lanes, Kernel kernel,
+                      std::uint8_t* symbols) noexcept {
+    const bool wide = wide_kernel(kernel, tables, lanes);
+    const std::size_t group_bytes =
+        wide && lanes < 16 ? 32 : 2 * std::size_t{lanes};  // that form reads whole registers
+    return read_payload(payload, size, lanes, group_bytes, [&](std::uint32_t* states, WordReader& words) {
+#if defined(__x86_64__)
+        if (wide)
+            return decode_contexts_avx512(tables, contexts, channels, height, width, lanes, states, words, symbols);
+#endif
+        return decode_contexts(tables, contexts, channels, height, width, lanes, kernel, states, words, symbols);
+    });
 }
 
 }  // namespace percodec

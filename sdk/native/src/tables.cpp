@@ -1,6 +1,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "percodec/contexts.hpp"
 #include "percodec/rans.hpp"
 
 namespace percodec {
@@ -59,7 +60,7 @@ void set_vector_level(Tables::Vector& v, unsigned level, std::uint32_t start, st
 }
 
 void check(const std::uint16_t* cdf, unsigned channels, unsigned levels) {
-    if (channels < 1 || channels > kMaxChannels) throw std::invalid_argument("channels must be 1..1024");
+    if (channels < 1 || channels > kMaxChannels * kMaxContexts) throw std::invalid_argument("channels must be 1..1024");
     if (levels < kMinLevels || levels > kMaxLevels) throw std::invalid_argument("levels must be 2..256");
     for (unsigned channel = 0; channel < channels; ++channel) {
         const std::uint16_t* row = cdf + std::size_t{channel} * (levels + 1);
@@ -71,12 +72,12 @@ void check(const std::uint16_t* cdf, unsigned channels, unsigned levels) {
 
 }  // namespace
 
-Tables::Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels)
-    : channels_(channels), levels_(levels), encode_mask_(1) {
+Tables::Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels, unsigned contexts)
+    : channels_(channels), levels_(levels), encode_mask_(1), encode_stride_(levels) {
     check(cdf, channels, levels);
     encode_mask_ = (1u << ceil_log2(levels)) - 1u;
-    const unsigned stride = encode_mask_ + 1u;
-    encode_.reserve(std::size_t{channels} * stride);
+    if (contexts == 0) encode_stride_ = encode_mask_ + 1u;
+    encode_.reserve(std::size_t{channels} * encode_stride_);
     decode_.resize(std::size_t{channels} * kProbabilityScale);
     cost_.reserve(std::size_t{channels} * levels);
     if (levels <= kVectorLevels) vector_.resize(channels);
@@ -93,7 +94,7 @@ Tables::Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels)
                 slots[slot] = level | (slot - start) << 8 | frequency << 20;
             }
         }
-        while (encode_.size() % stride) encode_.push_back(encode_.back());
+        while (encode_.size() % encode_stride_) encode_.push_back(encode_.back());
         if (vector_.empty()) continue;
         Vector& v = vector_[channel];
         for (unsigned level = 0; level < kVectorLevels; ++level) {
@@ -102,10 +103,27 @@ Tables::Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels)
             v.threshold[level] = level + 1 < levels ? row[level + 1] : kProbabilityScale;
         }
     }
+    cost_.resize(cost_.size() + 64);
+    if (contexts == 0 || contexts > 16 || contexts * levels > 64 || levels > 8) return;
+    wide_.resize(channels / contexts);
+    for (unsigned row = 0; row < channels; ++row) {
+        const Vector& v = vector_[row];
+        Wide& w = wide_[row / contexts];
+        const unsigned context = row % contexts;
+        for (unsigned level = 0; level < levels; ++level) {
+            const unsigned at = context * levels + level;
+            w.reciprocal[at] = v.reciprocal[level];
+            w.packed[at] = v.complement[level] | v.bias[level] << 12 | v.shift[level] << 25;
+        }
+        for (unsigned k = 0; k < 8; ++k) {
+            w.threshold[k][context] = v.threshold[k];
+            w.frequency_start[k][context] = v.frequency_start[k];
+        }
+    }
 }
 
-unsigned lanes_for(std::uint64_t ideal_bytes) noexcept {
-    const std::uint64_t budget = 4 + ideal_bytes * 9 / 1024;
+unsigned lanes_for(std::uint64_t ideal_bytes, bool contexts) noexcept {
+    const std::uint64_t budget = 4 + ideal_bytes * (contexts ? 12 : 9) / 1024;
     unsigned lanes = 1;
     while (lanes < kMaxLanes && 8 * std::uint64_t{lanes} <= budget) lanes *= 2;
     return lanes;

@@ -3,7 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
+#include "percodec/contexts.hpp"
 #include "percodec/rans.hpp"
 #include "percodec/status.hpp"
 
@@ -39,13 +41,17 @@ class LatentCoder {
     LatentCoder(const std::uint16_t* cdf, std::uint32_t channels, std::uint32_t levels, std::uint32_t height,
                 std::uint32_t width, std::uint8_t profile, std::uint64_t table_hash);
 
-    std::size_t symbols() const noexcept { return plane_ * tables_.channels(); }
+    // With contexts: cdf has contexts.contexts() rows per channel.
+    LatentCoder(const std::uint16_t* cdf, Contexts contexts, std::uint32_t channels, std::uint32_t levels,
+                std::uint32_t height, std::uint32_t width, std::uint8_t profile, std::uint64_t table_hash);
+
+    std::size_t symbols() const noexcept { return plane_ * channels_; }
 
     // Bytes that no packet of this shape exceeds.
     std::size_t packet_bound() const noexcept { return kHeaderBytes + payload_bound(symbols()); }
 
     const Tables& tables() const noexcept { return tables_; }
-    std::uint32_t channels() const noexcept { return tables_.channels(); }
+    std::uint32_t channels() const noexcept { return channels_; }
     std::uint32_t height() const noexcept { return height_; }
     std::uint32_t width() const noexcept { return width_; }
 
@@ -61,6 +67,8 @@ class LatentCoder {
 
   private:
     Tables tables_;
+    std::optional<Contexts> contexts_;
+    std::uint32_t channels_;
     std::uint32_t height_;
     std::uint32_t width_;
     std::size_t plane_;

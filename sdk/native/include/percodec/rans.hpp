@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "percodec/kernel.hpp"
 #include "percodec/status.hpp"
 
 namespace percodec {
@@ -23,11 +24,6 @@ constexpr unsigned kMaxLevels = 256;
 constexpr unsigned kMaxChannels = 1024;
 constexpr std::size_t kMaxSymbols = std::size_t{1} << 27;  // of one latent
 constexpr unsigned kVectorLevels = 16;                     // alphabets up to this size have vector kernels
-
-// Implementations of one bitstream. `automatic` is the fastest that this processor has for the case at hand.
-enum class Kernel : std::uint8_t { automatic = 0, scalar, avx2, avx512 };
-
-bool kernel_supported(Kernel kernel) noexcept;
 
 // Everything a coder looks up, made once from cumulative tables. Immutable.
 class Tables {
@@ -51,15 +47,26 @@ class Tables {
         std::uint32_t frequency_start[kVectorLevels];  // frequency | start << 16
     };
 
+    // All contexts of one channel, for kernels that look 64 values up at once: by context * levels + level, unless
+    // said.
+    struct alignas(64) Wide {
+        std::uint32_t reciprocal[64];
+        std::uint32_t packed[64];              // complement | bias << 12 | shift << 25
+        std::uint32_t frequency_start[8][16];  // [level][context]
+        std::uint32_t threshold[8][16];        // [k][context]
+    };
+
     // cdf: uint16 [channels, levels + 1], rows 0 = first < ... < last = 4096. Throws std::invalid_argument otherwise.
-    Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels);
+    // With contexts a "channel" is one of them: row channel * contexts + context.
+    Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels, unsigned contexts = 0);
 
     unsigned channels() const noexcept { return channels_; }
     unsigned levels() const noexcept { return levels_; }
 
-    // Rows of a power-of-two number of entries: masking a symbol with encode_mask() keeps any byte inside its row.
+    // Rows of a power-of-two number of entries: masking a symbol with encode_mask() keeps any byte inside its row. With
+    // contexts rows have levels() entries, one after the other.
     const Encode* encode(unsigned channel) const noexcept {
-        return encode_.data() + std::size_t{channel} * (encode_mask_ + 1u);
+        return encode_.data() + std::size_t{channel} * encode_stride_;
     }
     unsigned encode_mask() const noexcept { return encode_mask_; }
 
@@ -73,22 +80,27 @@ class Tables {
         return vector_.empty() ? nullptr : vector_.data() + channel;
     }
 
-    // Ideal code length of each level in 1/256 bit, by integer arithmetic.
+    // Null without contexts, or where they have more than 64 levels together. `channel` counts channels, not rows.
+    const Wide* wide(unsigned channel) const noexcept { return wide_.empty() ? nullptr : wide_.data() + channel; }
+
+    // Ideal code length of each level in 1/256 bit, by integer arithmetic. 64 values may be read.
     const std::uint16_t* cost(unsigned channel) const noexcept { return cost_.data() + std::size_t{channel} * levels_; }
 
   private:
     unsigned channels_;
     unsigned levels_;
     unsigned encode_mask_;
+    unsigned encode_stride_;
     std::vector<Encode> encode_;
     std::vector<std::uint32_t> decode_;
     std::vector<Vector> vector_;
+    std::vector<Wide> wide_;
     std::vector<std::uint16_t> cost_;
 };
 
-// Lanes whose final states cost at most 4 bytes plus 9/1024 of a payload of `ideal_bytes`: a power of two in 1..64.
-// Never fewer for a longer payload.
-unsigned lanes_for(std::uint64_t ideal_bytes) noexcept;
+// Lanes whose final states cost at most 4 bytes plus 9/1024 (12/1024 with contexts) of a payload of `ideal_bytes`: a
+// power of two in 1..64. Never fewer for a longer payload.
+unsigned lanes_for(std::uint64_t ideal_bytes, bool contexts = false) noexcept;
 
 // True when every symbol is a level. `lanes` (may be null) receives lanes_for() the symbols' ideal length, in bits
 // rounded up and then in bytes rounded down.
@@ -109,5 +121,17 @@ Status encode_payload(const Tables& tables, const std::uint8_t* symbols, std::si
 // unspecified.
 Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
                       unsigned lanes, Kernel kernel, std::uint8_t* symbols) noexcept;
+
+class Contexts;
+
+// Profile 1: the same with contexts, symbols uint8 [channels, height, width]; every row begins at lane 0. `tables` are
+// made with as many contexts. With `*lanes` 0 they are chosen for the content. Wants payload_bound() bytes between
+// begin and end, whatever the content, and uses them as scratch. symbol_out_of_range where a symbol is no level.
+Status encode_payload(const Tables& tables, const Contexts& contexts, const std::uint8_t* symbols, unsigned channels,
+                      std::size_t height, std::size_t width, unsigned* lanes, Kernel kernel, std::uint8_t* begin,
+                      std::uint8_t* end, std::uint8_t** payload) noexcept;
+Status decode_payload(const Tables& tables, const Contexts& contexts, const std::uint8_t* payload, std::size_t size,
+                      unsigned channels, std::size_t height, std::size_t width, unsigned lanes, Kernel kernel,
+                      std::uint8_t* symbols) noexcept;
 
 }  // namespace percodec

@@ -9,30 +9,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from percodec.sdk.codec.contexts import MAX_CONTEXTS, Contexts
 from percodec.sdk.errors import EntropyModelError
 
 _MAGIC = b"PCEM"
 _VERSION = 1
-_HEADER = struct.Struct("<4sBBBBHH")  # magic, version, profile, precision, reserved, channels, levels
+_HEADER = struct.Struct("<4sBBBBHH")  # magic, version, profile, precision, contexts (0 in profile 0), channels, levels
 MAX_CHANNELS = 1024
 MAX_LEVELS = 256
-PROFILE_ORDER_0 = 0
+PROFILE_ORDER_0, PROFILE_CONTEXTS = 0, 1
 
 
 class EntropyModel:
-    """One table of cumulative 12-bit probabilities per channel (profile 0: order-0, static).
+    """Tables of cumulative 12-bit probabilities: one per channel (profile 0), or one per channel and context (profile 1).
 
-    `cdf`: uint16 [C, L+1], every row 0 = cdf[c,0] < ... < cdf[c,L] = 4096, so that every symbol can be coded; C in
+    `cdf`: uint16 [C, L+1], with `contexts` [C, K, L+1]; every row 0 = cdf[0] < ... < cdf[L] = 4096, so that every symbol can be coded; C in
     1..1024, L in 2..256. Raises `EntropyModelError` otherwise. The array is copied; the property is read-only.
     """
 
     PRECISION = 12
 
-    def __init__(self, cdf: NDArray[np.uint16]) -> None:
+    def __init__(self, cdf: NDArray[np.uint16], contexts: Contexts | None = None) -> None:
         table = np.asarray(cdf)
+        if contexts is not None:
+            wanted = (len(contexts.channels), contexts.contexts, contexts.levels + 1)
+            if table.shape != wanted:
+                raise EntropyModelError(f"tables with these contexts must be {list(wanted)}, got {list(table.shape)}")
+            table = table.reshape(-1, table.shape[2])
         if table.dtype.kind not in "iu" or table.ndim != 2:
             raise EntropyModelError(f"tables must be integers [channels, levels + 1], got {table.dtype} {list(table.shape)}")
-        channels, levels = table.shape[0], table.shape[1] - 1
+        self.contexts = contexts
+        channels, levels = len(contexts.channels) if contexts is not None else table.shape[0], table.shape[1] - 1
         if not (1 <= channels <= MAX_CHANNELS and 2 <= levels <= MAX_LEVELS):
             raise EntropyModelError(
                 f"tables have {channels} channels of {levels} levels, supported are 1..{MAX_CHANNELS} of 2..{MAX_LEVELS}"
@@ -47,8 +54,10 @@ class EntropyModel:
             )
         self._cdf: NDArray[np.uint16] = np.array(table, dtype="<u2", order="C")
         self._cdf.setflags(write=False)
-        header = _HEADER.pack(_MAGIC, _VERSION, PROFILE_ORDER_0, self.PRECISION, 0, channels, levels)
-        self._bytes = header + self._cdf.tobytes()
+        header = _HEADER.pack(
+            _MAGIC, _VERSION, self.profile, self.PRECISION, contexts.contexts if contexts is not None else 0, channels, levels
+        )
+        self._bytes = header + self._cdf.tobytes() + (contexts.to_bytes() if contexts is not None else b"")
         self._digest = hashlib.sha256(self._bytes).digest()
 
     @classmethod
@@ -73,12 +82,17 @@ class EntropyModel:
 
     @property
     def cdf(self) -> NDArray[np.uint16]:
-        """Cumulative frequencies, uint16 [C, L+1], read-only."""
+        """Cumulative frequencies, uint16 [C * K, L+1], read-only: K rows per channel, one for each context; K is 1 in profile 0."""
         return self._cdf
 
     @property
     def channels(self) -> int:
-        return int(self._cdf.shape[0])
+        return int(self._cdf.shape[0]) // self.rows_per_channel
+
+    @property
+    def rows_per_channel(self) -> int:
+        """K: contexts of a channel."""
+        return self.contexts.contexts if self.contexts is not None else 1
 
     @property
     def levels(self) -> int:
@@ -86,8 +100,8 @@ class EntropyModel:
 
     @property
     def profile(self) -> int:
-        """How contexts select a table: 0 = the channel alone."""
-        return PROFILE_ORDER_0
+        """How a table is selected: 0 = by the channel alone, 1 = by the channel and a context."""
+        return PROFILE_ORDER_0 if self.contexts is None else PROFILE_CONTEXTS
 
     @property
     def digest(self) -> bytes:
@@ -108,16 +122,28 @@ class EntropyModel:
         """Inverse of `to_bytes`. Raises `EntropyModelError` on anything but exactly one valid model."""
         if len(data) < _HEADER.size or data[:4] != _MAGIC:
             raise EntropyModelError("not an entropy model: it does not begin with PCEM; write one with EntropyModel.to_bytes")
-        _, version, profile, precision, reserved, channels, levels = _HEADER.unpack_from(data)
-        if version != _VERSION or profile != PROFILE_ORDER_0 or precision != cls.PRECISION or reserved != 0:
+        _, version, profile, precision, rows, channels, levels = _HEADER.unpack_from(data)
+        known = (rows == 0) if profile == PROFILE_ORDER_0 else (profile == PROFILE_CONTEXTS and 1 <= rows <= MAX_CONTEXTS)
+        if version != _VERSION or not known or precision != cls.PRECISION:
             raise EntropyModelError(
-                f"entropy model of version {version}, profile {profile}, precision {precision}, reserved {reserved}: this reader knows "
-                f"version {_VERSION}, profile {PROFILE_ORDER_0}, precision {cls.PRECISION}, reserved 0; update percodec"
+                f"entropy model of version {version}, profile {profile}, {rows} contexts, precision {precision}: this reader knows version "
+                f"{_VERSION}, profiles 0 (0 contexts) and 1 (1..{MAX_CONTEXTS}), precision {cls.PRECISION}; update percodec"
             )
+        if profile == PROFILE_CONTEXTS:
+            return cls._from_contexts(data, channels, levels, rows)
         expected = _HEADER.size + 2 * channels * (levels + 1)
         if len(data) != expected:
             raise EntropyModelError(f"entropy model of {channels} channels, {levels} levels takes {expected} bytes, got {len(data)}")
         return cls(np.frombuffer(data, "<u2", offset=_HEADER.size).reshape(channels, levels + 1))
+
+    @classmethod
+    def _from_contexts(cls, data: bytes, channels: int, levels: int, rows: int) -> EntropyModel:
+        count = channels * rows * (levels + 1)
+        at = _HEADER.size + 2 * count
+        if not (1 <= channels <= MAX_CHANNELS and 2 <= levels <= MAX_LEVELS) or len(data) < at:
+            raise EntropyModelError(f"entropy model of {channels} channels, {levels} levels, {rows} contexts: not supported, or cut off")
+        tables = np.frombuffer(data, "<u2", count, _HEADER.size).reshape(channels, rows, levels + 1)
+        return cls(tables, Contexts.from_bytes(data[at:], channels, levels, rows))
 
     def cost_bits(self, symbols: NDArray[np.uint8]) -> float:
         """Ideal code length in bits of `symbols` [C,h,w] (values 0..L-1) under these tables."""
@@ -126,7 +152,9 @@ class EntropyModel:
         if symbols.size and int(symbols.max()) >= self.levels:
             raise EntropyModelError(f"symbols reach {int(symbols.max())}, the tables have levels 0..{self.levels - 1}")
         bits = self.PRECISION - np.log2(np.diff(self._cdf.astype(np.float64), axis=1))
-        counts = np.stack([np.bincount(plane.ravel(), minlength=self.levels) for plane in symbols])
+        rows = np.arange(self.channels)[:, None, None] * self.rows_per_channel
+        rows = rows + self.contexts.of(symbols) if self.contexts is not None else np.broadcast_to(rows, symbols.shape)
+        counts = np.bincount((rows * self.levels + symbols).ravel(), minlength=bits.size).reshape(bits.shape)
         return float((counts * bits).sum())
 
     def __eq__(self, other: object) -> bool:

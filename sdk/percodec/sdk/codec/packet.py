@@ -60,7 +60,8 @@ class PacketCodec:
         if lanes is not None and not 1 <= lanes <= MAX_LANES:
             raise CodecError(f"lanes must be 1..{MAX_LANES} or None, got {lanes}")
         try:
-            self._coder = _rans.LatentCoder(model.cdf, height, width, model.profile, model.table_hash)
+            contexts = model.contexts.to_bytes() if model.contexts is not None else b""
+            self._coder = _rans.LatentCoder(model.cdf, height, width, model.profile, model.table_hash, contexts, model.rows_per_channel)
         except ValueError as error:
             raise CodecError(f"latent of {model.channels} x {height} x {width}: {error}") from None
         self.model = model

@@ -54,17 +54,35 @@ def log2_q8(frequency: int) -> int:
     return result
 
 
+def table_rows(model: EntropyModel, symbols: NDArray[np.uint8], channel: int, row: int) -> list[int]:
+    """Which row of the tables codes each symbol of a row of the latent; symbols before that row are known."""
+    first, width = channel * model.rows_per_channel, symbols.shape[2]
+    if model.contexts is None:
+        return [first] * width
+    return [first + int(k) for k in model.contexts.of_rows(symbols, channel, row, row + 1)[0]]
+
+
+def lane_of(model: EntropyModel, row: int, column: int, width: int, lanes: int) -> int:
+    """Profile 0 counts positions through the channel; profile 1 begins every row at lane 0, for its contexts are made row by row."""
+    return (row * width + column if model.contexts is None else column) % lanes
+
+
 def lanes_for(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
-    """The encoder's own choice: the most lanes (a power of two) whose 4 bytes each fit 4 bytes + 9/1024 of the ideal payload."""
+    """The encoder's own choice: the most lanes (a power of two) whose 4 bytes each fit 4 bytes + 9/1024 of the ideal payload.
+
+    12/1024 with contexts, whose kernels need more lanes to be as fast.
+    """
     frequencies = np.diff(model.cdf.astype(np.int64), axis=1).tolist()
+    channels, height, _ = symbols.shape
     cost = sum(
-        256 * EntropyModel.PRECISION - log2_q8(frequencies[channel][symbol])
-        for channel, plane in enumerate(symbols)
-        for symbol in plane.ravel().tolist()
+        256 * EntropyModel.PRECISION - log2_q8(frequencies[row][symbol])
+        for channel in range(channels)
+        for y in range(height)
+        for row, symbol in zip(table_rows(model, symbols, channel, y), symbols[channel, y].tolist(), strict=True)
     )
     ideal_bytes = -(-cost // 256) // 8
     lanes = 1
-    while lanes < MAX_LANES and 4 * 2 * lanes <= 4 + ideal_bytes * 9 // 1024:
+    while lanes < MAX_LANES and 4 * 2 * lanes <= 4 + ideal_bytes * (12 if model.contexts else 9) // 1024:
         lanes *= 2
     return lanes
 
@@ -72,17 +90,20 @@ def lanes_for(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
 def encode_payload(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int) -> bytes:
     """rANS over `lanes` interleaved states: final states first, then the shared 16-bit words in the order of decoding."""
     cdf = model.cdf.tolist()
+    channels, height, width = symbols.shape
     states = [STATE_LOW] * lanes
     words: list[int] = []
-    for channel in reversed(range(model.channels)):
-        plane = symbols[channel].ravel().tolist()
-        for position in reversed(range(len(plane))):
-            start, end = cdf[channel][plane[position]], cdf[channel][plane[position] + 1]
-            frequency, x = end - start, states[position % lanes]
-            if x >= frequency << 19:
-                words.append(x & 0xFFFF)
-                x >>= 16
-            states[position % lanes] = x // frequency * SCALE + x % frequency + start
+    for channel in reversed(range(channels)):
+        for y in reversed(range(height)):
+            rows, line = table_rows(model, symbols, channel, y), symbols[channel, y].tolist()
+            for column in reversed(range(width)):
+                start, end = cdf[rows[column]][line[column]], cdf[rows[column]][line[column] + 1]
+                lane = lane_of(model, y, column, width, lanes)
+                frequency, x = end - start, states[lane]
+                if x >= frequency << 19:
+                    words.append(x & 0xFFFF)
+                    x >>= 16
+                states[lane] = x // frequency * SCALE + x % frequency + start
     return np.array(states, "<u4").tobytes() + np.array(words[::-1], "<u2").tobytes()
 
 
@@ -95,26 +116,28 @@ def decode_payload(model: EntropyModel, payload: bytes, height: int, width: int,
         raise PacketError("a lane starts outside the coder's interval")
     words = iter(np.frombuffer(payload, "<u2", offset=4 * lanes).tolist())
     cdf = model.cdf.astype(np.int64)
-    symbols = np.empty((model.channels, height * width), np.uint8)
+    symbols = np.zeros((model.channels, height, width), np.uint8)
     for channel in range(model.channels):
-        row = cdf[channel]
-        for position in range(height * width):
-            x = states[position % lanes]
-            slot = x & (SCALE - 1)
-            symbol = int(np.searchsorted(row, slot, side="right")) - 1
-            x = int(row[symbol + 1] - row[symbol]) * (x >> EntropyModel.PRECISION) + slot - int(row[symbol])
-            if x < STATE_LOW:
-                word = next(words, None)
-                if word is None:
-                    raise PacketError("payload ended before the symbols")
-                x = x << 16 | word
-            states[position % lanes] = x
-            symbols[channel, position] = symbol
+        for y in range(height):
+            rows = table_rows(model, symbols, channel, y)
+            for column in range(width):
+                row, lane = cdf[rows[column]], lane_of(model, y, column, width, lanes)
+                x = states[lane]
+                slot = x & (SCALE - 1)
+                symbol = int(np.searchsorted(row, slot, side="right")) - 1
+                x = int(row[symbol + 1] - row[symbol]) * (x >> EntropyModel.PRECISION) + slot - int(row[symbol])
+                if x < STATE_LOW:
+                    word = next(words, None)
+                    if word is None:
+                        raise PacketError("payload ended before the symbols")
+                    x = x << 16 | word
+                states[lane] = x
+                symbols[channel, y, column] = symbol
     if next(words, None) is not None:
         raise PacketError("payload is longer than the symbols")
     if any(x != STATE_LOW for x in states):
         raise PacketError("a lane does not end in the initial state")
-    return symbols.reshape(model.channels, height, width)
+    return symbols
 
 
 def encode_packet(
@@ -160,4 +183,15 @@ def decode_packet(model: EntropyModel, packet: bytes, height: int, width: int) -
     return header, symbols
 
 
-__all__ = ["crc32c", "decode_packet", "decode_payload", "encode_packet", "encode_payload", "lanes_for", "latent_crc", "log2_q8"]
+__all__ = [
+    "crc32c",
+    "decode_packet",
+    "decode_payload",
+    "encode_packet",
+    "encode_payload",
+    "lane_of",
+    "lanes_for",
+    "latent_crc",
+    "log2_q8",
+    "table_rows",
+]

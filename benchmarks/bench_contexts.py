@@ -1,0 +1,122 @@
+"""What do contexts save on latents of trained codecs, and what do they cost?
+
+    python benchmarks/bench_contexts.py --camvid PATH --imagenet PATH --kodak PATH [--bundle DIR ...] [--rounds 201]
+
+Per bundle: latents of CamVid train and of photographs make two entropy models, one table per channel and contexts; both code the latents of
+CamVid val and of Kodak, which neither has seen, as whole packets. Speed is that of `PacketCodec` from Python, packet and CRCs
+included, the two in turn within each round of one process, on one CamVid val latent; process CPU time, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bench_rans import cpu_name, slug_of
+from numpy.typing import NDArray
+
+from percodec.export.bundle import latents_of
+from percodec.export.contexts import learn_contexts
+from percodec.export.data.sets import load
+from percodec.export.evaluate.rd import BundleAtAnySize, crop8
+from percodec.export.onnx import run_ort
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.codec import EntropyModel, PacketCodec, _rans
+
+HERE = Path(__file__).parent
+DEFAULT = tuple(HERE / "bundles" / f"lab-{point}" for point in ("0.0983", "0.330", "0.635"))
+Latent = NDArray[np.uint8]
+
+
+def bytes_of(model: EntropyModel, latents: list[Latent]) -> int:
+    return sum(len(PacketCodec(model, *z.shape[1:]).encode(z, frame_id=0, timestamp_ns=0)) for z in latents)
+
+
+def microseconds(call: Callable[[], Any]) -> float:
+    start = time.process_time_ns()
+    call()
+    return (time.process_time_ns() - start) / 1000
+
+
+def speed(models: dict[str, EntropyModel], latent: Latent, rounds: int) -> dict[str, Any]:
+    """Medians per model, and medians over rounds of the ratio order-0 / contexts."""
+    codecs = {name: PacketCodec(model, *latent.shape[1:]) for name, model in models.items()}
+    packets = {name: codec.encode(latent, frame_id=0, timestamp_ns=0) for name, codec in codecs.items()}
+    out, found = np.empty_like(latent), {f"{name}_{way}": [] for name in codecs for way in ("encode", "decode")}
+    for _ in range(rounds):
+        for name, codec in codecs.items():
+            found[f"{name}_encode"].append(microseconds(lambda c=codec: c.encode(latent, frame_id=0, timestamp_ns=0)))
+            found[f"{name}_decode"].append(microseconds(lambda c=codec, p=packets[name]: c.decode(p, out)))
+        assert np.array_equal(out, latent)
+    ratios = {
+        way: statistics.median(a / b for a, b in zip(found[f"order0_{way}"], found[f"contexts_{way}"], strict=True))
+        for way in ("encode", "decode")
+    }
+    lanes = {name: codec.decode(packets[name])[0].lanes for name, codec in codecs.items()}
+    return {"microseconds": {name: statistics.median(v) for name, v in found.items()}, "speed_of_order0": ratios, "lanes": lanes}
+
+
+def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
+    bundle = Bundle.open(path)
+    training = [load(f"camvid:{args.camvid}:train"), load(f"folder:{args.imagenet}")]
+    encoder = run_ort(bundle.graph("encoder"))
+    seen = latents_of(encoder, training, bundle.frame_height, bundle.frame_width)
+    counts = np.stack([np.bincount(seen[:, c].ravel(), minlength=bundle.levels) for c in range(seen.shape[1])])
+    began = time.process_time()
+    models = {"order0": EntropyModel.from_counts(counts), "contexts": learn_contexts(seen, bundle.levels)}
+    learned_s = time.process_time() - began
+    any_size, sets = BundleAtAnySize(bundle), {}
+    for name, spec in (("camvid/val", f"camvid:{args.camvid}:val"), ("kodak", f"folder:{args.kodak}")):
+        pictures = [crop8(p) for p in load(spec).images]
+        latents = [np.ascontiguousarray(any_size.symbols(p)[1]) for p in pictures]
+        pixels = sum(64 * z.shape[1] * z.shape[2] for z in latents)
+        size = {k: bytes_of(m, latents) for k, m in models.items()}
+        bpp = {k: 8 * v / pixels for k, v in size.items()}
+        sets[name] = {"pictures": len(latents), "bpp": bpp, "saved": 1 - size["contexts"] / size["order0"]}
+        sets[name]["bpp_as_exported"] = 8 * bytes_of(bundle.entropy_model, latents) / pixels
+        if name == "camvid/val":
+            timed = speed(models, latents[0], args.rounds)
+    tables = {name: len(model.to_bytes()) for name, model in models.items()}
+    return {"bundle": bundle.name, "latent": list(seen.shape[1:]), "sets": sets, **timed, "table_bytes": tables, "learned_s": learned_s}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--camvid", required=True)
+    parser.add_argument("--imagenet", required=True, help="any folder of photographs")
+    parser.add_argument("--kodak", required=True)
+    parser.add_argument("--bundle", type=Path, action="append", default=[])
+    parser.add_argument("--rounds", type=int, default=201)
+    parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
+    args = parser.parse_args()
+    cases = []
+    for path in args.bundle or DEFAULT:
+        case = measure(path, args)
+        cases.append(case)
+        saved = ", ".join(f"{name} {100 * s['saved']:.1f} %" for name, s in case["sets"].items())
+        way = case["speed_of_order0"]
+        print(f"{case['bundle']}: saved {saved}; encode {way['encode']:.2f} and decode {way['decode']:.2f} of order 0's speed", flush=True)
+    result = {
+        "benchmark": "bench_contexts",
+        "command": "python benchmarks/bench_contexts.py --camvid PATH --imagenet PATH --kodak PATH",
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "machine": {"cpu": cpu_name(), "kernels": [k.name.lower() for k in _rans.Kernel if _rans.kernel_supported(k)][1:]},
+        "rounds": args.rounds,
+        "cases": cases,
+    }
+    target = HERE / "results" / f"bench_contexts-{slug_of(args.machine)}.json"
+    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"written: {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

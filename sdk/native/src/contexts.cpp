@@ -1,0 +1,145 @@
+#include "context_kernels.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+namespace percodec {
+namespace {
+
+// Bytes that are there, or an error.
+class Reader {
+  public:
+    Reader(const std::uint8_t* data, std::size_t size) : next_(data), left_(size) {}
+    const std::uint8_t* take(std::size_t bytes) {
+        if (bytes > left_) throw std::invalid_argument("the contexts end too early");
+        const std::uint8_t* found = next_;
+        next_ += bytes;
+        left_ -= bytes;
+        return found;
+    }
+    std::size_t left() const { return left_; }
+
+  private:
+    const std::uint8_t* next_;
+    std::size_t left_;
+};
+
+// A missing second neighbour adds nothing.
+void pair_up(Contexts::Channel& channel) {
+    for (std::size_t k = 0; k < channel.neighbours.size(); k += 2) {
+        const Contexts::Neighbour& one = channel.neighbours[k];
+        const Contexts::Neighbour* other = k + 1 < channel.neighbours.size() ? &channel.neighbours[k + 1] : nullptr;
+        Contexts::Pair pair;
+        for (unsigned a = 0; a < 8; ++a) {
+            for (unsigned b = 0; b < 8; ++b) {
+                pair.mean[a + 8 * b] = static_cast<std::int8_t>(one.mean[a] + (other ? other->mean[b] : 0));
+                pair.spread[a + 8 * b] = static_cast<std::int8_t>(one.spread[a] + (other ? other->spread[b] : 0));
+            }
+        }
+        channel.pairs.push_back(pair);
+    }
+}
+
+int magnitude(const std::int8_t* table, unsigned levels) {
+    int largest = 0;
+    for (unsigned k = 0; k < levels; ++k) largest = std::max(largest, std::abs(static_cast<int>(table[k])));
+    return largest;
+}
+
+void fill_table(std::int8_t* table, const std::uint8_t* from, unsigned levels) {
+    std::memcpy(table, from, levels);
+    for (unsigned k = levels; k < 256; ++k) table[k] = table[levels - 1];
+}
+
+void check_borders(const std::uint8_t* borders, unsigned count) {
+    for (unsigned k = 1; k < count; ++k) {
+        if (static_cast<std::int8_t>(borders[k]) < static_cast<std::int8_t>(borders[k - 1])) {
+            throw std::invalid_argument("borders of a context fall");
+        }
+    }
+}
+
+}  // namespace
+
+Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels, unsigned contexts)
+    : levels_(levels), contexts_(contexts) {
+    if (contexts < 1 || contexts > kMaxContexts) throw std::invalid_argument("contexts must be 1..10");
+    Reader reader(data, size);
+    for (unsigned c = 0; c < channels; ++c) {
+        Channel channel{};
+        const std::uint8_t* head = reader.take(2);
+        channel.fill = head[1];
+        if (head[0] > kMaxNeighbours || channel.fill >= levels)
+            throw std::invalid_argument("too many neighbours, or no such fill");
+        int mean = 0, spread = 0;
+        for (unsigned k = 0; k < head[0]; ++k) {
+            const std::uint8_t* p = reader.take(4);
+            Neighbour n{};
+            n.channel = static_cast<unsigned>(p[0] | p[1] << 8);
+            n.dy = static_cast<std::int8_t>(p[2]);
+            n.dx = static_cast<std::int8_t>(p[3]);
+            const bool known = n.channel < c || (n.channel == c && n.dy < 0);
+            if (!known || std::abs(n.dy) > kMaxReach || std::abs(n.dx) > kMaxReach) {
+                throw std::invalid_argument("channel " + std::to_string(c) +
+                                            " has a neighbour that is not known by then and near");
+            }
+            fill_table(n.mean, reader.take(levels), levels);
+            fill_table(n.spread, reader.take(levels), levels);
+            mean += magnitude(n.mean, levels);
+            spread += magnitude(n.spread, levels);
+            channel.neighbours.push_back(n);
+        }
+        if (mean > 127 || spread > 127) throw std::invalid_argument("sums of a context leave a byte");
+        const std::uint8_t* borders = reader.take(kMeanBins - 1);
+        check_borders(borders, kMeanBins - 1);
+        for (int sum = -128; sum < 128; ++sum) {
+            unsigned bin = 0;
+            for (unsigned k = 0; k < kMeanBins - 1; ++k) bin += sum >= static_cast<std::int8_t>(borders[k]);
+            channel.mean_bin[static_cast<std::uint8_t>(sum)] = static_cast<std::uint8_t>(bin * kSpreadBins);
+        }
+        borders = reader.take(kSpreadBins - 1);
+        check_borders(borders, kSpreadBins - 1);
+        std::memcpy(channel.spread_borders, borders, kSpreadBins - 1);
+        std::memset(channel.map, 0, sizeof(channel.map));
+        std::memcpy(channel.map, reader.take(kMeanBins * kSpreadBins), kMeanBins * kSpreadBins);
+        for (std::uint8_t context : channel.map) {
+            if (context >= contexts) throw std::invalid_argument("a bin leads to no context");
+        }
+        if (levels <= kPairLevels) pair_up(channel);
+        channels_.push_back(std::move(channel));
+    }
+    if (reader.left()) throw std::invalid_argument("bytes follow the contexts");
+    for (Channel& channel : channels_) {
+        for (Neighbour& n : channel.neighbours) std::memset(n.fill, channels_[n.channel].fill, sizeof(n.fill));
+    }
+}
+
+ContextRows::ContextRows(const Contexts& contexts, unsigned c, const std::uint8_t* all, std::size_t rows,
+                         std::size_t columns, Kernel kernel) noexcept
+    : channel(contexts.channel(c)),
+      symbols(all + std::size_t{c} * rows * columns),
+      height(rows),
+      width(columns),
+      form_(block_plain) {
+    for (std::size_t k = 0; k < channel.neighbours.size(); ++k) {
+        const Contexts::Neighbour& n = channel.neighbours[k];
+        const auto planes = static_cast<std::ptrdiff_t>(n.channel) - static_cast<std::ptrdiff_t>(c);
+        down[k] = static_cast<std::uint8_t>(n.dy + kMaxReach);
+        right[k] = static_cast<std::uint8_t>(n.dx + kMaxReach);
+        offset[k] = (planes * static_cast<std::ptrdiff_t>(rows) + n.dy) * static_cast<std::ptrdiff_t>(columns) + n.dx;
+    }
+#if defined(__x86_64__)
+    const bool any = kernel == Kernel::automatic;
+    if (contexts.levels() <= 16 && (any || kernel != Kernel::scalar) && kernel_supported(Kernel::avx2))
+        form_ = block_avx2;
+    if (contexts.levels() <= kPairLevels && (any || kernel == Kernel::avx512) && contexts_avx512_supported())
+        form_ = block_avx512;
+#else
+    static_cast<void>(kernel);
+#endif
+}
+
+}  // namespace percodec
