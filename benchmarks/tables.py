@@ -80,6 +80,17 @@ def precision(result: dict[str, Any]) -> str:
 POINTS = ("0.635", "0.330", "0.0983")
 
 
+def contexts(result: dict[str, Any]) -> str:
+    """What entropy tables by neighbours save and cost, from `bench_contexts.py`."""
+    rows = []
+    for case in result["cases"]:
+        sizes = [f"{s['bpp']['order0']:.3f} -> {s['bpp']['contexts']:.3f} (-{100 * s['saved']:.1f} %)" for s in case["sets"].values()]
+        speed = case["speed_of_order0"]
+        rows.append([case["bundle"], *sizes, f"{speed['encode']:.2f} x", f"{speed['decode']:.2f} x"])
+    head = ["bundle", *(f"{name}, bpp" for name in result["cases"][0]["sets"]), "encode, of order 0's speed", "decode"]
+    return f"{_table(head, rows)}\n{result['machine']['cpu']}, one thread, {result['date']}: `{result['command']}`\n"
+
+
 def lab_rd(result: dict[str, Any]) -> str:
     """Our three operating points and the other codecs at the same measured rate."""
     names = {"jpeg": "JPEG", "jpeg2000": "JPEG 2000", "webp": "WebP", "avif": "AVIF", "hevc": "HEVC intra"}
@@ -272,6 +283,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_bundle": bundle,
     "bench_pipeline": pipeline,
     "bench_rans": rans,
+    "bench_contexts": contexts,
     "bench_precision": precision,
     "bench_runtime": runtime,
     "profile_paths": profile_paths,

@@ -4,10 +4,11 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "percodec/packet.hpp"
+#include "percodec/entropy_model.hpp"
 
 namespace {
 
@@ -37,10 +38,6 @@ Bytes read(const std::string& path) {
     return Bytes(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
 }
 
-std::uint16_t word(const Bytes& bytes, std::size_t at) {
-    return static_cast<std::uint16_t>(bytes[at] | bytes[at + 1] << 8);
-}
-
 }  // namespace
 
 int main(int count, char** arguments) {
@@ -48,20 +45,12 @@ int main(int count, char** arguments) {
     for (const Case& c : kCases) {
         const std::string stem = std::string(arguments[1]) + "/" + c.name;
         const Bytes model = read(stem + ".pcem"), packet = read(stem + ".packet"), symbols = read(stem + ".symbols");
-        const unsigned contexts = model[7], channels = word(model, 8), levels = word(model, 10);
-        const std::size_t end = 12 + std::size_t{2} * channels * (contexts ? contexts : 1) * (levels + 1);
-        std::vector<std::uint16_t> cdf;
-        for (std::size_t at = 12; at < end; at += 2) cdf.push_back(word(model, at));
         percodec::PacketHeader header;
         check(percodec::parse_header(packet.data(), packet.size(), &header) == percodec::Status::ok,
               stem + " is a packet");
-        const percodec::LatentCoder coder =
-            contexts
-                ? percodec::LatentCoder(
-                      cdf.data(),
-                      percodec::Contexts(model.data() + end, model.size() - end, channels, levels, contexts), channels,
-                      levels, c.height, c.width, model[5], header.table_hash)
-                : percodec::LatentCoder(cdf.data(), channels, levels, c.height, c.width, model[5], header.table_hash);
+        const percodec::EntropyModel tables(model.data(), model.size());
+        check(tables.table_hash() == header.table_hash, stem + " names its tables");
+        const percodec::LatentCoder coder = tables.coder(c.height, c.width);
         check(coder.symbols() == symbols.size(), stem + " has the shape in its name");
         for (const percodec::Kernel kernel : {percodec::Kernel::automatic, percodec::Kernel::scalar,
                                               percodec::Kernel::avx2, percodec::Kernel::avx512}) {
@@ -77,6 +66,16 @@ int main(int count, char** arguments) {
             check(Bytes(buffer.end() - static_cast<std::ptrdiff_t>(size), buffer.end()) == packet,
                   stem + " encodes to the frozen bytes");
         }
+    }
+    const Bytes model = read(std::string(arguments[1]) + "/" + kCases[5].name + ".pcem");
+    for (std::size_t size = 0; size < model.size(); ++size) {
+        bool refused = false;
+        try {
+            const percodec::EntropyModel cut(model.data(), size);
+        } catch (const std::invalid_argument&) {
+            refused = true;
+        }
+        check(refused, "tables cut short are refused");
     }
     std::puts("golden packets: all right");
     return 0;

@@ -108,10 +108,11 @@ NB_MODULE(_rans, m) {
         .value("AVX512", percodec::Kernel::avx512);
     m.def("kernel_supported", &percodec::kernel_supported, "kernel"_a);
 
-    m.attr("STATUS_NAMES") =
-        nb::make_tuple("ok", "too_short", "too_large", "bad_magic", "bad_version", "bad_flags", "bad_crc", "bad_lanes",
-                       "bad_length", "bad_profile", "wrong_tables", "bad_state", "truncated_payload",
-                       "trailing_payload", "bad_final_state", "bad_latent_crc", "symbol_out_of_range", "no_space");
+    nb::list names;
+    for (unsigned k = 0; k < percodec::kStatuses; ++k) {
+        names.append(percodec::status_name(static_cast<percodec::Status>(k)));
+    }
+    m.attr("STATUS_NAMES") = nb::tuple(names);
     m.attr("HEADER_BYTES") = percodec::kHeaderBytes;
     m.attr("VERSION") = percodec::kVersion;
     m.attr("MAX_LANES") = percodec::kMaxLanes;

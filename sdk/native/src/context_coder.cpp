@@ -108,6 +108,8 @@ unsigned lanes_for_contexts(const Tables& tables, unsigned contexts, const std::
 #if defined(__x86_64__)
     const bool wide =
         step == 1 && tables.wide(0) != nullptr && kernel != Kernel::scalar && kernel_supported(Kernel::avx512);
+#else
+    static_cast<void>(kernel);
 #endif
     std::uint64_t total = 0;
     unsigned lanes = 1;

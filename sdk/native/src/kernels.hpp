@@ -27,7 +27,7 @@ class WordReader {
 
     // The words [begin, end), groups that read up to `group_bytes` (at most kMaxGroupBytes) from `next`.
     WordReader(const std::uint8_t* begin, const std::uint8_t* end, std::size_t group_bytes) noexcept
-        : next(begin), end_(end), limit_(begin), group_bytes_(group_bytes) {
+        : next(begin), end_(end), limit_(begin) {
         if (static_cast<std::size_t>(end - begin) >= group_bytes) {
             limit_ = end - group_bytes;
         } else {
@@ -54,8 +54,8 @@ class WordReader {
     const std::uint8_t* next;
 
   private:
-    // Invariant: in the tail, `next <= limit_` before a group, so that a group ends at most group_bytes_ beyond it.
-    // Before the tail, `next <= end_ - group_bytes_` held before the last group: `next <= end_` holds here.
+    // Invariant: in the tail, `next <= limit_` before a group, so that a group ends at most `group_bytes` beyond it.
+    // Before the tail, `next <= end_ - group_bytes` held before the last group: `next <= end_` holds here.
     void move_to_tail() noexcept {
         const std::size_t left = static_cast<std::size_t>(end_ - next);
         std::memcpy(tail_, next, left);
@@ -67,7 +67,6 @@ class WordReader {
 
     const std::uint8_t* end_;
     const std::uint8_t* limit_;
-    std::size_t group_bytes_;
     bool in_tail_ = false;
     std::uint8_t tail_[2 * kMaxGroupBytes];
 };

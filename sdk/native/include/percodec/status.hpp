@@ -26,4 +26,9 @@ enum class Status : std::uint8_t {
     no_space,
 };
 
+constexpr unsigned kStatuses = 18;
+
+// "ok", "too_short", ...
+const char* status_name(Status status) noexcept;
+
 }  // namespace percodec
