@@ -301,4 +301,4 @@ def _short(digest: str) -> str:
     return f"sha256 {digest[:16]}" if re.fullmatch(r"[0-9a-f]{64}", digest) else "rendered, exact from its seed"
 
 
-__all__ = ["check_parity", "count_symbols", "export_bundle", "export_rgb", "load_synthetic_frame", "model_card"]
+__all__ = ["check_parity", "count_symbols", "export_bundle", "export_rgb", "latents_of", "load_synthetic_frame", "model_card"]
