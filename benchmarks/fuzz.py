@@ -1,0 +1,172 @@
+"""Does any input crash, hang or starve a reader?
+
+    python benchmarks/fuzz.py --build build/fuzz [--packet 5000000] [--model 2000000] [--payload 1500000] [--manifest 300000] [--log 100000]
+
+The C++ targets are libFuzzer's, coverage-guided, with the address and undefined-behaviour sanitizers and seeded with the golden packets:
+
+    cmake -S cmake -B build/fuzz -DCMAKE_CXX_COMPILER=clang++-14 -DPERCODEC_FUZZ=ON && cmake --build build/fuzz
+
+`packet` any bytes; `payload` any words behind checksums that agree, every kernel judging alike; `model` any tables. `manifest` and `log` are
+the Python readers, fed mutations of valid ones: whatever they are given, they answer with an error of `percodec.sdk.errors` or with
+data, in bounded time and memory. Exit 1 and the input in a file where one does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import random
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench_rans import cpu_name, slug_of
+
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.bundle.manifest import parse_manifest
+from percodec.sdk.codec import PacketCodec
+from percodec.sdk.errors import PercodecError
+from percodec.sdk.log import LogWriter, read_log
+
+HERE = Path(__file__).parent
+GOLDEN = HERE.parent / "tests" / "conformance" / "packets"
+NATIVE = {"packet": 5_000_000, "model": 2_000_000, "payload": 1_500_000}
+READERS = {"manifest": 300_000, "log": 100_000}
+SPLICES = (b"", b"0", b"-1", b"1e999", b"null", b"{}", b"[", b'"', b"\\u0000", b"..", b"/", b"\xff" * 8, b"\0" * 16, b"9" * 400)
+SLOWEST_S, MOST_KB = 5.0, 256 * 1024
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """One to eight changes: bits, bytes, pieces cut, doubled, moved or replaced by what parsers stumble over."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4, 8))):
+        at, long = rng.randrange(len(out) + 1), rng.choice((1, 2, 4, 8, 64, 1024))
+        piece = bytes(out[at : at + long])
+        kind = rng.randrange(6)
+        if kind == 0 and at < len(out):
+            out[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            out[at : at + long] = rng.randbytes(len(piece))
+        elif kind == 2:
+            del out[at : at + long]
+        elif kind == 3:
+            out[at:at] = piece
+        elif kind == 4:
+            other = rng.randrange(len(out) + 1)
+            out[other : other + len(piece)] = piece
+        else:
+            out[at : at + rng.randrange(9)] = rng.choice(SPLICES)
+    return bytes(out)
+
+
+def feed(name: str, seed_input: bytes, runs: int, seed: int, read: Callable[[bytes], None]) -> dict[str, Any]:
+    rng, refused, slowest, began = random.Random(seed), 0, 0.0, time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(runs):
+        data = mutated(seed_input, rng)
+        start = time.monotonic()
+        try:
+            read(data)
+        except PercodecError:
+            refused += 1
+        except BaseException:
+            Path(f"fuzz-{name}.bin").write_bytes(data)
+            raise
+        slowest = max(slowest, time.monotonic() - start)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    found = {"runs": runs, "refused": refused, "seconds": time.monotonic() - began, "slowest_s": slowest, "grown_kb": grown}
+    if slowest > SLOWEST_S or grown > MOST_KB:
+        raise SystemExit(f"{name}: slowest {slowest:.1f} s, {grown} kB grown")
+    return found
+
+
+def manifest_of(bundle: Path) -> bytes:
+    return (bundle / "manifest.json").read_bytes()
+
+
+def log_of(bundle: Bundle, path: Path) -> bytes:
+    codec = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])
+    with LogWriter(path, bundle) as log:
+        for k in range(3):
+            log.append(codec.encode(bundle.selftest().symbols[0], frame_id=k, timestamp_ns=k), k, k)
+    return path.read_bytes()
+
+
+def read_all(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    for _ in read_log(path):
+        pass
+
+
+def native(build: Path, name: str, runs: int, seed: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as corpus:
+        for path in GOLDEN.iterdir():
+            data = path.read_bytes()
+            if name == "model" and path.suffix == ".pcem":
+                (Path(corpus) / path.name).write_bytes(data)
+            elif name != "model" and path.suffix == ".packet":
+                (Path(corpus) / path.name).write_bytes(data if name == "packet" else bytes([data[4]]) + data[44:])
+        limits = ["-max_len=8192", "-malloc_limit_mb=64", "-rss_limit_mb=2048", "-timeout=5"]
+        words = [str(build / "tests" / f"fuzz_{name}"), f"-runs={runs}", f"-seed={seed}", *limits, corpus]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr[-3000:]}")
+    count = re.search(r"Done (\d+) runs in (\d+) second", done.stderr)
+    coverage = re.findall(r"cov: (\d+)", done.stderr)
+    assert count
+    return {"runs": int(count[1]), "seconds": int(count[2]), "edges_covered": int(coverage[-1])}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=Path, default=None, help="folder of the libFuzzer targets; without it only the Python readers")
+    for name, runs in {**NATIVE, **READERS}.items():
+        parser.add_argument(f"--{name}", type=int, default=runs, metavar="RUNS")
+    parser.add_argument("--bundle", type=Path, default=HERE / "bundles" / "lab-0.0983", help="whose manifest and latents are the seeds")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
+    parser.add_argument("--json", type=Path, help="result file (default: benchmarks/results/fuzz-<machine>.json)")
+    args = parser.parse_args()
+    targets: dict[str, Any] = {}
+    if args.build is not None:
+        for name in NATIVE:
+            targets[name] = native(args.build, name, getattr(args, name), args.seed)
+            print(f"{name}: {targets[name]}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Bundle.open(args.bundle)
+        seeds = {"manifest": manifest_of(args.bundle), "log": log_of(bundle, Path(folder) / "seed.mcap")}
+        readers: dict[str, Callable[[bytes], None]] = {
+            "manifest": lambda data: void(parse_manifest(data)),
+            "log": lambda data: read_all(Path(folder) / "log.mcap", data),
+        }
+        for name in READERS:
+            targets[name] = feed(name, seeds[name], getattr(args, name), args.seed, readers[name])
+            print(f"{name}: {targets[name]}", flush=True)
+    result = {
+        "benchmark": "fuzz",
+        "command": "python benchmarks/fuzz.py --build build/fuzz",
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "machine": {"cpu": cpu_name()},
+        "executions": sum(t["runs"] for t in targets.values()),
+        "failures": 0,
+        "targets": targets,
+    }
+    target = args.json or HERE / "results" / f"fuzz-{slug_of(args.machine)}.json"
+    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"{result['executions']:,} executions, no crash, hang or allocation over budget. written: {target}")
+    return 0
+
+
+def void(value: object) -> None:
+    del value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+// Any bytes as a payload, behind checksums that agree with them: every kernel refuses it for the same reason, or
+// decodes it to the same symbols. The first byte is the number of lanes.
+#include <cstring>
+
+#include "percodec/crc32c.hpp"
+#include "tables.hpp"
+
+namespace {
+
+void little(fuzz::Bytes& packet, std::size_t at, std::uint64_t value, unsigned bytes) {
+    for (unsigned k = 0; k < bytes; ++k) packet[at + k] = static_cast<std::uint8_t>(value >> 8 * k);
+}
+
+// A packet whose only doubtful part is its payload. The latent CRC cannot agree: it is the last thing looked at.
+fuzz::Bytes framed(const std::uint8_t* payload, std::size_t size, unsigned lanes, std::uint8_t profile,
+                   std::uint64_t hash) {
+    fuzz::Bytes packet(percodec::kHeaderBytes + size);
+    std::memcpy(packet.data(), "PC", 2);
+    packet[2] = percodec::kVersion;
+    packet[3] = profile;
+    packet[4] = static_cast<std::uint8_t>(lanes);
+    little(packet, 24, hash, 8);
+    little(packet, 32, size, 4);
+    if (size > 0) std::memcpy(packet.data() + percodec::kHeaderBytes, payload, size);
+    std::uint32_t crc = percodec::crc32c(packet.data(), 40, 0);
+    crc = percodec::crc32c(packet.data() + percodec::kHeaderBytes, size, crc);
+    little(packet, 40, crc, 4);
+    return packet;
+}
+
+std::uint64_t hash_of(const char* name) {
+    const fuzz::Bytes model = fuzz::read(std::string(name) + ".pcem");
+    return percodec::EntropyModel(model.data(), model.size()).table_hash();
+}
+
+void look(const percodec::LatentCoder& coder, std::uint8_t profile, std::uint64_t hash, const std::uint8_t* data,
+          std::size_t size) {
+    const fuzz::Bytes packet = framed(data + 1, size - 1, data[0], profile, hash);
+    fuzz::Bytes first;
+    percodec::Status expected{};
+    for (const percodec::Kernel kernel : {percodec::Kernel::scalar, percodec::Kernel::avx2, percodec::Kernel::avx512}) {
+        fuzz::Bytes symbols(coder.symbols(), 255);
+        percodec::PacketHeader header;
+        const percodec::Status status = coder.decode(packet.data(), packet.size(), kernel, symbols.data(), &header);
+        const bool whole = status == percodec::Status::bad_latent_crc || status == percodec::Status::ok;
+        if (kernel == percodec::Kernel::scalar) {
+            expected = status;
+            first = symbols;
+        } else if (status != expected || (whole && symbols != first)) {
+            std::abort();
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    if (size < 1 || size > 8192) return 0;
+    static const std::uint64_t plain = hash_of("v1.0-order0-8x14x14-L6-auto"),
+                               contexts = hash_of("v1.0-contexts-5x7x70-L6-auto");
+    look(fuzz::plain(), 0, plain, data, size);
+    look(fuzz::with_contexts(), 1, contexts, data, size);
+    return 0;
+}

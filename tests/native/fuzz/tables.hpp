@@ -1,0 +1,37 @@
+// What all targets code with: tables of one golden packet without and one with contexts.
+#pragma once
+
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "percodec/entropy_model.hpp"
+
+namespace fuzz {
+
+using Bytes = std::vector<std::uint8_t>;
+
+inline Bytes read(const std::string& name) {
+    std::ifstream file(std::string(PERCODEC_GOLDEN) + "/" + name, std::ios::binary);
+    if (!file) std::abort();
+    return Bytes(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+}
+
+inline percodec::LatentCoder coder(const std::string& name, std::uint32_t height, std::uint32_t width) {
+    const Bytes data = read(name + ".pcem");
+    return percodec::EntropyModel(data.data(), data.size()).coder(height, width);
+}
+
+inline const percodec::LatentCoder& plain() {
+    static const percodec::LatentCoder made = coder("v1.0-order0-8x14x14-L6-auto", 14, 14);
+    return made;
+}
+
+inline const percodec::LatentCoder& with_contexts() {
+    static const percodec::LatentCoder made = coder("v1.0-contexts-5x7x70-L6-auto", 7, 70);
+    return made;
+}
+
+}  // namespace fuzz
