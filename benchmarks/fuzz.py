@@ -6,8 +6,8 @@ The C++ targets are libFuzzer's, coverage-guided, with the address and undefined
 
     cmake -S cmake -B build/fuzz -DCMAKE_CXX_COMPILER=clang++-14 -DPERCODEC_FUZZ=ON && cmake --build build/fuzz
 
-`packet` any bytes; `payload` any words behind checksums that agree, every kernel judging alike; `model` any tables. `manifest` and `log` are
-the Python readers, fed mutations of valid ones: whatever they are given, they answer with an error of `percodec.sdk.errors` or with
+`packet` any bytes; `payload` any words behind checksums that agree, every kernel judging alike; `model` any tables. `manifest` and `log`:
+the Python readers, fed mutations of valid ones. Whatever they are given, they answer with an error of `percodec.sdk.errors` or with
 data, in bounded time and memory. Exit 1 and the input in a file where one does not.
 """
 
