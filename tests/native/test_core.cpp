@@ -25,7 +25,7 @@ using percodec::Status;
         }                                                                                  \
     } while (false)
 
-const Kernel kKernels[] = {Kernel::automatic, Kernel::scalar, Kernel::avx2, Kernel::avx512};
+const Kernel kKernels[] = {Kernel::automatic, Kernel::scalar, Kernel::avx2, Kernel::avx512, Kernel::neon};
 
 struct Random {
     std::uint64_t state;

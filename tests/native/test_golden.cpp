@@ -52,8 +52,9 @@ int main(int count, char** arguments) {
         check(tables.table_hash() == header.table_hash, stem + " names its tables");
         const percodec::LatentCoder coder = tables.coder(c.height, c.width);
         check(coder.symbols() == symbols.size(), stem + " has the shape in its name");
-        for (const percodec::Kernel kernel : {percodec::Kernel::automatic, percodec::Kernel::scalar,
-                                              percodec::Kernel::avx2, percodec::Kernel::avx512}) {
+        for (const percodec::Kernel kernel :
+             {percodec::Kernel::automatic, percodec::Kernel::scalar, percodec::Kernel::avx2, percodec::Kernel::avx512,
+              percodec::Kernel::neon}) {
             Bytes decoded(coder.symbols());
             check(coder.decode(packet.data(), packet.size(), kernel, decoded.data(), &header) == percodec::Status::ok,
                   stem + " decodes");

@@ -105,7 +105,8 @@ NB_MODULE(_rans, m) {
         .value("AUTOMATIC", percodec::Kernel::automatic)
         .value("SCALAR", percodec::Kernel::scalar)
         .value("AVX2", percodec::Kernel::avx2)
-        .value("AVX512", percodec::Kernel::avx512);
+        .value("AVX512", percodec::Kernel::avx512)
+        .value("NEON", percodec::Kernel::neon);
     m.def("kernel_supported", &percodec::kernel_supported, "kernel"_a);
 
     nb::list names;

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #if defined(__GNUC__) && !defined(__clang__)
@@ -144,6 +147,26 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi,bmi2"))) void block_
         const __m512i times = _mm512_mullo_epi16(context, _mm512_set1_epi16(static_cast<short>(scale)));
         _mm512_storeu_si512(out + done, times);
     }
+}
+#endif
+
+#if defined(__aarch64__)
+// As with AVX2: a table of sixteen bytes fits a register.
+void block_neon(const ContextRows& rows, std::size_t y, std::size_t begin, std::size_t count, unsigned scale,
+                std::uint8_t* out) noexcept {
+    std::int8_t mean[ContextRows::kBlock + kStep] = {}, spread[ContextRows::kBlock + kStep] = {};
+    std::uint8_t line[ContextRows::kBlock + kStep] = {};
+    for (std::size_t k = 0; k < rows.channel.neighbours.size(); ++k) {
+        const Contexts::Neighbour& n = rows.channel.neighbours[k];
+        gather(rows, k, y, begin, count, line);
+        const int8x16_t m = vld1q_s8(n.mean), s = vld1q_s8(n.spread);
+        for (std::size_t i = 0; i < count; i += 16) {
+            const uint8x16_t level = vld1q_u8(line + i);
+            vst1q_s8(mean + i, vaddq_s8(vld1q_s8(mean + i), vqtbl1q_s8(m, level)));
+            vst1q_s8(spread + i, vaddq_s8(vld1q_s8(spread + i), vqtbl1q_s8(s, level)));
+        }
+    }
+    finish(rows.channel, mean, spread, count, scale, out);
 }
 #endif
 

@@ -22,4 +22,10 @@ void block_avx512(const ContextRows& rows, std::size_t y, std::size_t begin, std
                   std::uint8_t* out) noexcept;
 #endif
 
+#if defined(__aarch64__)
+// Sixteen levels at most.
+void block_neon(const ContextRows& rows, std::size_t y, std::size_t begin, std::size_t count, unsigned scale,
+                std::uint8_t* out) noexcept;
+#endif
+
 }  // namespace percodec

@@ -137,6 +137,8 @@ ContextRows::ContextRows(const Contexts& contexts, unsigned c, const std::uint8_
         form_ = block_avx2;
     if (contexts.levels() <= kPairLevels && (any || kernel == Kernel::avx512) && contexts_avx512_supported())
         form_ = block_avx512;
+#elif defined(__aarch64__)
+    if (contexts.levels() <= 16 && kernel != Kernel::scalar) form_ = block_neon;
 #else
     static_cast<void>(kernel);
 #endif

@@ -145,4 +145,14 @@ std::uint8_t* encode_avx512(const Tables&, const std::uint8_t*, std::size_t, uns
 bool decode_avx512(const Tables&, std::size_t, unsigned, std::uint32_t*, WordReader&, std::uint8_t*) noexcept;
 #endif
 
+#if defined(__aarch64__)
+constexpr unsigned kNeonLevels = 8;
+constexpr unsigned kNeonLanes = 4;
+
+// Alphabets of at most kNeonLevels, multiples of kNeonLanes.
+std::uint8_t* encode_neon(const Tables&, const std::uint8_t*, std::size_t, unsigned, std::uint32_t*, std::uint8_t*,
+                          std::uint8_t*) noexcept;
+bool decode_neon(const Tables&, std::size_t, unsigned, std::uint32_t*, WordReader&, std::uint8_t*) noexcept;
+#endif
+
 }  // namespace percodec

@@ -13,6 +13,10 @@ Kernel choose(Kernel wanted, const Tables& tables, unsigned lanes, unsigned avx2
     const bool any = wanted == Kernel::automatic;
     if (avx512 && (wanted == Kernel::avx512 || (any && lanes > kAvx2Lanes))) return Kernel::avx512;
     if (avx2 && (wanted == Kernel::avx2 || (any && lanes >= avx2_from))) return Kernel::avx2;
+#elif defined(__aarch64__)
+    static_cast<void>(avx2_from);
+    const bool neon = tables.levels() <= kNeonLevels && lanes % kNeonLanes == 0;
+    if (neon && (wanted == Kernel::neon || wanted == Kernel::automatic)) return Kernel::neon;
 #else
     static_cast<void>(wanted), static_cast<void>(tables), static_cast<void>(lanes), static_cast<void>(avx2_from);
 #endif
@@ -29,6 +33,8 @@ EncodeKernel encode_kernel(Kernel chosen) noexcept {
 #if defined(__x86_64__)
     if (chosen == Kernel::avx512) return encode_avx512;
     if (chosen == Kernel::avx2) return encode_avx2;
+#elif defined(__aarch64__)
+    if (chosen == Kernel::neon) return encode_neon;
 #else
     static_cast<void>(chosen);
 #endif
@@ -39,6 +45,8 @@ DecodeKernel decode_kernel(Kernel chosen) noexcept {
 #if defined(__x86_64__)
     if (chosen == Kernel::avx512) return decode_avx512;
     if (chosen == Kernel::avx2) return decode_avx2;
+#elif defined(__aarch64__)
+    if (chosen == Kernel::neon) return decode_neon;
 #else
     static_cast<void>(chosen);
 #endif
@@ -79,6 +87,12 @@ bool kernel_supported(Kernel kernel) noexcept {
             return false;
 #endif
         }
+        case Kernel::neon:
+#if defined(__aarch64__)
+            return true;
+#else
+            return false;
+#endif
     }
     return false;
 }

@@ -38,7 +38,8 @@ void look(const percodec::LatentCoder& coder, std::uint8_t profile, std::uint64_
     const fuzz::Bytes packet = framed(data + 1, size - 1, data[0], profile, hash);
     fuzz::Bytes first;
     percodec::Status expected{};
-    for (const percodec::Kernel kernel : {percodec::Kernel::scalar, percodec::Kernel::avx2, percodec::Kernel::avx512}) {
+    for (const percodec::Kernel kernel :
+         {percodec::Kernel::scalar, percodec::Kernel::avx2, percodec::Kernel::avx512, percodec::Kernel::neon}) {
         fuzz::Bytes symbols(coder.symbols(), 255);
         percodec::PacketHeader header;
         const percodec::Status status = coder.decode(packet.data(), packet.size(), kernel, symbols.data(), &header);

@@ -6,7 +6,7 @@
 namespace percodec {
 
 // `automatic` is the fastest that this processor has for the case at hand.
-enum class Kernel : std::uint8_t { automatic = 0, scalar, avx2, avx512 };
+enum class Kernel : std::uint8_t { automatic = 0, scalar, avx2, avx512, neon };
 
 bool kernel_supported(Kernel kernel) noexcept;
 

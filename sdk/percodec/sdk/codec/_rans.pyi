@@ -12,6 +12,7 @@ class Kernel(Enum):
     SCALAR = 1
     AVX2 = 2
     AVX512 = 3
+    NEON = 4
 
 STATUS_NAMES: tuple[str, ...]
 HEADER_BYTES: int
