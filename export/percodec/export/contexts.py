@@ -10,6 +10,7 @@ Everything here may use floating point; what leaves is integers (`percodec.sdk.c
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from percodec.sdk.codec.entropy_model import EntropyModel
 
 OWN = ((-1, 0), (-1, -1), (-1, 1), (-2, 0), (-1, 2), (-1, -2))
 EARLIER = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
+BEFORE = tuple((dy, dx) for dy in range(-2, 3) for dx in range(-2, 3))  # of the same channel, in the latent before
 SAMPLES = 100_000
 Symbols = NDArray[np.uint8]
 
@@ -29,32 +31,47 @@ def learn_contexts(
     *,
     neighbours: int = 20,
     contexts: int = 10,
+    temporal: bool = False,
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> EntropyModel:
-    """An entropy model with contexts for `latents` uint8 [N,C,h,w]. Same input, same bytes."""
+    """An entropy model with contexts for `latents` uint8 [N,C,h,w]. Same input, same bytes.
+
+    `temporal`: latents are [N,2C,h,w], one of a stream and the next one, and the model is of the second given the first (profile 2).
+    """
     rng = np.random.default_rng(seed)
-    fills = [int(np.bincount(latents[:, c].ravel(), minlength=levels).argmax()) for c in range(latents.shape[1])]
+    count = latents.shape[1] // 2 if temporal else latents.shape[1]
+    now = latents.shape[1] - count  # where the latent that is coded begins
+    fills = [int(np.bincount(latents[:, now + c].ravel(), minlength=levels).argmax()) for c in range(count)]
+    blank = ChannelContexts(
+        (), np.zeros(MEAN_BINS - 1, np.int8), np.zeros(SPREAD_BINS - 1, np.int8), np.zeros(MEAN_BINS * SPREAD_BINS, np.uint8), 0
+    )
     channels, tables = [], []
-    for c in range(latents.shape[1]):
-        found = _channel(latents, c, levels, fills, neighbours, contexts, rng)
+    for c in range(count):
+        found = _channel(latents, c, count, levels, fills, neighbours, contexts, rng)
         channels.append(found)
-        partial = Contexts((*channels[:-1], found), levels, contexts)
+        blanks = [
+            replace(blank, fill=fill) for fill in fills[c + 1 :]
+        ]  # their fills are looked at already: neighbours in the latent before
+        partial = Contexts((*channels, *blanks), levels, contexts, temporal)
         which = np.stack([partial.of_rows(z, c, 0, z.shape[1]) for z in latents])
-        counts = np.bincount(which.ravel().astype(np.int64) * levels + latents[:, c].ravel(), minlength=contexts * levels)
+        counts = np.bincount(which.ravel().astype(np.int64) * levels + latents[:, now + c].ravel(), minlength=contexts * levels)
         tables.append(EntropyModel.from_counts(counts.reshape(contexts, levels)).cdf)
         say(f"channel {c}: {len(found.neighbours)} neighbours")
-    return EntropyModel(np.stack(tables), Contexts(tuple(channels), levels, contexts))
+    return EntropyModel(np.stack(tables), Contexts(tuple(channels), levels, contexts, temporal))
 
 
 def _channel(
-    latents: Symbols, c: int, levels: int, fills: list[int], most: int, contexts: int, rng: np.random.Generator
+    latents: Symbols, c: int, count: int, levels: int, fills: list[int], most: int, contexts: int, rng: np.random.Generator
 ) -> ChannelContexts:
     places = [(c, *d) for d in OWN] + [(r, *d) for r in range(c) for d in EARLIER]
-    size = latents[:, c].size
+    now = latents.shape[1] - count
+    if now:
+        places += [(count + c, *d) for d in BEFORE] + [(count + r, *d) for r in range(count) if r != c for d in EARLIER]
+    size = latents[:, now + c].size
     chosen_samples = np.sort(rng.choice(size, min(SAMPLES, size), replace=False))
-    y = latents[:, c].ravel()[chosen_samples].astype(np.float32)
-    values = [_at(latents, place, fills).ravel()[chosen_samples] for place in places]
+    y = latents[:, now + c].ravel()[chosen_samples].astype(np.float32)
+    values = [_at(latents, place, count, fills).ravel()[chosen_samples] for place in places]
     picked = _pick(values, y, levels, most)
     features = [values[k] for k in picked]
     mean, rest = _additive(features, y, levels)
@@ -69,10 +86,10 @@ def _channel(
     return ChannelContexts(known, borders[0], borders[1], merged, fills[c])
 
 
-def _at(latents: Symbols, place: tuple[int, int, int], fills: list[int]) -> Symbols:
+def _at(latents: Symbols, place: tuple[int, int, int], count: int, fills: list[int]) -> Symbols:
     channel, dy, dx = place
-    plane = latents[:, channel]
-    out = np.full_like(plane, fills[channel])
+    plane = latents[:, (channel + latents.shape[1] - count) % latents.shape[1]]
+    out = np.full_like(plane, fills[channel % count])
     height, width = plane.shape[1:]
     out[:, max(0, -dy) : height - max(0, dy), max(0, -dx) : width - max(0, dx)] = plane[
         :, max(0, dy) : height - max(0, -dy), max(0, dx) : width - max(0, -dx)

@@ -20,6 +20,10 @@ int main(int count, char** arguments) {
         const auto height = static_cast<std::uint32_t>(std::strtoul(arguments[2], nullptr, 10));
         const auto width = static_cast<std::uint32_t>(std::strtoul(arguments[3], nullptr, 10));
         const percodec::LatentCoder coder = model.coder(height, width);
+        if (coder.planes() != coder.channels()) {
+            std::fprintf(stderr, "%s is for packets that need the latent before\n", arguments[1]);
+            return 1;
+        }
         std::vector<std::uint8_t> symbols(coder.symbols());
         for (int k = 4; k < count; ++k) {
             std::ifstream file(arguments[k], std::ios::binary);

@@ -40,8 +40,7 @@ nb::tuple fields(const percodec::PacketHeader& h) {
 
 template <typename Array>
 void check_shape(const Array& symbols, const percodec::LatentCoder& coder) {
-    if (symbols.shape(0) != coder.channels() || symbols.shape(1) != coder.height() ||
-        symbols.shape(2) != coder.width()) {
+    if (symbols.shape(0) != coder.planes() || symbols.shape(1) != coder.height() || symbols.shape(2) != coder.width()) {
         throw nb::value_error("symbols have another shape than the coder");
     }
 }
@@ -140,7 +139,7 @@ NB_MODULE(_rans, m) {
                     return;
                 }
                 percodec::Contexts made(reinterpret_cast<const std::uint8_t*>(contexts.c_str()), contexts.size(), count,
-                                        levels, rows);
+                                        levels, rows, profile == 2);
                 new (self) percodec::LatentCoder(cdf.data(), std::move(made), count, levels, height, width, profile,
                                                  table_hash);
             },

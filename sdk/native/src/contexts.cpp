@@ -64,8 +64,9 @@ void check_borders(const std::uint8_t* borders, unsigned count) {
 
 }  // namespace
 
-Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels, unsigned contexts)
-    : levels_(levels), contexts_(contexts) {
+Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels, unsigned contexts,
+                   bool temporal)
+    : levels_(levels), contexts_(contexts), temporal_(temporal) {
     if (contexts < 1 || contexts > kMaxContexts) throw std::invalid_argument("contexts must be 1..10");
     Reader reader(data, size);
     for (unsigned c = 0; c < channels; ++c) {
@@ -81,7 +82,8 @@ Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels
             n.channel = static_cast<unsigned>(p[0] | p[1] << 8);
             n.dy = static_cast<std::int8_t>(p[2]);
             n.dx = static_cast<std::int8_t>(p[3]);
-            const bool known = n.channel < c || (n.channel == c && n.dy < 0);
+            const bool earlier = n.channel < c || (n.channel == c && n.dy < 0);
+            const bool known = earlier || (temporal && n.channel >= channels && n.channel < 2 * channels);
             if (!known || std::abs(n.dy) > kMaxReach || std::abs(n.dx) > kMaxReach) {
                 throw std::invalid_argument("channel " + std::to_string(c) +
                                             " has a neighbour that is not known by then and near");
@@ -113,7 +115,8 @@ Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels
     }
     if (reader.left()) throw std::invalid_argument("bytes follow the contexts");
     for (Channel& channel : channels_) {
-        for (Neighbour& n : channel.neighbours) std::memset(n.fill, channels_[n.channel].fill, sizeof(n.fill));
+        for (Neighbour& n : channel.neighbours)
+            std::memset(n.fill, channels_[n.channel % channels].fill, sizeof(n.fill));
     }
 }
 
@@ -126,7 +129,9 @@ ContextRows::ContextRows(const Contexts& contexts, unsigned c, const std::uint8_
       form_(block_plain) {
     for (std::size_t k = 0; k < channel.neighbours.size(); ++k) {
         const Contexts::Neighbour& n = channel.neighbours[k];
-        const auto planes = static_cast<std::ptrdiff_t>(n.channel) - static_cast<std::ptrdiff_t>(c);
+        // The latent before lies just in front of this one.
+        const unsigned back = n.channel < contexts.channels() ? 0 : 2 * contexts.channels();
+        const auto planes = static_cast<std::ptrdiff_t>(n.channel) - static_cast<std::ptrdiff_t>(back + c);
         down[k] = static_cast<std::uint8_t>(n.dy + kMaxReach);
         right[k] = static_cast<std::uint8_t>(n.dx + kMaxReach);
         offset[k] = (planes * static_cast<std::ptrdiff_t>(rows) + n.dy) * static_cast<std::ptrdiff_t>(columns) + n.dx;

@@ -25,7 +25,7 @@ EntropyModel::EntropyModel(const std::uint8_t* data, std::size_t size) {
     contexts_ = data[7];
     channels_ = static_cast<unsigned>(data[8] | data[9] << 8);
     levels_ = static_cast<unsigned>(data[10] | data[11] << 8);
-    if (profile_ > 1) refuse("its profile is " + std::to_string(profile_) + ", this reader knows 0 and 1");
+    if (profile_ > 2) refuse("its profile is " + std::to_string(profile_) + ", this reader knows 0 to 2");
     if (data[6] != kPrecisionBits) refuse("its precision is not 12 bits");
     if (profile_ == 0 ? contexts_ != 0 : contexts_ < 1 || contexts_ > kMaxContexts)
         refuse("profile and contexts do not agree");
@@ -63,7 +63,7 @@ std::uint64_t EntropyModel::table_hash() const noexcept {
 LatentCoder EntropyModel::coder(std::uint32_t height, std::uint32_t width) const {
     const auto profile = static_cast<std::uint8_t>(profile_);
     if (profile_ == 0) return LatentCoder(cdf_.data(), channels_, levels_, height, width, profile, table_hash());
-    Contexts contexts(context_data_.data(), context_data_.size(), channels_, levels_, contexts_);
+    Contexts contexts(context_data_.data(), context_data_.size(), channels_, levels_, contexts_, profile_ == 2);
     return LatentCoder(cdf_.data(), std::move(contexts), channels_, levels_, height, width, profile, table_hash());
 }
 

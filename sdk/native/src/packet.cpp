@@ -96,6 +96,7 @@ LatentCoder::LatentCoder(const std::uint16_t* cdf, Contexts contexts, std::uint3
 Status LatentCoder::encode(const std::uint8_t* symbols, PacketHeader* header, Kernel kernel, std::uint8_t* buffer,
                            std::size_t capacity, std::size_t* size) const noexcept {
     if (capacity < kHeaderBytes) return Status::no_space;
+    symbols += (planes() - channels_) * plane_;
     unsigned lanes = header->lanes;
     std::uint8_t* const end = buffer + capacity;
     std::uint8_t* const room = buffer + kHeaderBytes;
@@ -137,6 +138,7 @@ Status LatentCoder::encode(const std::uint8_t* symbols, PacketHeader* header, Ke
 
 Status LatentCoder::decode(const std::uint8_t* packet, std::size_t size, Kernel kernel, std::uint8_t* symbols,
                            PacketHeader* header) const noexcept {
+    symbols += (planes() - channels_) * plane_;
     const Status parsed = parse_header(packet, size, header);
     if (parsed != Status::ok) return parsed;
     if (header->profile != profile_) return Status::bad_profile;

@@ -1,4 +1,5 @@
 // Any bytes as tables: refused, or a model that codes.
+#include <algorithm>
 #include <stdexcept>
 
 #include "tables.hpp"
@@ -8,9 +9,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         const percodec::EntropyModel model(data, size);
         if (model.channels() > 64) return 0;  // valid, and slow to try
         const percodec::LatentCoder coder = model.coder(3, 5);
-        fuzz::Bytes symbols(coder.symbols()), decoded(coder.symbols()), buffer(coder.packet_bound());
+        const std::size_t all = std::size_t{coder.planes()} * coder.height() * coder.width();
+        fuzz::Bytes symbols(all), buffer(coder.packet_bound());
         for (std::size_t k = 0; k < symbols.size(); ++k)
             symbols[k] = static_cast<std::uint8_t>((k * 7 + size) % model.levels());
+        fuzz::Bytes decoded = symbols;  // the latent before, where there is one
+        std::fill(decoded.end() - static_cast<std::ptrdiff_t>(coder.symbols()), decoded.end(), std::uint8_t{0});
         percodec::PacketHeader header;
         header.lanes = 0;
         std::size_t written = 0;

@@ -21,7 +21,10 @@ class Contexts {
   public:
     // `data`: the contexts of an entropy model, exactly. Throws std::invalid_argument for anything a decoder could not
     // follow: a neighbour that is not known by then, sums that leave a byte, borders that fall, a context that is none.
-    Contexts(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels, unsigned contexts);
+    // `temporal`: neighbours may lie in the latent before (channels C .. 2C - 1), and symbols are [2C, height, width]:
+    // that one first.
+    Contexts(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels, unsigned contexts,
+             bool temporal = false);
 
     unsigned contexts() const noexcept { return contexts_; }
 
@@ -45,16 +48,20 @@ class Contexts {
     };
 
     const Channel& channel(unsigned c) const noexcept { return channels_[c]; }
+    unsigned channels() const noexcept { return static_cast<unsigned>(channels_.size()); }
     unsigned levels() const noexcept { return levels_; }
+    bool temporal() const noexcept { return temporal_; }
 
   private:
     unsigned levels_;
     unsigned contexts_;
+    bool temporal_;
     std::vector<Channel> channels_;
 };
 
-// The contexts of one channel of a latent, row by row. Reads symbols [channels, height, width] of earlier channels and
-// rows only; bytes that are no level are safe, but their contexts are unspecified.
+// The contexts of one channel of a latent, row by row. `symbols` points to the latent itself, behind the one before it
+// where there is one. Reads symbols [channels, height, width] of earlier channels and rows only; bytes that are no
+// level are safe, but their contexts are unspecified.
 class ContextRows {
   public:
     static constexpr std::size_t kBlock = 256;

@@ -47,6 +47,10 @@ class LatentCoder {
 
     std::size_t symbols() const noexcept { return plane_ * channels_; }
 
+    // Channels of the array that encode() and decode() take: in profile 2 the latent before comes first, so twice as
+    // many.
+    std::uint32_t planes() const noexcept { return contexts_ && contexts_->temporal() ? 2 * channels_ : channels_; }
+
     // Bytes that no packet of this shape exceeds.
     std::size_t packet_bound() const noexcept { return kHeaderBytes + payload_bound(symbols()); }
 
@@ -55,13 +59,14 @@ class LatentCoder {
     std::uint32_t height() const noexcept { return height_; }
     std::uint32_t width() const noexcept { return width_; }
 
-    // Codes symbols uint8 [channels, height, width] into the end of buffer[0, capacity); the packet is the last *size
+    // Codes symbols uint8 [planes, height, width] into the end of buffer[0, capacity); the packet is the last *size
     // bytes. `header` gives stream_id, counter, frame_id, timestamp_ns and lanes (0: lanes_for() the content); the rest
     // of it is filled in.
     Status encode(const std::uint8_t* symbols, PacketHeader* header, Kernel kernel, std::uint8_t* buffer,
                   std::size_t capacity, std::size_t* size) const noexcept;
 
-    // Verifies and decodes a packet of exactly `size` bytes into symbols uint8 [channels, height, width].
+    // Verifies and decodes a packet of exactly `size` bytes into the last channels of symbols uint8 [planes, height,
+    // width].
     Status decode(const std::uint8_t* packet, std::size_t size, Kernel kernel, std::uint8_t* symbols,
                   PacketHeader* header) const noexcept;
 

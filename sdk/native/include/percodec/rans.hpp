@@ -124,9 +124,10 @@ Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::si
 
 class Contexts;
 
-// Profile 1: the same with contexts, symbols uint8 [channels, height, width]; every row begins at lane 0. `tables` are
-// made with as many contexts. With `*lanes` 0 they are chosen for the content. Wants payload_bound() bytes between
-// begin and end, whatever the content, and uses them as scratch. symbol_out_of_range where a symbol is no level.
+// Profiles 1 and 2: the same with contexts, symbols uint8 [channels, height, width], in profile 2 behind the latent
+// before; every row begins at lane 0. `tables` are made with as many contexts. With `*lanes` 0 they are chosen for the
+// content. Wants payload_bound() bytes between begin and end, whatever the content, and uses them as scratch.
+// symbol_out_of_range where a symbol is no level.
 Status encode_payload(const Tables& tables, const Contexts& contexts, const std::uint8_t* symbols, unsigned channels,
                       std::size_t height, std::size_t width, unsigned* lanes, Kernel kernel, std::uint8_t* begin,
                       std::uint8_t* end, std::uint8_t** payload) noexcept;

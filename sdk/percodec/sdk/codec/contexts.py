@@ -5,7 +5,7 @@
 A neighbour is a symbol of an earlier channel around the same place, or of an earlier row of the same channel: never one of the same
 row, so that all contexts of a row are known before its first symbol is decoded, and whole registers of them are computed at once. Each
 adds one entry of a table of L bytes to each sum: a byte shuffle on every processor. Outside the picture there is its
-channel's `fill`.
+channel's `fill`. Contexts over time also look at the latent before this one, all of which is known: channel C + c is its channel c.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NEIGHBOUR = struct.Struct("<Hbb")  # channel, dy, dx
 
 @dataclass(frozen=True)
 class Neighbour:
-    """The symbol of `channel` at (y + dy, x + dx), and what it adds to the two sums: int8 [L] each."""
+    """The symbol of `channel` at (y + dy, x + dx), and what it adds to the two sums: int8 [L] each. From C on: of the latent before."""
 
     channel: int
     dy: int
@@ -48,30 +48,36 @@ class ChannelContexts:
 
 
 class Contexts:
-    """Checked and immutable. Raises `EntropyModelError` for anything that a decoder could not follow exactly."""
+    """Checked and immutable. Raises `EntropyModelError` for anything that a decoder could not follow exactly.
 
-    def __init__(self, channels: tuple[ChannelContexts, ...], levels: int, contexts: int) -> None:
+    With `temporal`, symbols are uint8 [2C,h,w] everywhere: the latent before, then this one.
+    """
+
+    def __init__(self, channels: tuple[ChannelContexts, ...], levels: int, contexts: int, temporal: bool = False) -> None:
         if not 1 <= contexts <= MAX_CONTEXTS:
             raise EntropyModelError(f"{contexts} contexts; supported are 1..{MAX_CONTEXTS}")
         for index, channel in enumerate(channels):
-            _check(index, channel, levels, contexts)
-        self.channels, self.levels, self.contexts = channels, levels, contexts
+            _check(index, channel, levels, contexts, len(channels) if temporal else 0)
+        self.channels, self.levels, self.contexts, self.temporal = channels, levels, contexts, temporal
 
     def of(self, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Contexts uint8 [C,h,w] of whole symbols [C,h,w]: what an encoder needs."""
+        """Contexts uint8 [C,h,w] of whole symbols: what an encoder needs."""
         return np.stack([self.of_rows(symbols, c, 0, symbols.shape[1]) for c in range(len(self.channels))])
 
     def of_rows(self, symbols: NDArray[np.uint8], channel: int, begin: int, end: int) -> NDArray[np.uint8]:
         """Contexts uint8 [end - begin, w] of rows of a channel; reads earlier channels and rows before each row only."""
-        found = self.channels[channel]
+        found, count = self.channels[channel], len(self.channels)
+        now = count if self.temporal else 0  # where this latent begins
         _, height, width = symbols.shape
         mean, spread = (np.zeros((end - begin, width), np.int64) for _ in range(2))
         for n in found.neighbours:
-            plane = np.full((end - begin, width), self.channels[n.channel].fill, np.uint8)
+            plane = np.full((end - begin, width), self.channels[n.channel % count].fill, np.uint8)
             y0, y1 = max(begin + n.dy, 0), min(end + n.dy, height)
             x0, x1 = max(n.dx, 0), min(width + n.dx, width)
             if y1 > y0 and x1 > x0:
-                plane[y0 - n.dy - begin : y1 - n.dy - begin, x0 - n.dx : x1 - n.dx] = symbols[n.channel, y0:y1, x0:x1]
+                plane[y0 - n.dy - begin : y1 - n.dy - begin, x0 - n.dx : x1 - n.dx] = symbols[
+                    (n.channel + now) % len(symbols), y0:y1, x0:x1
+                ]
             mean += n.mean[plane]
             spread += n.spread[plane]
         bins = np.searchsorted(found.mean_borders, mean, "right") * SPREAD_BINS + np.searchsorted(found.spread_borders, spread, "right")
@@ -89,7 +95,7 @@ class Contexts:
         return b"".join(out)
 
     @classmethod
-    def from_bytes(cls, data: bytes, channels: int, levels: int, contexts: int) -> Contexts:
+    def from_bytes(cls, data: bytes, channels: int, levels: int, contexts: int, temporal: bool = False) -> Contexts:
         """Inverse of `to_bytes`."""
         at, found = 0, []
         try:
@@ -113,10 +119,11 @@ class Contexts:
             raise EntropyModelError("the contexts of the entropy model end too early; write it again") from error
         if at != len(data):
             raise EntropyModelError(f"{len(data) - at} bytes follow the contexts of the entropy model; write it again")
-        return cls(tuple(found), levels, contexts)
+        return cls(tuple(found), levels, contexts, temporal)
 
 
-def _check(index: int, channel: ChannelContexts, levels: int, contexts: int) -> None:
+def _check(index: int, channel: ChannelContexts, levels: int, contexts: int, before: int) -> None:
+    """`before`: channels of the latent before, where it is looked at."""
     where = f"contexts of channel {index}"
     if len(channel.neighbours) > MAX_NEIGHBOURS or channel.fill >= levels:
         raise EntropyModelError(
@@ -124,7 +131,7 @@ def _check(index: int, channel: ChannelContexts, levels: int, contexts: int) -> 
         )
     largest = [0, 0]
     for n in channel.neighbours:
-        known = 0 <= n.channel < index or (n.channel == index and n.dy < 0)
+        known = 0 <= n.channel < index or (n.channel == index and n.dy < 0) or before <= n.channel < 2 * before
         if not known or abs(n.dy) > MAX_REACH or abs(n.dx) > MAX_REACH:
             raise EntropyModelError(f"{where}: ({n.channel}, {n.dy}, {n.dx}) is not a symbol that is known by then and near")
         for k, table in enumerate((n.mean, n.spread)):

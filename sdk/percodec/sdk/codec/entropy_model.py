@@ -17,11 +17,11 @@ _VERSION = 1
 _HEADER = struct.Struct("<4sBBBBHH")  # magic, version, profile, precision, contexts (0 in profile 0), channels, levels
 MAX_CHANNELS = 1024
 MAX_LEVELS = 256
-PROFILE_ORDER_0, PROFILE_CONTEXTS = 0, 1
+PROFILE_ORDER_0, PROFILE_CONTEXTS, PROFILE_TEMPORAL = 0, 1, 2
 
 
 class EntropyModel:
-    """Tables of cumulative 12-bit probabilities: one per channel (profile 0), or one per channel and context (profile 1).
+    """Tables of cumulative 12-bit probabilities: one per channel (profile 0), or one per channel and context (profiles 1 and 2).
 
     `cdf`: uint16 [C, L+1], with `contexts` [C, K, L+1]; every row 0 = cdf[0] < ... < cdf[L] = 4096, so that every symbol can be coded; C in
     1..1024, L in 2..256. Raises `EntropyModelError` otherwise. The array is copied; the property is read-only.
@@ -100,8 +100,10 @@ class EntropyModel:
 
     @property
     def profile(self) -> int:
-        """How a table is selected: 0 = by the channel alone, 1 = by the channel and a context."""
-        return PROFILE_ORDER_0 if self.contexts is None else PROFILE_CONTEXTS
+        """How a table is selected: 0 = by the channel alone, 1 = by the channel and a context, 2 = also from the latent before."""
+        if self.contexts is None:
+            return PROFILE_ORDER_0
+        return PROFILE_TEMPORAL if self.contexts.temporal else PROFILE_CONTEXTS
 
     @property
     def digest(self) -> bytes:
@@ -123,38 +125,39 @@ class EntropyModel:
         if len(data) < _HEADER.size or data[:4] != _MAGIC:
             raise EntropyModelError("not an entropy model: it does not begin with PCEM; write one with EntropyModel.to_bytes")
         _, version, profile, precision, rows, channels, levels = _HEADER.unpack_from(data)
-        known = (rows == 0) if profile == PROFILE_ORDER_0 else (profile == PROFILE_CONTEXTS and 1 <= rows <= MAX_CONTEXTS)
+        known = (rows == 0) if profile == PROFILE_ORDER_0 else (profile <= PROFILE_TEMPORAL and 1 <= rows <= MAX_CONTEXTS)
         if version != _VERSION or not known or precision != cls.PRECISION:
             raise EntropyModelError(
                 f"entropy model of version {version}, profile {profile}, {rows} contexts, precision {precision}: this reader knows version "
-                f"{_VERSION}, profiles 0 (0 contexts) and 1 (1..{MAX_CONTEXTS}), precision {cls.PRECISION}; update percodec"
+                f"{_VERSION}, profiles 0 (0 contexts), 1 and 2 (1..{MAX_CONTEXTS}), precision {cls.PRECISION}; update percodec"
             )
-        if profile == PROFILE_CONTEXTS:
-            return cls._from_contexts(data, channels, levels, rows)
+        if profile != PROFILE_ORDER_0:
+            return cls._from_contexts(data, channels, levels, rows, profile == PROFILE_TEMPORAL)
         expected = _HEADER.size + 2 * channels * (levels + 1)
         if len(data) != expected:
             raise EntropyModelError(f"entropy model of {channels} channels, {levels} levels takes {expected} bytes, got {len(data)}")
         return cls(np.frombuffer(data, "<u2", offset=_HEADER.size).reshape(channels, levels + 1))
 
     @classmethod
-    def _from_contexts(cls, data: bytes, channels: int, levels: int, rows: int) -> EntropyModel:
+    def _from_contexts(cls, data: bytes, channels: int, levels: int, rows: int, temporal: bool) -> EntropyModel:
         count = channels * rows * (levels + 1)
         at = _HEADER.size + 2 * count
         if not (1 <= channels <= MAX_CHANNELS and 2 <= levels <= MAX_LEVELS) or len(data) < at:
             raise EntropyModelError(f"entropy model of {channels} channels, {levels} levels, {rows} contexts: not supported, or cut off")
         tables = np.frombuffer(data, "<u2", count, _HEADER.size).reshape(channels, rows, levels + 1)
-        return cls(tables, Contexts.from_bytes(data[at:], channels, levels, rows))
+        return cls(tables, Contexts.from_bytes(data[at:], channels, levels, rows, temporal))
 
     def cost_bits(self, symbols: NDArray[np.uint8]) -> float:
-        """Ideal code length in bits of `symbols` [C,h,w] (values 0..L-1) under these tables."""
-        if symbols.dtype != np.uint8 or symbols.ndim != 3 or symbols.shape[0] != self.channels:
-            raise EntropyModelError(f"symbols must be uint8 [{self.channels},h,w], got {symbols.dtype} {list(symbols.shape)}")
+        """Ideal code length in bits of `symbols` [C,h,w] (values 0..L-1) under these tables; in profile 2 of the last half of [2C,h,w]."""
+        planes = self.channels * (2 if self.profile == PROFILE_TEMPORAL else 1)
+        if symbols.dtype != np.uint8 or symbols.ndim != 3 or symbols.shape[0] != planes:
+            raise EntropyModelError(f"symbols must be uint8 [{planes},h,w], got {symbols.dtype} {list(symbols.shape)}")
         if symbols.size and int(symbols.max()) >= self.levels:
             raise EntropyModelError(f"symbols reach {int(symbols.max())}, the tables have levels 0..{self.levels - 1}")
         bits = self.PRECISION - np.log2(np.diff(self._cdf.astype(np.float64), axis=1))
         rows = np.arange(self.channels)[:, None, None] * self.rows_per_channel
         rows = rows + self.contexts.of(symbols) if self.contexts is not None else np.broadcast_to(rows, symbols.shape)
-        counts = np.bincount((rows * self.levels + symbols).ravel(), minlength=bits.size).reshape(bits.shape)
+        counts = np.bincount((rows * self.levels + symbols[-self.channels :]).ravel(), minlength=bits.size).reshape(bits.shape)
         return float((counts * bits).sum())
 
     def __eq__(self, other: object) -> bool:
@@ -182,4 +185,4 @@ def _frequencies_from_counts(counts: list[int]) -> list[int]:
     return frequencies
 
 
-__all__ = ["EntropyModel"]
+__all__ = ["PROFILE_TEMPORAL", "EntropyModel"]

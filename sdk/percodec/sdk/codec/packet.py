@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.sdk.codec import _rans
-from percodec.sdk.codec.entropy_model import EntropyModel
+from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL, EntropyModel
 from percodec.sdk.codec.header import HEADER_BYTES, MAX_LANES, VERSION, BytesLike, PacketHeader
 from percodec.sdk.errors import CodecError, PacketError
 
@@ -41,6 +41,8 @@ class PacketCodec:
     interleaved coder lanes, or None to choose per packet the most that keep the cost of their states below one percent.
     `max_bytes`: packets longer than this are refused, by `encode` as by `decode`; default: what no latent of this shape
     can exceed. Raises `CodecError` when an argument is outside its range.
+
+    With tables of profile 2 the arrays are uint8 [2C,h,w], the latent before and then this one: see `VideoCodec`.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class PacketCodec:
         except ValueError as error:
             raise CodecError(f"latent of {model.channels} x {height} x {width}: {error}") from None
         self.model = model
-        self.latent_shape = (model.channels, height, width)
+        self.latent_shape = (model.channels * (2 if model.profile == PROFILE_TEMPORAL else 1), height, width)
         self.stream_id = stream_id
         self.max_bytes = self._coder.packet_bound if max_bytes is None else max_bytes
         if self.max_bytes < HEADER_BYTES:
@@ -75,17 +77,18 @@ class PacketCodec:
         self._counter = 0
         self._lock = threading.Lock()  # of scratch and counter
 
-    def encode(self, symbols: NDArray[np.uint8], frame_id: int, timestamp_ns: int) -> bytes:
+    def encode(self, symbols: NDArray[np.uint8], frame_id: int, timestamp_ns: int, *, counter: int | None = None) -> bytes:
         """One packet from `symbols`, uint8 [C,h,w] below L. `frame_id` < 2^32, `timestamp_ns` < 2^64, neither negative.
 
-        Successful calls count up the header's `counter`. Raises `CodecError` on symbols that are not such an array and on
-        numbers out of range, `PacketError` when the packet would be longer than `max_bytes`.
+        Successful calls count up the header's `counter`, from `counter` where it is given. Raises `CodecError` on symbols that are not
+        such an array and on numbers out of range, `PacketError` when the packet would be longer than `max_bytes`.
         """
         self._check_array(symbols, "symbols")
         if not (0 <= frame_id < 1 << 32 and 0 <= timestamp_ns < 1 << 64):
             raise CodecError(f"frame_id must be 0..2^32-1 and timestamp_ns 0..2^64-1, got {frame_id} and {timestamp_ns}")
         symbols = np.ascontiguousarray(symbols)
         with self._lock:
+            self._counter = self._counter if counter is None else counter
             packet = self._coder.encode(symbols, self._scratch, self.stream_id, self._counter, frame_id, timestamp_ns, self._lanes)
             if isinstance(packet, int):
                 raise CodecError(f"frame {frame_id}: symbols reach {int(symbols.max())}, the tables have levels 0..{self.model.levels - 1}")

@@ -55,7 +55,10 @@ def log2_q8(frequency: int) -> int:
 
 
 def table_rows(model: EntropyModel, symbols: NDArray[np.uint8], channel: int, row: int) -> list[int]:
-    """Which row of the tables codes each symbol of a row of the latent; symbols before that row are known."""
+    """Which row of the tables codes each symbol of a row of the latent; symbols before that row are known.
+
+    In profile 2 `symbols` are [2C,h,w] here and below: the latent before, then this one.
+    """
     first, width = channel * model.rows_per_channel, symbols.shape[2]
     if model.contexts is None:
         return [first] * width
@@ -73,12 +76,13 @@ def lanes_for(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
     12/1024 with contexts, whose kernels need more lanes to be as fast.
     """
     frequencies = np.diff(model.cdf.astype(np.int64), axis=1).tolist()
-    channels, height, _ = symbols.shape
+    now = symbols[-model.channels :]
+    channels, height, _ = now.shape
     cost = sum(
         256 * EntropyModel.PRECISION - log2_q8(frequencies[row][symbol])
         for channel in range(channels)
         for y in range(height)
-        for row, symbol in zip(table_rows(model, symbols, channel, y), symbols[channel, y].tolist(), strict=True)
+        for row, symbol in zip(table_rows(model, symbols, channel, y), now[channel, y].tolist(), strict=True)
     )
     ideal_bytes = -(-cost // 256) // 8
     lanes = 1
@@ -89,13 +93,13 @@ def lanes_for(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
 
 def encode_payload(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int) -> bytes:
     """rANS over `lanes` interleaved states: final states first, then the shared 16-bit words in the order of decoding."""
-    cdf = model.cdf.tolist()
-    channels, height, width = symbols.shape
+    cdf, now = model.cdf.tolist(), symbols[-model.channels :]
+    channels, height, width = now.shape
     states = [STATE_LOW] * lanes
     words: list[int] = []
     for channel in reversed(range(channels)):
         for y in reversed(range(height)):
-            rows, line = table_rows(model, symbols, channel, y), symbols[channel, y].tolist()
+            rows, line = table_rows(model, symbols, channel, y), now[channel, y].tolist()
             for column in reversed(range(width)):
                 start, end = cdf[rows[column]][line[column]], cdf[rows[column]][line[column] + 1]
                 lane = lane_of(model, y, column, width, lanes)
@@ -107,8 +111,10 @@ def encode_payload(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int) 
     return np.array(states, "<u4").tobytes() + np.array(words[::-1], "<u2").tobytes()
 
 
-def decode_payload(model: EntropyModel, payload: bytes, height: int, width: int, lanes: int) -> NDArray[np.uint8]:
-    """Inverse of `encode_payload`; `PacketError` unless the payload is used up exactly and every lane ends as it began."""
+def decode_payload(
+    model: EntropyModel, payload: bytes, height: int, width: int, lanes: int, before: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """The latent alone, [C,h,w]; `PacketError` unless the payload is used up exactly and every lane ends as it began."""
     if len(payload) < 4 * lanes or len(payload) % 2:
         raise PacketError("payload length is not that of whole states and words")
     states = np.frombuffer(payload, "<u4", lanes).tolist()
@@ -116,7 +122,9 @@ def decode_payload(model: EntropyModel, payload: bytes, height: int, width: int,
         raise PacketError("a lane starts outside the coder's interval")
     words = iter(np.frombuffer(payload, "<u2", offset=4 * lanes).tolist())
     cdf = model.cdf.astype(np.int64)
-    symbols = np.zeros((model.channels, height, width), np.uint8)
+    now = np.zeros((model.channels, height, width), np.uint8)
+    symbols = now if before is None else np.concatenate([before, now])
+    now = symbols[-model.channels :]
     for channel in range(model.channels):
         for y in range(height):
             rows = table_rows(model, symbols, channel, y)
@@ -132,12 +140,12 @@ def decode_payload(model: EntropyModel, payload: bytes, height: int, width: int,
                         raise PacketError("payload ended before the symbols")
                     x = x << 16 | word
                 states[lane] = x
-                symbols[channel, y, column] = symbol
+                now[channel, y, column] = symbol
     if next(words, None) is not None:
         raise PacketError("payload is longer than the symbols")
     if any(x != STATE_LOW for x in states):
         raise PacketError("a lane does not end in the initial state")
-    return symbols
+    return now
 
 
 def encode_packet(
@@ -156,11 +164,13 @@ def encode_packet(
     lanes = lanes_for(model, symbols) if lanes is None else lanes
     payload = encode_payload(model, symbols, lanes)
     fields = (MAGIC, VERSION, model.profile, lanes, 0, stream_id, counter, frame_id, timestamp_ns, model.table_hash)
-    head = LAYOUT.pack(*fields, len(payload), latent_crc(symbols))
+    head = LAYOUT.pack(*fields, len(payload), latent_crc(symbols[-model.channels :]))
     return head + CRC.pack(crc32c(head + payload)) + payload
 
 
-def decode_packet(model: EntropyModel, packet: bytes, height: int, width: int) -> tuple[PacketHeader, NDArray[np.uint8]]:
+def decode_packet(
+    model: EntropyModel, packet: bytes, height: int, width: int, before: NDArray[np.uint8] | None = None
+) -> tuple[PacketHeader, NDArray[np.uint8]]:
     """Header and symbols [C,h,w]; `PacketError` for every packet that `PacketCodec.decode` refuses."""
     if len(packet) < HEADER_BYTES:
         raise PacketError("shorter than a header")
@@ -177,7 +187,7 @@ def decode_packet(model: EntropyModel, packet: bytes, height: int, width: int) -
         raise PacketError("reserved bits are set, or lanes outside 1..64")
     if profile != model.profile or header.table_hash != model.table_hash:
         raise PacketError("coded with another profile or other tables")
-    symbols = decode_payload(model, payload, height, width, lanes)
+    symbols = decode_payload(model, payload, height, width, lanes, before)
     if latent_crc(symbols) != header.latent_crc:
         raise PacketError("decoded symbols are not the encoder's")
     return header, symbols

@@ -1,0 +1,158 @@
+"""Streams: predicted packets follow their predecessor, a loss ends at the next key packet, and the core writes what the page says."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from percodec.sdk.codec import EntropyModel, PacketCodec, VideoCodec, _rans, parse_header, reference
+from percodec.sdk.codec.contexts import MEAN_BINS, SPREAD_BINS, ChannelContexts, Contexts, Neighbour
+from percodec.sdk.errors import CodecError, EntropyModelError, PacketError
+
+CHANNELS, LEVELS, K, HEIGHT, WIDTH = 4, 6, 10, 9, 70
+KERNELS = [kernel for kernel in _rans.Kernel if _rans.kernel_supported(kernel)]
+
+
+def temporal_model(seed: int, levels: int = LEVELS) -> EntropyModel:
+    """Random tables; neighbours everywhere that is known, the latent before included."""
+    rng = np.random.default_rng(seed)
+    channels = []
+    for c in range(CHANNELS):
+        neighbours = []
+        for k in range(9):
+            channel = (c, int(rng.integers(c)) if c else c, CHANNELS + int(rng.integers(CHANNELS)))[k % 3]
+            dy = int(rng.integers(-2, 0 if channel == c else 3))
+            tables = rng.integers(-14, 15, (2, levels)).astype(np.int8)
+            neighbours.append(Neighbour(channel, dy, int(rng.integers(-2, 3)), tables[0], tables[1]))
+        borders = [np.sort(rng.integers(-60, 61, n - 1)).astype(np.int8) for n in (MEAN_BINS, SPREAD_BINS)]
+        mapped = rng.integers(0, K, MEAN_BINS * SPREAD_BINS).astype(np.uint8)
+        channels.append(ChannelContexts(tuple(neighbours), borders[0], borders[1], mapped, int(rng.integers(levels))))
+    counts = rng.integers(1, 1000, (CHANNELS * K, levels))
+    cdf = EntropyModel.from_counts(counts).cdf.reshape(CHANNELS, K, levels + 1)
+    return EntropyModel(cdf, Contexts(tuple(channels), levels, K, temporal=True))
+
+
+def stream(count: int, seed: int = 1, levels: int = LEVELS) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, levels, (CHANNELS, HEIGHT, WIDTH), np.uint8) for _ in range(count)]
+
+
+@pytest.fixture
+def key_model() -> EntropyModel:
+    return EntropyModel.from_counts(np.arange(1, CHANNELS * LEVELS + 1).reshape(CHANNELS, LEVELS))
+
+
+@pytest.mark.parametrize("levels", [3, 6, 12])
+def test_core_kernels_and_reference_write_the_same_bytes(levels: int) -> None:
+    model = temporal_model(levels, levels)
+    before, now = stream(2, levels=levels)
+    both = np.concatenate([before, now])
+    coder = PacketCodec(model, HEIGHT, WIDTH)._coder
+    for lanes in (0, 1, 8, 13, 64):
+        wanted = reference.encode_packet(model, both, frame_id=3, timestamp_ns=4, counter=5, lanes=lanes or None)
+        for kernel in KERNELS:
+            assert coder.encode(both, np.empty(coder.packet_bound, np.uint8), 0, 5, 3, 4, lanes, kernel) == wanted, (lanes, kernel)
+            out = np.concatenate([before, np.full_like(now, 255)])
+            status, _ = coder.decode(wanted, out, kernel)
+            assert _rans.STATUS_NAMES[status] == "ok"
+            assert np.array_equal(out, both)
+        assert np.array_equal(reference.decode_packet(model, wanted, HEIGHT, WIDTH, before)[1], now)
+
+
+def test_the_model_round_trips_and_says_its_profile() -> None:
+    model = temporal_model(1)
+    again = EntropyModel.from_bytes(model.to_bytes())
+    assert again == model
+    assert again.profile == 2
+    flat = Contexts.from_bytes(model.contexts.to_bytes(), CHANNELS, LEVELS, K, temporal=True)
+    assert flat.temporal
+    with pytest.raises(EntropyModelError, match="known by then"):
+        Contexts.from_bytes(model.contexts.to_bytes(), CHANNELS, LEVELS, K)
+
+
+def test_a_stream_comes_back_and_keys_stand_alone(key_model: EntropyModel) -> None:
+    latents = stream(11)
+    sender, receiver = (VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH, stream_id=7, key_every=4) for _ in range(2))
+    alone = PacketCodec(key_model, HEIGHT, WIDTH)
+    for k, latent in enumerate(latents):
+        packet = sender.encode(latent, frame_id=k, timestamp_ns=k, key=k == 6)
+        header, again = receiver.decode(packet)
+        assert np.array_equal(again, latent)
+        assert (header.counter, header.frame_id, header.stream_id) == (k, k, 7)
+        assert header.profile == (0 if k in (0, 4, 6, 10) else 2)
+        if header.profile == 0:
+            assert np.array_equal(alone.decode(packet)[1], latent)
+
+
+def test_a_lost_or_altered_packet_costs_what_follows_up_to_the_next_key(key_model: EntropyModel) -> None:
+    latents = stream(12)
+    sender = VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH, key_every=5)
+    packets = [sender.encode(latent, k, k) for k, latent in enumerate(latents)]
+    for trouble in range(12):
+        for altered in (False, True):
+            receiver, got, said = VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH), list[int](), list[str]()
+            for k, packet in enumerate(packets):
+                if k == trouble:
+                    if not altered:
+                        continue
+                    packet = packet[:-1] + bytes([packet[-1] ^ 1])
+                try:
+                    _, latent = receiver.decode(packet)
+                except PacketError as error:
+                    said.append(str(error))
+                    continue
+                assert np.array_equal(latent, latents[k])
+                got.append(k)
+            next_key = (trouble // 5 + 1) * 5
+            assert got == [k for k in range(12) if k < trouble or k >= next_key]
+            assert all("wait for the next key packet" in text for text in said[altered:])
+
+
+def test_the_counter_wraps(key_model: EntropyModel) -> None:
+    latents = stream(3)
+    sender, receiver = (VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH, key_every=9) for _ in range(2))
+    sender._counter = 2**32 - 3
+    sender._since_key = 9
+    packets = [sender.encode(latent, k, k) for k, latent in enumerate(latents)]
+    assert [parse_header(p).counter for p in packets] == [2**32 - 2, 2**32 - 1, 0]
+    assert all(np.array_equal(receiver.decode(p)[1], z) for p, z in zip(packets, latents, strict=True))
+
+
+def test_what_does_not_fit_is_refused(key_model: EntropyModel) -> None:
+    temporal = temporal_model(2)
+    with pytest.raises(CodecError, match="profile 0 or 1"):
+        VideoCodec(temporal, temporal, HEIGHT, WIDTH)
+    with pytest.raises(CodecError, match="profile 0 or 1"):
+        VideoCodec(key_model, key_model, HEIGHT, WIDTH)
+    with pytest.raises(CodecError, match="same latent"):
+        VideoCodec(EntropyModel.from_counts(np.ones((CHANNELS + 1, LEVELS), np.int64)), temporal, HEIGHT, WIDTH)
+    with pytest.raises(CodecError, match="key_every"):
+        VideoCodec(key_model, temporal, HEIGHT, WIDTH, key_every=0)
+    codec = VideoCodec(key_model, temporal, HEIGHT, WIDTH)
+    with pytest.raises(CodecError, match="uint8"):
+        codec.encode(np.zeros((CHANNELS, HEIGHT, WIDTH + 1), np.uint8), 0, 0)
+    with pytest.raises(CodecError, match="symbols reach 9"):
+        codec.encode(np.full((CHANNELS, HEIGHT, WIDTH), 9, np.uint8), 0, 0)
+    sender = VideoCodec(key_model, temporal, HEIGHT, WIDTH)
+    sender.encode(stream(1)[0], 0, 0)
+    predicted = sender.encode(stream(1)[0], 1, 1)
+    with pytest.raises(PacketError, match="key packet"):
+        codec.decode(predicted)
+
+
+def test_learned_on_a_stream_it_uses_the_latent_before() -> None:
+    from percodec.export.contexts import learn_contexts
+
+    rng = np.random.default_rng(1)
+    frames = [rng.integers(0, LEVELS, (2, 12, 16), np.uint8)]
+    for _ in range(12):
+        changed = rng.random((2, 12, 16)) < 0.1
+        frames.append(np.where(changed, rng.integers(0, LEVELS, (2, 12, 16), np.uint8), frames[-1]))
+    pairs = np.stack([np.concatenate(p) for p in itertools.pairwise(frames)])
+    model = learn_contexts(pairs, LEVELS, neighbours=4, temporal=True)
+    assert model.contexts is not None
+    assert all(any(n.channel >= 2 for n in c.neighbours) for c in model.contexts.channels)
+    intra = learn_contexts(pairs[:, 2:], LEVELS, neighbours=4)
+    assert model.cost_bits(pairs[-1]) < 0.5 * intra.cost_bits(np.ascontiguousarray(pairs[-1, 2:]))
