@@ -2,10 +2,10 @@
 
     python benchmarks/bench_video.py --video PATH --camvid PATH --imagenet PATH [--bundle DIR ...] [--key-every 25]
 
-Per bundle: the latents of a clip, its first half to learn tables from, its second half to code. Key packets use contexts learned on CamVid
-train and photographs, as an exported bundle would; `intra` are all packets so, `intra on the clip` with contexts learned on the first half as well;
-`stream` is `VideoCodec` with predicted packets in between. Bytes are those of whole packets. Speed is from Python, CRCs and copies included,
-one predicted packet and one intra packet in turn within each round of one process; process CPU time, medians.
+Per bundle: the latents of a clip, its first half to learn tables from, its second half to code. Key packets use contexts learned on
+CamVid train and photographs, as an exported bundle would; `intra` are all packets so, `intra on the clip` with contexts learned on its
+first half as well; `stream` is `VideoCodec` with predicted packets in between. Bytes are those of whole packets. Speed is from Python, CRCs and
+copies included, one predicted packet and one intra packet in turn within each round of one process; process CPU time, medians.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def main() -> int:
         saved, way = case["saved"], case["speed_of_intra"]
         print(
             f"{case['bundle']}: {case['bytes_per_frame']['stream']:.0f} bytes a frame, saved {100 * saved['intra']:.1f} % of intra, "
-            f"{100 * saved['intra on the clip']:.1f} % of intra on the clip; encode {way['encode']:.2f}, decode {way['decode']:.2f} of its speed",
+            f"{100 * saved['intra on the clip']:.1f} % of intra on the clip; encode {way['encode']:.2f} x, decode {way['decode']:.2f} x",
             flush=True,
         )
     result = {
