@@ -4,8 +4,8 @@
 
 Per bundle: the latents of a clip, its first half to learn tables from, its second half to code. Key packets use contexts learned on
 CamVid train and photographs, as an exported bundle would; `intra` are all packets so, `intra on the clip` with contexts learned on its
-first half as well; `stream` is `VideoCodec` with predicted packets in between. Bytes are those of whole packets. Speed is from Python, CRCs and
-copies included, one predicted packet and one intra packet in turn within each round of one process; process CPU time, medians.
+first half as well; `stream` is `VideoCodec` with predicted packets in between. Bytes are those of whole packets. Speed is from Python,
+CRCs and copies included, one predicted packet and one intra packet in turn within each round of one process; process CPU time, medians.
 """
 
 from __future__ import annotations
