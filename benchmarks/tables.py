@@ -91,6 +91,21 @@ def contexts(result: dict[str, Any]) -> str:
     return f"{_table(head, rows)}\n{result['machine']['cpu']}, one thread, {result['date']}: `{result['command']}`\n"
 
 
+def video(result: dict[str, Any]) -> str:
+    """What predicted packets save and cost, from `bench_video.py`."""
+    rows = []
+    for case in result["cases"]:
+        size, saved, speed = case["bytes_per_frame"], case["saved"], case["speed_of_intra"]
+        row = [case["bundle"], f"{size['intra']:.0f}", f"{size['stream']:.0f}"]
+        row += [f"-{100 * saved[k]:.1f} %" for k in ("intra", "intra on the clip")]
+        rows.append([*row, f"{speed['encode']:.2f} x", f"{speed['decode']:.2f} x"])
+    head = ["bundle", "intra, bytes a frame", "stream", "saved", "of contexts learned on the clip", "encode, of intra's speed", "decode"]
+    facts = (
+        f"`{result['video']}`, a key packet every {result['key_every']} frames; {result['machine']['cpu']}, one thread, {result['date']}"
+    )
+    return f"{_table(head, rows)}\n{facts}: `{result['command']}`\n"
+
+
 def lab_rd(result: dict[str, Any]) -> str:
     """Our three operating points and the other codecs at the same measured rate."""
     names = {"jpeg": "JPEG", "jpeg2000": "JPEG 2000", "webp": "WebP", "avif": "AVIF", "hevc": "HEVC intra"}
@@ -284,6 +299,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_pipeline": pipeline,
     "bench_rans": rans,
     "bench_contexts": contexts,
+    "bench_video": video,
     "bench_precision": precision,
     "bench_runtime": runtime,
     "profile_paths": profile_paths,
