@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the export extra")
 
 from percodec.export.models import Quantizer  # noqa: E402
+from percodec.export.restore.train import build_restorer  # noqa: E402
 from percodec.export.train.config import DEFAULTS, load_config, names, resolve  # noqa: E402
 from percodec.export.train.loop import Schedule, load_checkpoint  # noqa: E402
 from percodec.export.train.run import build_model, load_trunk, train  # noqa: E402
@@ -32,12 +33,15 @@ def test_every_packaged_configuration_loads_and_builds():
     assert {"edge", "road-edge", "theis3-0.0983", "theis3-0.330", "theis3-0.635"} <= set(names())
     for name in names():
         config = load_config(name, [])
+        Schedule(**config["schedule"])
+        if config["task"] == "restore":
+            assert build_restorer(config, channels=8).restorer is not None
+            continue
         model = build_model(config)
         assert model.codec is not None
         assert model.codec.channels == config["codec"]["channels"]
         assert (model.head is not None) == (config["task"] != "codec")
         assert model.frozen == (config["task"] in ("classification", "segmentation"))
-        Schedule(**config["schedule"])
 
 
 @pytest.mark.parametrize(

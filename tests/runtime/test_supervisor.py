@@ -176,6 +176,30 @@ def test_no_frame_of_a_file_is_lost_by_a_restart_but_those_in_flight(drive: Call
     assert counts.predicted >= 400 - len(run.pipeline.ring.slots)
 
 
+def test_a_frame_of_a_file_waits_where_the_pipe_breaks_before_the_end_is_noticed(
+    drive: Callable[..., Drive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asks, broken = module._Link.ask, list[int]()
+
+    def ask(link: module._Link, index: int, token: int) -> None:
+        if len(broken) == 1:
+            broken.append(token)
+            link.process.kill()
+            raise BrokenPipeError
+        if not broken and token > 30:
+            while any(a.owed for a in run.supervisor._answers if a.token < token):  # nothing in flight
+                run.supervisor._cv.wait(0.01)
+            broken.append(token)
+            return ask(link, index, token)
+        return asks(link, index, token)
+
+    monkeypatch.setattr(module._Link, "ask", ask)
+    run = drive(count=100, period_s=0)
+    run.until(lambda: run.pipeline.wait(0.01), 30)
+    assert len(broken) == 2
+    assert run.end().predicted == 100
+
+
 def test_a_backend_that_keeps_failing_gives_way_to_the_next(drive: Callable[..., Drive], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACK_OFF_S", (0.01,))
     run = drive(candidates=("tensorrt", "ort"))

@@ -188,20 +188,22 @@ class Supervisor:
     def _asks(self, index: int) -> Callable[[], None]:
         def encode() -> None:
             with self._cv:
-                if self.waits:
-                    self._cv.wait_for(lambda: self._faulted or self._closing or (self._link is not None and self._link.up))
-                if self._faulted:
-                    raise BackendError(self._why)
-                link = self._link
-                if link is None or not link.up:
-                    raise FrameLost(self._why)
-                self._next_token += 1
-                answer = self._answers[index] = _Answer(link, self._next_token, since=time.monotonic())
-                try:
-                    link.ask(index, self._next_token)
-                except (OSError, ValueError) as error:  # ValueError: its pipe is closed already, its end not yet noticed
-                    answer.lost = "the worker is gone"
-                    raise FrameLost(answer.lost) from error
+                while True:
+                    if self.waits:
+                        self._cv.wait_for(lambda: self._faulted or self._closing or (self._link is not None and self._link.up))
+                    if self._faulted:
+                        raise BackendError(self._why)
+                    link = self._link
+                    if link is None or not link.up:
+                        raise FrameLost(self._why)
+                    self._next_token += 1
+                    answer = self._answers[index] = _Answer(link, self._next_token, since=time.monotonic())
+                    try:
+                        return link.ask(index, self._next_token)
+                    except (OSError, ValueError) as error:  # ValueError: its pipe is closed already, its end not yet noticed
+                        link.up, answer.lost = False, "the worker is gone"
+                        if not self.waits:
+                            raise FrameLost(answer.lost) from error
 
         return encode
 
