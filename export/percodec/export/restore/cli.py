@@ -71,14 +71,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _compress(args: argparse.Namespace) -> int:
     from percodec.export.data.sets import read_rgb
-    from percodec.export.restore.lossy import AtQuality, OfBundle, open_lossy
+    from percodec.export.restore.lossy import LOOKED_AT, AtQuality, OfBundle, open_lossy
     from percodec.export.restore.mirror import SUFFIXES, is_picture
     from percodec.export.restore.works import Compress, fixed_spec
 
     names = sorted(p for p in args.source.rglob("*") if p.suffix.lower() in SUFFIXES)
-    pictures = [p for p in names if is_picture(p.name, p.read_bytes())]
-    few = pictures[:: max(1, len(pictures) // 24)]
-    codec = open_lossy(args.codec, [read_rgb(p) for p in few] if ":q" not in args.codec else [])
+    few = names[:: max(1, len(names) // (2 * LOOKED_AT))]  # half of a set's files may be label maps
+    codec = open_lossy(args.codec, [read_rgb(p) for p in few if is_picture(p.name, p.read_bytes())])
     if args.packets and not isinstance(codec, OfBundle):
         raise UsageError(f"--packets stores packets of a bundle's codec, percodec:BUNDLE; {args.codec} has none")
     if isinstance(codec, AtQuality) and not args.json:

@@ -111,4 +111,4 @@ def quality_at(codec: Codec, bpp: float, pictures: Sequence[Picture]) -> float:
     return scale[low]
 
 
-__all__ = ["AtQuality", "Lossy", "OfBundle", "filled", "open_lossy", "quality_at"]
+__all__ = ["LOOKED_AT", "AtQuality", "Lossy", "OfBundle", "filled", "open_lossy", "quality_at"]
