@@ -1,5 +1,5 @@
-// Profile 1: rows begin at lane 0, and the row of the tables is chosen symbol by symbol. Portable kernels: lane counts
-// 1, 2, 4 and 8 keep their states in registers; any other count works too.
+// Profiles 1 and 2: rows begin at lane 0, and the row of the tables is chosen symbol by symbol. Portable kernels: lane
+// counts 1, 2, 4 and 8 keep their states in registers; any other count works too.
 #include "kernels.hpp"
 
 namespace percodec {

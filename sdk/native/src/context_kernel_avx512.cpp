@@ -1,5 +1,5 @@
-// Profile 1 with AVX-512: sixteen lanes in a register, up to four registers, all of a channel's contexts in permutes of
-// 64 entries.
+// Profiles 1 and 2 with AVX-512: sixteen lanes in a register, up to four registers, all of a channel's contexts in
+// permutes of 64 entries.
 #if defined(__x86_64__)
 
 #include <immintrin.h>

@@ -103,8 +103,8 @@ using EncodeKernel = std::uint8_t* (*)(const Tables& tables, const std::uint8_t*
 using DecodeKernel = bool (*)(const Tables& tables, std::size_t plane, unsigned lanes, std::uint32_t* states,
                               WordReader& words, std::uint8_t* symbols) noexcept;
 
-// Profile 1. Encoders are told the contexts, made beforehand: `rows` holds each symbol's, times `scale`; `rows * step`
-// is context * levels. mark_contexts() writes up to 63 bytes past the last.
+// Profiles 1 and 2. Encoders are told the contexts, made beforehand: `rows` holds each symbol's, times `scale`; `rows *
+// step` is context * levels. mark_contexts() writes up to 63 bytes past the last.
 void mark_contexts(const Contexts&, const std::uint8_t* symbols, unsigned channels, std::size_t height,
                    std::size_t width, Kernel, unsigned scale, std::uint8_t* rows) noexcept;
 unsigned lanes_for_contexts(const Tables&, unsigned contexts, const std::uint8_t* rows, unsigned step,

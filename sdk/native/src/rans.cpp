@@ -23,7 +23,7 @@ Kernel choose(Kernel wanted, const Tables& tables, unsigned lanes, unsigned avx2
     return Kernel::scalar;
 }
 
-// Whether profile 1 goes through its AVX-512 form.
+// Whether profiles 1 and 2 go through their AVX-512 form.
 bool wide_kernel(Kernel wanted, const Tables& tables, unsigned lanes) noexcept {
     const bool fits = tables.wide(0) != nullptr && lanes >= 8 && (lanes & (lanes - 1)) == 0;
     return fits && (wanted == Kernel::automatic || wanted == Kernel::avx512) && kernel_supported(Kernel::avx512);

@@ -110,6 +110,16 @@ def test_a_lost_or_altered_packet_costs_what_follows_up_to_the_next_key(key_mode
             assert all("wait for the next key packet" in text for text in said[altered:])
 
 
+def test_a_packet_of_another_stream_is_no_successor(key_model: EntropyModel) -> None:
+    latents = stream(3)
+    left, right = (VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH, stream_id=k) for k in (1, 2))
+    packets = [[codec.encode(latent, k, k) for k, latent in enumerate(latents)] for codec in (left, right)]
+    receiver = VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH)
+    receiver.decode(packets[0][0])
+    with pytest.raises(PacketError, match=r"stream 2 needs .* last one decoded is 0 of stream 1"):
+        receiver.decode(packets[1][1])
+
+
 def test_the_counter_wraps(key_model: EntropyModel) -> None:
     latents = stream(3)
     sender, receiver = (VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH, key_every=9) for _ in range(2))

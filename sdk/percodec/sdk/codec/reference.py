@@ -66,7 +66,7 @@ def table_rows(model: EntropyModel, symbols: NDArray[np.uint8], channel: int, ro
 
 
 def lane_of(model: EntropyModel, row: int, column: int, width: int, lanes: int) -> int:
-    """Profile 0 counts positions through the channel; profile 1 begins every row at lane 0, for its contexts are made row by row."""
+    """Profile 0 counts positions through the channel; the others begin every row at lane 0, for contexts are made row by row."""
     return (row * width + column if model.contexts is None else column) % lanes
 
 

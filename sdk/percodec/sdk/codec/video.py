@@ -44,6 +44,7 @@ class VideoCodec:
         self._latents = np.zeros((2 * key.channels, height, width), np.uint8)  # the one before, and this one
         self._since_key = 0
         self._counter: int | None = None  # of the packet whose latent is the one before; None where there is none
+        self._stream = stream_id  # and its stream
 
     def encode(self, symbols: NDArray[np.uint8], frame_id: int, timestamp_ns: int, *, key: bool = False) -> bytes:
         """A packet of `symbols` uint8 [C,h,w]. `key`: to be decodable alone. Raises as `PacketCodec.encode` does."""
@@ -66,8 +67,9 @@ class VideoCodec:
         """
         header = parse_header(packet)
         predicted = header.profile == PROFILE_TEMPORAL
-        if predicted and (self._counter is None or header.counter != (self._counter + 1) % _WRAP):
-            last = "none" if self._counter is None else str(self._counter)
+        follows = self._counter is not None and (header.stream_id, header.counter) == (self._stream, (self._counter + 1) % _WRAP)
+        if predicted and not follows:
+            last = "none" if self._counter is None else f"{self._counter} of stream {self._stream}"
             self._counter = None
             raise PacketError(
                 f"packet {header.counter} of stream {header.stream_id} needs the latent of packet {(header.counter - 1) % _WRAP}, the last "
@@ -77,6 +79,7 @@ class VideoCodec:
         self._counter = None  # until this one is decoded: an altered packet breaks the chain too
         header, _ = self._codecs[predicted].decode(packet, self._latents if predicted else now)
         self._keep(header.counter, predicted)
+        self._stream = header.stream_id
         return header, now.copy()
 
     def _keep(self, counter: int, predicted: bool) -> None:
