@@ -33,6 +33,7 @@ class Case:
     stream_id: int
     counter: int
     contexts: int = 0
+    temporal: bool = False
 
 
 CASES = (
@@ -43,6 +44,7 @@ CASES = (
     Case("v1.0-order0-2x3x50-L256-lanes3", (2, 3, 50), 256, 3, 5, 0, 0, 0, 1),
     Case("v1.0-contexts-5x7x70-L6-auto", (5, 7, 70), 6, None, 6, 9, 10, 11, 12, contexts=10),
     Case("v1.0-contexts-3x9x21-L6-lanes16", (3, 9, 21), 6, 16, 7, 1, 2, 3, 4, contexts=10),
+    Case("v1.0-temporal-3x6x70-L6-lanes8", (3, 6, 70), 6, 8, 9, 4, 5, 6, 7, contexts=10, temporal=True),
     Case("v1.0-contexts-2x4x300-L17-lanes5", (2, 4, 300), 17, 5, 8, 0, 1, 0, 0, contexts=3),
 )
 
@@ -56,7 +58,7 @@ def _numbers(seed: int) -> Iterator[int]:
 
 
 def content_of(case: Case) -> tuple[EntropyModel, NDArray[np.uint8]]:
-    """Tables whose weights are powers of two up to 64, and symbols drawn from them."""
+    """Tables whose weights are powers of two up to 64, and symbols drawn from them; temporal: the latent before, then this one."""
     numbers = _numbers(case.seed)
     channels, height, width = case.shape
     rows = channels * max(1, case.contexts)
@@ -65,10 +67,12 @@ def content_of(case: Case) -> tuple[EntropyModel, NDArray[np.uint8]]:
     if case.contexts:
         cdf = model.cdf.reshape(channels, case.contexts, case.levels + 1)
         model = EntropyModel(cdf, contexts_of(case, numbers))
-    symbols = np.empty(case.shape, np.uint8)
-    for channel in range(channels):
+    symbols = np.empty((channels * (2 if case.temporal else 1), height, width), np.uint8)
+    for channel in range(len(symbols)):
         slots = np.array([next(numbers) % 4096 for _ in range(height * width)])
-        symbols[channel] = (np.searchsorted(model.cdf[channel * max(1, case.contexts)], slots, side="right") - 1).reshape(height, width)
+        symbols[channel] = (np.searchsorted(model.cdf[channel % channels * max(1, case.contexts)], slots, side="right") - 1).reshape(
+            height, width
+        )
     return model, symbols
 
 
@@ -85,11 +89,13 @@ def contexts_of(case: Case, numbers: Iterator[int]) -> Contexts:
             own = c == 0 or next(numbers) % 2 == 0
             dy, dx = (-1 - next(numbers) % 2 if own else next(numbers) % 5 - 2), next(numbers) % 5 - 2
             channel = c if own else next(numbers) % c
+            if case.temporal and next(numbers) % 2:
+                dy, channel = next(numbers) % 5 - 2, case.shape[0] + next(numbers) % case.shape[0]
             neighbours.append(Neighbour(channel, dy, dx, signed(18, case.levels), signed(18, case.levels)))
         borders = [np.sort(signed(60, bins - 1)) for bins in (MEAN_BINS, SPREAD_BINS)]
         mapped = np.array([next(numbers) % case.contexts for _ in range(MEAN_BINS * SPREAD_BINS)], np.uint8)
         channels.append(ChannelContexts(tuple(neighbours), borders[0], borders[1], mapped, next(numbers) % case.levels))
-    return Contexts(tuple(channels), case.levels, case.contexts)
+    return Contexts(tuple(channels), case.levels, case.contexts, case.temporal)
 
 
 def files_of(case: Case) -> dict[str, bytes]:

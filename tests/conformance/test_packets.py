@@ -22,6 +22,7 @@ SHAPES = {
     "v1.0-contexts-5x7x70-L6-auto": (5, 7, 70),
     "v1.0-contexts-3x9x21-L6-lanes16": (3, 9, 21),
     "v1.0-contexts-2x4x300-L17-lanes5": (2, 4, 300),
+    "v1.0-temporal-3x6x70-L6-lanes8": (6, 6, 70),  # the latent before, then this one
 }
 
 
@@ -29,6 +30,13 @@ def golden(name: str) -> tuple[bytes, EntropyModel, np.ndarray]:
     packet = (FOLDER / f"{name}.packet").read_bytes()
     model = EntropyModel.from_bytes((FOLDER / f"{name}.pcem").read_bytes())
     return packet, model, np.frombuffer((FOLDER / f"{name}.symbols").read_bytes(), np.uint8).reshape(SHAPES[name])
+
+
+def unknown(model: EntropyModel, symbols: np.ndarray) -> np.ndarray:
+    """What a decoder starts from: the latent before, where there is one, and nothing of this one."""
+    out = symbols.copy()
+    out[-model.channels :] = 255
+    return out
 
 
 def test_every_file_is_listed() -> None:
@@ -44,12 +52,13 @@ def test_generator_still_makes_them() -> None:
 def test_decodes_to_the_frozen_symbols(name: str) -> None:
     packet, model, symbols = golden(name)
     _, height, width = SHAPES[name]
-    header, decoded = PacketCodec(model, height, width).decode(packet)
+    header, decoded = PacketCodec(model, height, width).decode(packet, unknown(model, symbols))
     assert (decoded == symbols).all()
     assert header == parse_header(packet)
-    reference_header, reference_decoded = reference.decode_packet(model, packet, height, width)
+    before = symbols[: model.channels] if len(symbols) > model.channels else None
+    reference_header, reference_decoded = reference.decode_packet(model, packet, height, width, before)
     assert reference_header == header
-    assert (reference_decoded == symbols).all()
+    assert (reference_decoded == symbols[-model.channels :]).all()
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -97,14 +106,14 @@ def test_every_truncation_and_extension_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_altered_payloads_behind_a_matching_crc_never_pass_silently(name: str) -> None:
     """Every bit of the payload flipped and the packet CRC made to match: the coder's own checks and the latent CRC remain."""
-    packet, model, _ = golden(name)
+    packet, model, symbols = golden(name)
     codec = PacketCodec(model, *SHAPES[name][1:])
     for bit in range(8 * 44, 8 * len(packet)):
         altered = bytearray(packet)
         altered[bit // 8] ^= 1 << bit % 8
         altered[40:44] = _rans.crc32c(altered[44:], _rans.crc32c(altered[:40])).to_bytes(4, "little")
         with pytest.raises(PacketError):
-            codec.decode(altered)
+            codec.decode(altered, unknown(model, symbols))
 
 
 def test_random_bytes_are_refused_by_every_kernel() -> None:

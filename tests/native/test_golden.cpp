@@ -24,6 +24,7 @@ const Case kCases[] = {
     {"v1.0-order0-3x9x11-L16-lanes16", 9, 11},  {"v1.0-order0-2x5x37-L6-lanes64", 5, 37},
     {"v1.0-order0-2x3x50-L256-lanes3", 3, 50},  {"v1.0-contexts-5x7x70-L6-auto", 7, 70},
     {"v1.0-contexts-3x9x21-L6-lanes16", 9, 21}, {"v1.0-contexts-2x4x300-L17-lanes5", 4, 300},
+    {"v1.0-temporal-3x6x70-L6-lanes8", 6, 70},
 };
 
 void check(bool condition, const std::string& what) {
@@ -51,11 +52,13 @@ int main(int count, char** arguments) {
         const percodec::EntropyModel tables(model.data(), model.size());
         check(tables.table_hash() == header.table_hash, stem + " names its tables");
         const percodec::LatentCoder coder = tables.coder(c.height, c.width);
-        check(coder.symbols() == symbols.size(), stem + " has the shape in its name");
+        const std::size_t before = std::size_t{coder.planes() - coder.channels()} * c.height * c.width;
+        check(before + coder.symbols() == symbols.size(), stem + " has the shape in its name");
         for (const percodec::Kernel kernel :
              {percodec::Kernel::automatic, percodec::Kernel::scalar, percodec::Kernel::avx2, percodec::Kernel::avx512,
               percodec::Kernel::neon}) {
-            Bytes decoded(coder.symbols());
+            Bytes decoded(symbols.begin(), symbols.begin() + static_cast<std::ptrdiff_t>(before));
+            decoded.resize(symbols.size());
             check(coder.decode(packet.data(), packet.size(), kernel, decoded.data(), &header) == percodec::Status::ok,
                   stem + " decodes");
             check(decoded == symbols, stem + " decodes to the frozen symbols");
