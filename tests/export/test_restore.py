@@ -22,7 +22,7 @@ from percodec.export.restore.mirror import mirror, rates_of  # noqa: E402
 from percodec.export.restore.networks import Discriminator, Residual, parameters  # noqa: E402
 from percodec.export.restore.pairs import Pairs  # noqa: E402
 from percodec.export.restore.restorer import KEY, Restorer  # noqa: E402
-from percodec.export.restore.shift import Source, Twin, lowest, plan, serves, summarise  # noqa: E402
+from percodec.export.restore.shift import Source, Twin, lowest, plan, run_cells, serves, summarise  # noqa: E402
 from percodec.export.restore.train import Objective, build_restorer, train_restorer  # noqa: E402
 from percodec.export.restore.works import Compress, Restore  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
@@ -313,6 +313,14 @@ def test_the_matrix_is_every_network_on_what_it_is_shown():
     for spec in ("camvid", "folder:/x", "mars:/x"):
         with pytest.raises(UsageError, match="camvid:PATH"):
             Source.of(spec)
+
+
+def test_a_network_that_cannot_be_trained_is_named_with_its_log(camvid, tmp_path):
+    source = Source.of(f"camvid:{camvid}")
+    cells = plan(source, [], {}, [1], set())
+    with pytest.raises(DataError, match=r"train segmentation failed \(2\): see .*original-s1/log\.txt"):
+        run_cells(cells, source, "lab-segmentation", ["head.name=none"], tmp_path, 1, print)
+    assert "head.name" in (tmp_path / "runs" / "original-s1" / "log.txt").read_text()
 
 
 def test_the_loss_is_split_as_the_letters_say():

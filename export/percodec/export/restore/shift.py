@@ -175,8 +175,8 @@ def measure(cell: Cell, source: Source, out: Path) -> list[Row]:
 
 
 def run_cells(cells: Sequence[Cell], source: Source, config: str, overrides: Sequence[str], out: Path, workers: int, say: Say) -> list[Row]:
-    """Train and measure all of them, `workers` at a time, each a process of one thread. Raises `DataError` where one fails."""
-    lock, todo, failed = threading.Lock(), list(cells), list[str]()
+    """Train and measure all of them, `workers` at a time, each a process of one thread. Raises what the first one that fails raises."""
+    lock, todo, failed = threading.Lock(), list(cells), list[Exception]()
     rows: dict[str, list[Row]] = {}
 
     def work() -> None:
@@ -193,8 +193,8 @@ def run_cells(cells: Sequence[Cell], source: Source, config: str, overrides: Seq
                     _train(train_command(cell, source, config, overrides, out), folder / "log.txt")
                 rows[cell.run] = measure(cell, source, out)
                 say(f"{cell.run}: " + "  ".join(f"{r['matrix']} {r['codec'] or ''} {100 * r['miou']:.1f}" for r in rows[cell.run][:3]))
-            except DataError as e:
-                failed.append(str(e))
+            except Exception as e:  # raised in the caller's thread
+                failed.append(e)
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(workers)]
     for thread in threads:
@@ -202,7 +202,7 @@ def run_cells(cells: Sequence[Cell], source: Source, config: str, overrides: Seq
     while any(thread.is_alive() for thread in threads):
         time.sleep(0.1)
     if failed:
-        raise DataError(failed[0])
+        raise failed[0]
     return [row for cell in cells for row in rows[cell.run]]
 
 
