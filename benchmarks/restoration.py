@@ -67,7 +67,7 @@ def commands(camvid: str, imagenet: str, lab: str, runs: str) -> list[list[str]]
     out.append(["restore", "train", *latent, "--out", place])
     restorers += ["--restorer", f"latent={place}/restorer.onnx"]
     matrix = ["--data", f"camvid:{camvid}", *(w for c in codecs for w in ("--codec", c)), *restorers, "--mixed", "--seeds", "1,2"]
-    out.append(["shift", *matrix, "--set", "head.name=resnet50-d", "--out", f"{runs}/shift"])
+    out.append(["shift", *matrix, "--out", f"{runs}/shift"])
     return out
 
 

@@ -33,6 +33,7 @@ from percodec.sdk.errors import DataError, UsageError
 Row = dict[str, Any]
 Say = Callable[[str], None]
 MAIN = "restored"
+NETWORK = "resnet50-d"  # unless said: it reads pictures
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def train_command(cell: Cell, source: Source, config: str, overrides: Sequence[s
     train = [[f"{source.kind}:{{{name}}}:{source.train}", share] for name in cell.trained_on]
     sets = [f"data.train={json.dumps(train)}", f"data.val={source.kind}:{{root}}:{source.val}", "head.input=original", f"seed={cell.seed}"]
     words = ["train", "segmentation", "--config", config]
-    for item in (*overrides, *sets):
+    for item in (f"head.name={NETWORK}", *overrides, *sets):
         words += ["--set", item]
     for name, root in cell.trained_on.items():
         words += ["--data", f"{name}={root}"]
@@ -246,6 +247,7 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
 
 __all__ = [
     "MAIN",
+    "NETWORK",
     "Cell",
     "Source",
     "Twin",
