@@ -29,8 +29,8 @@ HERE = Path(__file__).parent
 QUALITIES = ("1", "6", "16")  # JPEG at most 0.1 (its least is 0.108), 0.2 and 0.4 bpp on CamVid
 POINTS = ("0.0983", "0.2", "0.4")
 RIVALS = ("l1", "task", "corrector")
-SHOWN = {"0016E5_08017.png": (150, 130), "0016E5_07997.png": (90, 250)}  # val picture -> top left corner of its crop
-CROP = 144
+SHOWN = {"0016E5_08017.png": (130, 110), "0016E5_07997.png": (60, 220)}  # val picture -> top left corner of its crop
+CROP = 176
 
 
 def commands(camvid: str, imagenet: str, lab: str, runs: str) -> list[list[str]]:
@@ -116,10 +116,11 @@ def described(folder: Path) -> dict[str, Any]:
 
 
 def crops(camvid: Path, sets: Path) -> Image.Image:
-    """Original, compressed and restored, a row per codec and rate; crops at twice their size."""
+    """Original, compressed and restored, a row per codec and rate."""
     names = [*(f"jpeg-q{q}" for q in QUALITIES), *(f"percodec-lab-{p}" for p in POINTS), "hyperprior-hyperprior"]
+    names = [n for n in names if (sets / n / "restored").exists()]
     kinds = ("original", "compressed", "restored", "l1", "latent")
-    side, label = 2 * CROP, 18
+    side, label = CROP, 18
     columns = [kind for kind in kinds if kind == "original" or any((sets / n / kind).exists() for n in names)]
     page = Image.new("RGB", (len(SHOWN) * len(columns) * (side + 4), len(names) * (side + label)), "white")
     draw = ImageDraw.Draw(page)
@@ -131,8 +132,8 @@ def crops(camvid: Path, sets: Path) -> Image.Image:
                     continue
                 piece = np.ascontiguousarray(read_rgb(place)[top : top + CROP, left : left + CROP])
                 x, y = (column * len(columns) + k) * (side + 4), row * (side + label)
-                page.paste(Image.fromarray(piece).resize((side, side), Image.Resampling.LANCZOS), (x, y + label))
-                draw.text((x + 2, y + 3), f"{name}: {kind}" if kind != "original" else kind, fill="black")
+                page.paste(Image.fromarray(piece), (x, y + label))
+                draw.text((x + 2, y + 3), f"{name.removeprefix('percodec-')}: {kind}" if kind != "original" else kind, fill="black")
     return page
 
 
