@@ -1,6 +1,7 @@
 """A tiny CamVid tree with the true layout, palette-free ids and an unlabelled border."""
 
 import contextlib
+import json
 import sys
 from pathlib import Path
 
@@ -38,3 +39,28 @@ def camvid(tmp_path_factory):
             image_module.fromarray(image).save(root / split / f"{k:03d}.png")
             image_module.fromarray(label.astype(np.uint8)).save(root / f"{split}_labels" / f"{k:03d}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def restorer(tmp_path_factory):
+    """A small restorer with random weights, as its file."""
+    from restoring import FACTS, wake
+
+    from percodec.export.restore.graph import restorer_graph
+    from percodec.export.restore.networks import Residual
+    from percodec.export.restore.restorer import KEY
+
+    path = tmp_path_factory.mktemp("restorer") / "restorer.onnx"
+    path.write_bytes(restorer_graph(wake(Residual(width=8, blocks=1)), None, {KEY: json.dumps(FACTS)}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def twin(camvid, tmp_path_factory):
+    """The tiny CamVid tree as it comes back from JPEG."""
+    from percodec.export.restore.mirror import mirror
+    from percodec.export.restore.works import Compress
+
+    out = tmp_path_factory.mktemp("twin") / "jpeg"
+    mirror(camvid, out, Compress("jpeg:q10"))
+    return out

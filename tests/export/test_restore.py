@@ -13,13 +13,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the export extra")
 Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
+from restoring import COMMAND, FACTS, tree, wake  # noqa: E402
+
 from percodec.export.data.sets import load  # noqa: E402
 from percodec.export.evaluate.codecs import CODECS  # noqa: E402
+from percodec.export.evaluate.compute import count_parameters  # noqa: E402
 from percodec.export.restore import restorer as restorer_module  # noqa: E402
 from percodec.export.restore.graph import restorer_graph  # noqa: E402
 from percodec.export.restore.lossy import AtQuality, open_lossy, quality_at  # noqa: E402
 from percodec.export.restore.mirror import mirror, rates_of  # noqa: E402
-from percodec.export.restore.networks import Discriminator, Residual, parameters  # noqa: E402
+from percodec.export.restore.networks import Discriminator, Residual  # noqa: E402
 from percodec.export.restore.pairs import Pairs  # noqa: E402
 from percodec.export.restore.restorer import KEY, Restorer  # noqa: E402
 from percodec.export.restore.shift import Source, Twin, lowest, plan, run_cells, serves, summarise  # noqa: E402
@@ -27,25 +30,6 @@ from percodec.export.restore.train import Objective, build_restorer, train_resto
 from percodec.export.restore.works import Compress, Restore  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
 from percodec.sdk.errors import DataError, UsageError  # noqa: E402
-
-COMMAND = [sys.executable, "-c", "import sys; from percodec.sdk.cli import main; sys.exit(main())"]
-FACTS = {"network": "residual", "bpp": [0.05, 1.0], "trained_on": [{"name": "jpeg"}], "bundle": None}
-
-
-def wake(network):
-    """Away from the identity it starts as."""
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(0.05 * torch.randn_like(p))
-    return network
-
-
-@pytest.fixture(scope="module")
-def restorer(tmp_path_factory):
-    path = tmp_path_factory.mktemp("restorer") / "restorer.onnx"
-    path.write_bytes(restorer_graph(wake(Residual(width=8, blocks=1)), None, {KEY: json.dumps(FACTS)}))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +39,6 @@ def tiny_bundle_path(tmp_path_factory):
 
     make_bundle(path)
     return path
-
-
-@pytest.fixture(scope="module")
-def twin(camvid, tmp_path_factory):
-    out = tmp_path_factory.mktemp("twin") / "jpeg"
-    mirror(camvid, out, Compress("jpeg:q10"))
-    return out
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_a_compressed_set_has_the_names_the_labels_and_the_measured_rates(camvid, twin):
@@ -179,8 +152,8 @@ def test_tiles_change_nothing(tmp_path, monkeypatch):
 
 
 def test_sizes_of_the_networks():
-    assert 20_000 < parameters(build_restorer(load_config("restore-corrector", [])).restorer) < 27_000
-    assert parameters(Residual()) == parameters(build_restorer(load_config("restore-gan", [])).restorer)
+    assert 20_000 < count_parameters(build_restorer(load_config("restore-corrector", [])).restorer) < 27_000
+    assert count_parameters(Residual()) == count_parameters(build_restorer(load_config("restore-gan", [])).restorer)
     assert [v.shape[0] for v in Discriminator(8)(torch.zeros(2, 3, 64, 64), torch.zeros(2, 3, 64, 64))] == [2, 2]
 
 

@@ -5,7 +5,6 @@ import random
 import resource
 import signal
 import subprocess
-import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,41 +15,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the export extra")
 Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
+from restoring import COMMAND, tree  # noqa: E402
+
 from percodec.export.data.origin import SUMMARY, origin_of  # noqa: E402
 from percodec.export.data.sets import load  # noqa: E402
-from percodec.export.restore.graph import restorer_graph  # noqa: E402
 from percodec.export.restore.mirror import RECORDS, mirror, rates_of  # noqa: E402
-from percodec.export.restore.networks import Residual  # noqa: E402
 from percodec.export.restore.pairs import Pairs  # noqa: E402
-from percodec.export.restore.restorer import KEY, Restorer  # noqa: E402
-from percodec.export.restore.works import Compress, Restore  # noqa: E402
+from percodec.export.restore.restorer import Restorer  # noqa: E402
+from percodec.export.restore.works import Restore  # noqa: E402
 from percodec.sdk.errors import DataError, UsageError  # noqa: E402
-
-COMMAND = [sys.executable, "-c", "import sys; from percodec.sdk.cli import main; sys.exit(main())"]
-FACTS = {"network": "residual", "bpp": [0.05, 1.0], "trained_on": [{"name": "jpeg"}], "bundle": None}
-
-
-def wake(network):
-    """Away from the identity it starts as."""
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(0.05 * torch.randn_like(p))
-    return network
-
-
-@pytest.fixture(scope="module")
-def restorer(tmp_path_factory):
-    path = tmp_path_factory.mktemp("restorer") / "restorer.onnx"
-    path.write_bytes(restorer_graph(wake(Residual(width=8, blocks=1)), None, {KEY: json.dumps(FACTS)}))
-    return path
-
-
-@pytest.fixture(scope="module")
-def twin(camvid, tmp_path_factory):
-    out = tmp_path_factory.mktemp("twin") / "jpeg"
-    mirror(camvid, out, Compress("jpeg:q10"))
-    return out
 
 
 def pictures(folder: Path, count: int, seed: int = 1) -> Path:
@@ -59,10 +32,6 @@ def pictures(folder: Path, count: int, seed: int = 1) -> Path:
     for k in range(count):
         Image.fromarray(rng.integers(0, 256, (16 + k % 5, 24, 3), np.uint8)).save(folder / "train" / f"{k:04d}.png", compress_level=0)
     return folder
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_killed_at_random_and_continued_is_as_if_never_interrupted(restorer, tmp_path):

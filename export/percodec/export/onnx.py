@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import onnx
@@ -145,16 +146,24 @@ def fold(module: nn.Module) -> nn.Module:
     return module
 
 
-def graph_bytes(module: nn.Module, example: Tensor, name_in: str, name_out: str) -> bytes:
-    """Export a graph module with fixed shapes; checked by `onnx.checker` and shape inference."""
+def graph_bytes(
+    module: nn.Module,
+    examples: tuple[Tensor, ...],
+    names_in: Sequence[str],
+    name_out: str,
+    dynamic_shapes: dict[str, Any] | None = None,
+    facts: dict[str, str] | None = None,
+) -> bytes:
+    """Export a graph module, with fixed shapes unless said; checked by `onnx.checker` and shape inference. `facts`: metadata to carry."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             module,
-            (example,),
-            input_names=[name_in],
+            examples,
+            input_names=list(names_in),
             output_names=[name_out],
+            dynamic_shapes=dynamic_shapes,
             opset_version=OPSET,
             dynamo=True,
             external_data=False,
@@ -162,15 +171,11 @@ def graph_bytes(module: nn.Module, example: Tensor, name_in: str, name_out: str)
         )
     assert program is not None
     model = program.model_proto
-    prune(model)
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString(deterministic=True))
-
-
-def prune(model: onnx.ModelProto) -> None:
-    """In place: no traces of the exporter, large weights stored as FP16."""
     _strip(model)
     _store_fp16(model)
+    onnx.helper.set_model_props(model, facts or {})
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _strip(model: onnx.ModelProto) -> None:
@@ -232,13 +237,13 @@ def graphs(codec: Autoencoder, heads: dict[str, Head], height: int, width: int) 
     out: dict[str, tuple[nn.Module, bytes]] = {}
     for name, (module, example, name_in, name_out) in modules.items():
         folded = fold(module)
-        out[name] = folded, graph_bytes(folded, example, name_in, name_out)
+        out[name] = folded, graph_bytes(folded, (example,), (name_in,), name_out)
     return out
 
 
 def picture_graph(head: nn.Module, height: int, width: int) -> bytes:
     """ONNX of a segmentation network on original pictures: image uint8 [1,H,W,3] -> labels uint8 [1,H,W]."""
-    return graph_bytes(fold(PictureGraph(head)), torch.zeros(1, height, width, 3, dtype=torch.uint8), "image", "labels")
+    return graph_bytes(fold(PictureGraph(head)), (torch.zeros(1, height, width, 3, dtype=torch.uint8),), ("image",), "labels")
 
 
 def run_ort(graph: bytes, threads: int = 2) -> Any:
@@ -267,6 +272,5 @@ __all__ = [
     "graph_bytes",
     "graphs",
     "picture_graph",
-    "prune",
     "run_ort",
 ]

@@ -85,6 +85,11 @@ class Autoencoder(nn.Module):
         return quantized, self.decode(quantized.q)
 
 
+def plain(width: int) -> Residual:
+    """Residual unit without batch norm."""
+    return Residual(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
+
+
 def _unit(width: int) -> nn.Module:
     return Residual(conv_bn(width, width, 3), conv_bn(width, width, 3, relu=False))
 
@@ -129,9 +134,6 @@ def edge(channels: int = 32, levels: int = 6, width: float = 1.0) -> Autoencoder
     def bottleneck() -> nn.Module:
         return Residual(conv_bn(128, 64, 1), conv_bn(64, 64, 3), conv_bn(64, 128, 1, relu=False))
 
-    def plain(width: int) -> nn.Module:
-        return Residual(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
-
     g_a = nn.Sequential(
         conv_bn(3, 64, 8, 4, padding=2),
         conv_bn(64, 128, 3, 2),
@@ -163,4 +165,4 @@ def edge(channels: int = 32, levels: int = 6, width: float = 1.0) -> Autoencoder
 AUTOENCODERS: dict[str, Callable[[int, int, float], Autoencoder]] = {"theis3": theis3, "cvpr18": cvpr18, "edge": edge}
 
 
-__all__ = ["AUTOENCODERS", "Autoencoder", "Normalize", "Residual", "conv_bn", "cvpr18", "edge", "theis3"]
+__all__ = ["AUTOENCODERS", "Autoencoder", "Normalize", "Residual", "conv_bn", "cvpr18", "edge", "plain", "theis3"]

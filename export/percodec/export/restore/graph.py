@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-
-import onnx
 import torch
 from torch import Tensor, nn
 
-from percodec.export.onnx import OPSET, fold, prune
+from percodec.export.onnx import fold, graph_bytes
 from percodec.export.restore.networks import Latent
 
 _HEIGHT, _WIDTH = torch.export.Dim("rows", min=2, max=4096), torch.export.Dim("columns", min=2, max=4096)
@@ -48,26 +44,7 @@ def restorer_graph(restorer: nn.Module, centers: Tensor | None, facts: dict[str,
         module = _Picture(restorer)
         example = (torch.zeros(1, 160, 192, 3, dtype=torch.uint8), torch.tensor([0.1]))
         shapes = {"image": {1: 8 * _HEIGHT, 2: 8 * _WIDTH}, "bpp": {}}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            fold(module),
-            example,
-            input_names=list(shapes),
-            output_names=["restored"],
-            dynamic_shapes=shapes,
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    prune(model)
-    onnx.helper.set_model_props(model, facts)
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString(deterministic=True))
+    return graph_bytes(fold(module), example, list(shapes), "restored", shapes, facts)
 
 
 __all__ = ["restorer_graph"]

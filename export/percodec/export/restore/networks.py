@@ -10,11 +10,11 @@ decoder made of it.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from percodec.export.models.autoencoder import plain
 
 NETWORKS = ("residual", "corrector", "latent")
 LEAST_BPP, MOST_BPP = 0.01, 8.0  # what the condition may be; beyond, no codec of interest
@@ -65,28 +65,17 @@ class Latent(nn.Module):
         self.channels, half = channels, width // 2
         self.layers = nn.Sequential(
             nn.Conv2d(channels, width, 3, padding=1),
-            *(Plain(width) for _ in range(blocks - blocks // 2)),
+            *(plain(width) for _ in range(blocks - blocks // 2)),
             nn.Conv2d(width, 4 * half, 3, padding=1),
             nn.PixelShuffle(2),
             nn.ReLU(),
-            *(Plain(half) for _ in range(blocks // 2)),
+            *(plain(half) for _ in range(blocks // 2)),
             nn.Conv2d(half, 48, 3, padding=1),
             nn.PixelShuffle(4),
         )
 
     def forward(self, q: Tensor, bpp: Tensor) -> Tensor:
         return 128 + 64 * self.layers(q).float()  # type: ignore[no-any-return]
-
-
-class Plain(nn.Module):
-    """x + conv(relu(conv(x)))."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)  # type: ignore[no-any-return]
 
 
 class Discriminator(nn.Module):
@@ -114,8 +103,4 @@ class Discriminator(nn.Module):
         return verdicts
 
 
-def parameters(network: nn.Module) -> int:
-    return sum(math.prod(p.shape) for p in network.parameters())
-
-
-__all__ = ["LEAST_BPP", "MOST_BPP", "NETWORKS", "Discriminator", "Latent", "Modulated", "Plain", "Residual", "parameters"]
+__all__ = ["LEAST_BPP", "MOST_BPP", "NETWORKS", "Discriminator", "Latent", "Modulated", "Residual"]

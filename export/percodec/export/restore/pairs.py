@@ -35,7 +35,7 @@ class Item(NamedTuple):
 
 
 class Pairs:
-    """Every clean picture with each of its twins. `items(held)` are the ones kept aside."""
+    """Every clean picture with each of its twins."""
 
     def __init__(self, clean: Path, twins: Sequence[Path], bundle: Bundle | None = None) -> None:
         names = [p.relative_to(clean).as_posix() for p in sorted(clean.rglob("*")) if p.suffix.lower() in SUFFIXES]

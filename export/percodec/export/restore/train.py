@@ -21,9 +21,10 @@ from torch.func import functional_call
 
 from percodec.export.data.crops import Batch
 from percodec.export.data.origin import origin_of
+from percodec.export.evaluate.compute import count_parameters
 from percodec.export.evaluate.metrics import ms_ssim, psnr
 from percodec.export.restore.graph import restorer_graph
-from percodec.export.restore.networks import Discriminator, Latent, Residual, parameters
+from percodec.export.restore.networks import Discriminator, Latent, Residual
 from percodec.export.restore.pairs import PairCrops, Pairs
 from percodec.export.restore.restorer import KEY
 from percodec.export.train import distributed
@@ -174,7 +175,7 @@ def train_restorer(
     record = run.fit()
     facts = {
         "network": r["network"],
-        "parameters": parameters(model.restorer),
+        "parameters": count_parameters(model.restorer),
         "config": {k: config[k] for k in ("restorer", "crops", "schedule", "seed")},
         "bpp": list(pairs.bpp),
         "pictures": len(pairs.names),
