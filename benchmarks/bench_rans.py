@@ -1,17 +1,19 @@
-"""How fast is the packet coder, next to constriction and to the plain-Python reference?
+"""How fast is the packet coder, next to other coders and to the plain-Python reference, with every kernel?
 
     python benchmarks/bench_rans.py [--rounds 31] [--machine NAME] [--json FILE]
 
 Every coder turns the same latents (six levels, one table per channel, about 1.27 bit per symbol) into bytes and back, called
-from Python as a user calls it, in turn within each round of one process. Figures are medians of process CPU time. percodec's
-side is the whole packet: check of the symbols, choice of lanes, rANS, header, both CRCs; constriction's (AnsCoder, one
-Categorical per channel, models built beforehand) is the entropy coding alone.
+from Python as a user calls it, in turn within each round of one process. Figures are medians of process CPU time; a turn lasts
+about ten milliseconds, so that each coder meets its own data in the caches. percodec's side is the whole packet: check of the
+symbols, choice of lanes, rANS, header, both CRCs; the others' is the entropy coding alone: constriction's AnsCoder with one
+Categorical per channel, models built beforehand, and, where it is installed, CompressAI's rANS, lists built beforehand.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import json
 import platform
 import re
@@ -32,8 +34,10 @@ from percodec.sdk.codec import EntropyModel, PacketCodec, _rans, parse_header, r
 
 LEVELS = 6
 BITS_PER_SYMBOL = 1.27
-SIZES = {"240x135x32": (32, 135, 240), "45x60x32": (32, 45, 60), "28x28x8": (8, 28, 28)}
+SIZES = {"240x135x32": (32, 135, 240), "45x60x32": (32, 45, 60), "28x28x32": (32, 28, 28), "28x28x8": (8, 28, 28)}
 REFERENCE_SIZE = "28x28x8"
+TURN_MS = 10.0
+KERNELS = [kernel for kernel in _rans.Kernel if _rans.kernel_supported(kernel)][1:]
 
 
 def latent_of(shape: tuple[int, int, int], seed: int) -> tuple[EntropyModel, NDArray[np.uint8]]:
@@ -79,6 +83,34 @@ class Constriction:
         return [coder.decode(model, plane.size) for plane, model in zip(self.planes, self.models, strict=True)]
 
 
+class CompressAi:
+    """Its extension module alone, as lists of Python numbers. Raises `ImportError` where it is not installed."""
+
+    def __init__(self, model: EntropyModel, symbols: NDArray[np.uint8]) -> None:
+        found = importlib.util.find_spec("compressai")
+        places = [Path(p) for p in found.submodule_search_locations or ()] if found else []
+        files = [file for place in places for file in place.glob("ans.*")]
+        spec = importlib.util.spec_from_file_location("compressai.ans", files[0]) if files else None
+        if spec is None or spec.loader is None:
+            raise ImportError("no CompressAI")
+        self.ans = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.ans)
+        cdf = model.cdf.astype(np.int64) * 16
+        cdf[:, -1] -= 1  # its tables end in one more symbol, for values beyond them
+        self.tables = np.concatenate([cdf, np.full((len(cdf), 1), 1 << 16)], axis=1).tolist()
+        self.sizes, self.offsets = [model.levels + 2] * len(cdf), [0] * len(cdf)
+        self.symbols = symbols.ravel().tolist()
+        self.indexes = np.repeat(np.arange(len(symbols)), symbols[0].size).tolist()
+        self.compressed = self.encode()
+
+    def encode(self) -> bytes:
+        coder = self.ans.RansEncoder()
+        return bytes(coder.encode_with_indexes(self.symbols, self.indexes, self.tables, self.sizes, self.offsets))
+
+    def decode(self) -> list[int]:
+        return list(self.ans.RansDecoder().decode_with_indexes(self.compressed, self.indexes, self.tables, self.sizes, self.offsets))
+
+
 def cpu_ms(call: Callable[[], object], repeat: int) -> float:
     start = time.process_time_ns()
     for _ in range(repeat):
@@ -102,16 +134,25 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
         "percodec_decode": lambda: codec.decode(packet, out),
         "constriction_decode": other.decode,
     }
+    try:
+        third = CompressAi(model, symbols)
+        assert third.decode() == third.symbols
+        calls |= {"compressai_encode": third.encode, "compressai_decode": third.decode}
+    except ImportError:
+        pass
+    coder, scratch, lanes = codec._coder, np.empty(codec._coder.packet_bound, np.uint8), parse_header(packet).lanes
+    for kernel in KERNELS:
+        calls[f"{kernel.name.lower()}_encode"] = lambda k=kernel: coder.encode(symbols, scratch, 0, 0, 0, 0, lanes, k)  # type: ignore[misc]
+        calls[f"{kernel.name.lower()}_decode"] = lambda k=kernel: coder.decode(packet, out, k)  # type: ignore[misc]
     if name == REFERENCE_SIZE:
         calls["reference_encode"] = lambda: reference.encode_packet(model, symbols, frame_id=0, timestamp_ns=0)
         calls["reference_decode"] = lambda: reference.decode_packet(model, packet, shape[1], shape[2])
 
-    # The clock of CPU time is coarse for short calls: repeat each to about a millisecond.
-    repeats = {key: max(1, min(200, int(1.0 / max(cpu_ms(call, 2), 1e-4)))) for key, call in calls.items()}
+    repeats = {key: max(1, min(2000, int(TURN_MS / max(cpu_ms(call, 2), 1e-4)))) for key, call in calls.items()}
     times: dict[str, list[float]] = {key: [] for key in calls}
     for round_index in range(rounds):
         for key, call in calls.items():
-            if key.startswith("reference") and round_index >= 5:
+            if key.startswith(("reference", "compressai")) and round_index >= 5:
                 continue
             times[key].append(cpu_ms(call, repeats[key]))
     median = {key: statistics.median(values) for key, values in times.items()}
@@ -121,6 +162,9 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
         pairs = zip(times[f"{baseline}_{way}"], times[f"percodec_{way}"], strict=False)
         return statistics.median(theirs / ours for theirs, ours in pairs)
 
+    def against(baseline: str) -> dict[str, float]:
+        return {way: ratio(way, baseline) for way in ("encode", "decode")}
+
     result: dict[str, Any] = {
         "latent": name,
         "symbols": symbols.size,
@@ -128,13 +172,20 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
         "ideal_bytes": ideal_bytes,
         "packet_bytes": len(packet),
         "constriction_bytes": int(other.compressed.nbytes),
-        "lanes": parse_header(packet).lanes,
+        "lanes": lanes,
         "cpu_ms_median": median,
         "msymbols_per_s": {key: symbols.size / value / 1e3 for key, value in median.items()},
-        "times_constriction": {way: ratio(way, "constriction") for way in ("encode", "decode")},
+        "times_constriction": against("constriction"),
+        "kernels": {
+            kernel.name.lower(): {
+                way: median[f"constriction_{way}"] / median[f"{kernel.name.lower()}_{way}"] for way in ("encode", "decode")
+            }
+            for kernel in KERNELS
+        },
     }
-    if name == REFERENCE_SIZE:
-        result["times_reference"] = {way: ratio(way, "reference") for way in ("encode", "decode")}
+    for baseline in ("compressai", "reference"):
+        if f"{baseline}_encode" in calls:
+            result[f"times_{baseline}"] = against(baseline)
     return result
 
 
@@ -168,10 +219,17 @@ def main() -> int:
         case = measure(name, arguments.rounds, arguments.seed)
         cases.append(case)
         times, speed = case["times_constriction"], case["msymbols_per_s"]
+        kernels = ", ".join(f"{k} {v['encode']:.1f} / {v['decode']:.1f}" for k, v in case["kernels"].items())
+        more = "".join(
+            f" | {b} {case[f'times_{b}']['encode']:.0f} / {case[f'times_{b}']['decode']:.0f}"
+            for b in ("compressai", "reference")
+            if f"times_{b}" in case
+        )
         print(
             f"{name:>11}: {case['bits_per_symbol']:.2f} bit/symbol, {case['packet_bytes']} bytes (ideal {case['ideal_bytes']:.0f}), "
             f"{case['lanes']} lanes | encode {speed['percodec_encode']:.0f} Msym/s = {times['encode']:.1f} x constriction | "
-            f"decode {speed['percodec_decode']:.0f} Msym/s = {times['decode']:.1f} x constriction"
+            f"decode {speed['percodec_decode']:.0f} Msym/s = {times['decode']:.1f} x constriction | "
+            f"kernels, x constriction: {kernels}{more}"
         )
     report = {
         "benchmark": "bench_rans",
@@ -180,7 +238,7 @@ def main() -> int:
         "machine": {
             "cpu": cpu_name(),
             "architecture": platform.machine(),
-            "kernels": [kernel.name.lower() for kernel in _rans.Kernel if _rans.kernel_supported(kernel)][1:],
+            "kernels": [kernel.name.lower() for kernel in KERNELS],
         },
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "constriction": metadata.version("constriction")},
         "clock": "process CPU time, medians over rounds; ratios are medians of paired rounds",

@@ -48,16 +48,18 @@ def pipeline(result: dict[str, Any]) -> str:
 
 
 def rans(result: dict[str, Any]) -> str:
-    """Symbols per second next to constriction, from `bench_rans.py`."""
+    """Symbols per second next to other coders, from `bench_rans.py`."""
     rows = []
     for case in result["cases"]:
-        speed, times = case["msymbols_per_s"], case["times_constriction"]
+        speed, times, third = case["msymbols_per_s"], case["times_constriction"], case.get("times_compressai")
         row = [case["latent"], f"{case['packet_bytes']} ({case['ideal_bytes']:.0f})"]
-        row += [f"{speed[f'percodec_{way}']:.0f} ({times[way]:.1f} x constriction)" for way in ("encode", "decode")]
-        rows.append(row)
-    head = ["latent", "packet (ideal), bytes", "encode, million symbols/s", "decode, million symbols/s"]
-    versions = f"constriction {result['versions']['constriction']}, {result['date']}"
-    return f"{_table(head, rows)}\n{result['machine']['cpu']}, one thread; {versions}: `{result['command']}`\n"
+        row += [f"{speed[f'percodec_{way}']:.0f} ({times[way]:.1f} x)" for way in ("encode", "decode")]
+        row += [f"{case['kernels'][kernel]['encode']:.1f} / {case['kernels'][kernel]['decode']:.1f} x" for kernel in case["kernels"]]
+        rows.append([*row, f"{third['encode']:.0f} / {third['decode']:.0f} x" if third else "-"])
+    names = [f"{kernel}, encode / decode" for kernel in result["cases"][0]["kernels"]]
+    head = ["latent", "packet (ideal), bytes", "encode, million symbols/s", "decode, million symbols/s", *names, "CompressAI's"]
+    about = f"x: times the speed of constriction {result['versions']['constriction']}, and in the last column of CompressAI's rANS"
+    return f"{_table(head, rows)}\n{about}. {result['machine']['cpu']}, one thread, {result['date']}: `{result['command']}`\n"
 
 
 def precision(result: dict[str, Any]) -> str:

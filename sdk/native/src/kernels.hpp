@@ -143,6 +143,12 @@ bool decode_avx2(const Tables&, std::size_t, unsigned, std::uint32_t*, WordReade
 std::uint8_t* encode_avx512(const Tables&, const std::uint8_t*, std::size_t, unsigned, std::uint32_t*, std::uint8_t*,
                             std::uint8_t*) noexcept;
 bool decode_avx512(const Tables&, std::size_t, unsigned, std::uint32_t*, WordReader&, std::uint8_t*) noexcept;
+
+// 64 lanes, on processors where wide_supported().
+bool wide_supported() noexcept;
+std::uint8_t* encode_avx512_wide(const Tables&, const std::uint8_t*, std::size_t, unsigned, std::uint32_t*,
+                                 std::uint8_t*, std::uint8_t*) noexcept;
+bool decode_avx512_wide(const Tables&, std::size_t, unsigned, std::uint32_t*, WordReader&, std::uint8_t*) noexcept;
 #endif
 
 #if defined(__aarch64__)

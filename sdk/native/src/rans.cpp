@@ -29,8 +29,9 @@ bool wide_kernel(Kernel wanted, const Tables& tables, unsigned lanes) noexcept {
     return fits && (wanted == Kernel::automatic || wanted == Kernel::avx512) && kernel_supported(Kernel::avx512);
 }
 
-EncodeKernel encode_kernel(Kernel chosen) noexcept {
+EncodeKernel encode_kernel(Kernel chosen, unsigned lanes) noexcept {
 #if defined(__x86_64__)
+    if (chosen == Kernel::avx512 && lanes == 64 && wide_supported()) return encode_avx512_wide;
     if (chosen == Kernel::avx512) return encode_avx512;
     if (chosen == Kernel::avx2) return encode_avx2;
 #elif defined(__aarch64__)
@@ -38,11 +39,13 @@ EncodeKernel encode_kernel(Kernel chosen) noexcept {
 #else
     static_cast<void>(chosen);
 #endif
+    static_cast<void>(lanes);
     return encode_scalar;
 }
 
-DecodeKernel decode_kernel(Kernel chosen) noexcept {
+DecodeKernel decode_kernel(Kernel chosen, unsigned lanes) noexcept {
 #if defined(__x86_64__)
+    if (chosen == Kernel::avx512 && lanes == 64 && wide_supported()) return decode_avx512_wide;
     if (chosen == Kernel::avx512) return decode_avx512;
     if (chosen == Kernel::avx2) return decode_avx2;
 #elif defined(__aarch64__)
@@ -50,6 +53,7 @@ DecodeKernel decode_kernel(Kernel chosen) noexcept {
 #else
     static_cast<void>(chosen);
 #endif
+    static_cast<void>(lanes);
     return decode_scalar;
 }
 
@@ -140,7 +144,7 @@ Status read_payload(const std::uint8_t* payload, std::size_t size, unsigned lane
 
 Status encode_payload(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
                       Kernel kernel, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept {
-    const EncodeKernel run = encode_kernel(choose(kernel, tables, lanes, 8));
+    const EncodeKernel run = encode_kernel(choose(kernel, tables, lanes, 8), lanes);
     return write_payload(lanes, begin, end, payload,
                          [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* last) {
                              return run(tables, symbols, plane, lanes, states, first, last);
@@ -150,7 +154,7 @@ Status encode_payload(const Tables& tables, const std::uint8_t* symbols, std::si
 Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
                       unsigned lanes, Kernel kernel, std::uint8_t* symbols) noexcept {
     const Kernel chosen = choose(kernel, tables, lanes, 16);
-    const DecodeKernel run = decode_kernel(chosen);
+    const DecodeKernel run = decode_kernel(chosen, lanes);
     std::size_t group_bytes = 2 * std::size_t{lanes};
     if (chosen == Kernel::avx512) group_bytes = (group_bytes + 31) / 32 * 32;  // it reads whole registers
     return read_payload(payload, size, lanes, group_bytes, [&](std::uint32_t* states, WordReader& words) {

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <stdexcept>
 #include <string>
 
@@ -43,10 +44,19 @@ Tables::Encode encode_entry(std::uint32_t start, std::uint32_t frequency) {
     return e;
 }
 
+float inverse(std::uint32_t frequency) {
+    const float nearest = 1.0f / static_cast<float>(frequency);
+    const bool above = static_cast<double>(nearest) * frequency > 1.0;  // exact: 24 bits by 12
+    return above ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
 void set_vector_level(Tables::Vector& v, unsigned level, std::uint32_t start, std::uint32_t frequency) {
     const unsigned bits = ceil_log2(frequency);
     v.complement[level] = kProbabilityScale - frequency;
     v.frequency_start[level] = frequency | start << 16;
+    v.frequency[level] = static_cast<std::uint16_t>(frequency);
+    v.start[level] = static_cast<std::uint16_t>(start);
+    v.inverse[level] = inverse(frequency);
     if (frequency == 1) {
         v.reciprocal[level] = ~std::uint32_t{0};  // quotient x - 1, as above
         v.shift[level] = 0;

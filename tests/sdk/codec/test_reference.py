@@ -63,18 +63,24 @@ def test_every_kernel_writes_and_reads_the_same_bytes(lanes: int, levels: int, p
         assert (out == symbols).all(), kernel
 
 
-def test_every_frequency_codes_exactly(sample) -> None:
-    """All 4095 frequencies through the division-free step, at states spread over the interval."""
+@pytest.mark.parametrize(("lanes", "plane"), [(16, (3, 16)), (64, (5, 70))])
+def test_every_frequency_codes_exactly(lanes: int, plane: tuple[int, int]) -> None:
+    """All 4095 frequencies through the division-free steps, at states spread over the interval."""
     frequencies = np.arange(1, 4096)
     cdf = np.stack([np.zeros_like(frequencies), frequencies, np.full_like(frequencies, 4096)], axis=1).astype(np.uint16)
     rng = np.random.default_rng(3)
     for first in range(0, 4095, 819):
         model = EntropyModel(cdf[first : first + 819])
-        symbols = rng.integers(0, 2, (819, 3, 16)).astype(np.uint8)
-        packet = reference.encode_packet(model, symbols, frame_id=0, timestamp_ns=0, lanes=16)
-        coder = _rans.LatentCoder(model.cdf, 3, 16, model.profile, model.table_hash)
+        symbols = rng.integers(0, 2, (819, *plane)).astype(np.uint8)
+        coder = _rans.LatentCoder(model.cdf, *plane, model.profile, model.table_hash)
+        packets = [coder.encode(symbols, np.empty(coder.packet_bound, np.uint8), 0, 0, 0, 0, lanes, kernel) for kernel in KERNELS]
+        assert all(packet == packets[0] for packet in packets)
+        if lanes == 16:
+            assert packets[0] == reference.encode_packet(model, symbols, frame_id=0, timestamp_ns=0, lanes=lanes)
         for kernel in KERNELS:
-            assert coder.encode(symbols, np.empty(coder.packet_bound, np.uint8), 0, 0, 0, 0, 16, kernel) == packet
+            out = np.empty_like(symbols)
+            assert coder.decode(packets[0], out, kernel)[0] == 0
+            assert (out == symbols).all()
 
 
 @given(st.binary(max_size=300), st.binary(max_size=40))

@@ -45,6 +45,9 @@ class Tables {
         std::uint32_t complement[kVectorLevels];
         std::uint32_t threshold[kVectorLevels];  // threshold[k]: slots at or above belong to level k + 1 or higher
         std::uint32_t frequency_start[kVectorLevels];  // frequency | start << 16
+        std::uint16_t frequency[2 * kVectorLevels];
+        std::uint16_t start[2 * kVectorLevels];
+        float inverse[kVectorLevels];  // 1 / frequency, rounded down
     };
 
     // All contexts of one channel, for kernels that look 64 values up at once: by context * levels + level, unless
