@@ -21,6 +21,8 @@ PARAMETERS = {
     "cvpr18 decoder": 4_973_638,
     "edge encoder": 198_080,
     "edge decoder": 1_466_928,
+    "fast encoder": 18_752,
+    "fast decoder": 1_198_662,
     "resnet50": 25_557_032,
     "resnet71": 33_377_320,
     "cresnet39": 25_188_328,

@@ -274,7 +274,8 @@ def test_the_matrix_is_every_network_on_what_it_is_shown():
         "jpeg-q1-restored-s1",
         "jpeg-q1-l1-s1",
     ]
-    assert len(cells) == 10
+    assert [c.run for c in cells[5:]] == ["original-s2", "jpeg-q1-compressed-s2", "jpeg-q1-restored-s2"]  # rivals: the first seed
+    assert len(plan(source, [low], {"jpeg-q1": {"l1": Path("/t/l")}}, [1, 2], {"jpeg-q1"}, every=True)) == 8
     assert cells[0].shown == {"O": Path("/data"), "C jpeg-q1": Path("/t/low"), "R jpeg-q1": Path("/t/r")}
     assert cells[3].trained_on == {"root": Path("/t/r")}
     assert cells[3].shown == {"O": Path("/data"), "R": Path("/t/r")}

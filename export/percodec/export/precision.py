@@ -10,6 +10,7 @@ The same file is for ONNX Runtime, TensorRT 10.3 .. 11 and TensorRT-RTX, with on
 sums and ReLU quantized too) is what ONNX Runtime's integer kernels want and TensorRT refuses; "int8" (symmetric) is what TensorRT wants.
 
 What never is quantized: convolutions that read pictures or decide the answer, transposed convolutions, and what `Plan.keep` names.
+An encoder of blocks is the exception: for ONNX Runtime it becomes integers from end to end (`percodec.export.integer`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from percodec.export.graph import (
     serialized,
     tail,
 )
+from percodec.export.integer import integer_encoder
 from percodec.sdk.errors import ExportError, UsageError
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16", "fp8+fp16")
@@ -95,6 +97,9 @@ def make_explicit(data: bytes, plan: Plan, ranges: Ranges | None = None) -> Expl
     if plan.quantized:
         if ranges is None:
             raise ExportError(f"{plan.precision} needs ranges measured on real frames: calibrate first")
+        whole = integer_encoder(model, ranges) if plan.activations == "uint8" and not kept else None
+        if whole is not None:
+            return Explicit(serialized(whole), {"precision": plan.precision, "keep": [], "convolutions": convolutions(whole)})
         transposed = {n.name for n in model.graph.node if n.op_type == "ConvTranspose"}
         model = _quantize(model, plan, ranges, kept | first | deciding | behind | transposed)
     report: dict[str, Any] = {"precision": plan.precision, "keep": sorted(kept)}
@@ -113,6 +118,8 @@ def convolutions(model: ModelProto) -> dict[str, int]:
     integers: dict[int, str] = {TensorProto.FLOAT8E4M3FN: "fp8", TensorProto.INT8: "int8", TensorProto.UINT8: "int8"}
     found: dict[str, int] = {}
     for node in model.graph.node:
+        if node.op_type == "QLinearConv":
+            found["int8"] = found.get("int8", 0) + 1
         if node.op_type not in CONVOLUTIONS:
             continue
         makers = [before.get(name) for name in node.input[:2]]

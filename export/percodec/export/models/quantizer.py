@@ -23,21 +23,25 @@ class Quantized(NamedTuple):
 
 
 class Quantizer(nn.Module):
-    """L scalar centers shared by all channels, kept sorted by construction (first center plus positive gaps)."""
+    """L scalar centers shared by all channels, kept sorted by construction (first center plus positive gaps).
 
-    def __init__(self, levels: int = 6, sigma: float = 1.0) -> None:
+    `uniform`: one gap for all, so that rounding finds the symbol and integer arithmetic can end in it.
+    """
+
+    def __init__(self, levels: int = 6, sigma: float = 1.0, uniform: bool = False) -> None:
         super().__init__()
         if not 2 <= levels <= 256:
             raise ValueError(f"levels must be 2..256, got {levels}")
         self.sigma = sigma
+        self.levels = levels
         self.first = nn.Parameter(torch.tensor(-2.0))
         gap = torch.tensor(4.0 / (levels - 1))
-        self.gap_logits = nn.Parameter(torch.log(torch.expm1(gap)).repeat(levels - 1))
+        self.gap_logits = nn.Parameter(torch.log(torch.expm1(gap)).repeat(1 if uniform else levels - 1))
 
     @property
     def centers(self) -> Tensor:
         """float32 [L], strictly increasing."""
-        gaps = nn.functional.softplus(self.gap_logits) + 1e-3
+        gaps = (nn.functional.softplus(self.gap_logits) + 1e-3).expand(self.levels - 1)
         return torch.cat([self.first[None], self.first + torch.cumsum(gaps, 0)])
 
     @property

@@ -122,8 +122,13 @@ def lowest(twins: Sequence[Twin]) -> list[Twin]:
     return list(found.values())
 
 
-def plan(source: Source, twins: Sequence[Twin], restored: dict[str, dict[str, Path]], seeds: Sequence[int], mixed: Set[str]) -> list[Cell]:
-    """Every network of the matrix. `restored`: twin's name -> method -> folder; `mixed`: twins also mixed in."""
+def plan(
+    source: Source, twins: Sequence[Twin], restored: dict[str, dict[str, Path]], seeds: Sequence[int], mixed: Set[str], every: bool = False
+) -> list[Cell]:
+    """Every network of the matrix. `restored`: twin's name -> method -> folder; `mixed`: twins also mixed in.
+
+    Rivals (mixed, and all methods but `restored`) are trained with the first seed only, unless `every`.
+    """
     cells = []
     for seed in seeds:
         everything = {"O": source.root}
@@ -134,10 +139,13 @@ def plan(source: Source, twins: Sequence[Twin], restored: dict[str, dict[str, Pa
         for twin in twins:
             both = {"O": source.root, "C": twin.root}
             cells.append(Cell(f"{twin.name}-compressed-s{seed}", "C", "compressed", twin, seed, {"root": twin.root}, both))
-            if twin.name in mixed:
+            rivals = every or seed == seeds[0]
+            if rivals and twin.name in mixed:
                 sets = {"root": source.root, "twin": twin.root}
                 cells.append(Cell(f"{twin.name}-mixed-s{seed}", "M", "mixed", twin, seed, sets, both))
             for method, place in restored.get(twin.name, {}).items():
+                if method != MAIN and not rivals:
+                    continue
                 shown = {"O": source.root, "R": place}
                 cells.append(Cell(f"{twin.name}-{method}-s{seed}", "R", method, twin, seed, {"root": place}, shown))
     return cells

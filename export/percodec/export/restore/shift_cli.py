@@ -30,7 +30,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="repeatable; used for the codec it was trained on; restored=FILE first",
     )
     parser.add_argument("--mixed", action="store_true", help="also train on originals and compressed pictures mixed")
-    parser.add_argument("--every-rate", action="store_true", help="rivals (all but `restored`) at every rate, not only at the lowest")
+    parser.add_argument(
+        "--every-rival",
+        action="store_true",
+        help="rivals (all but `restored`) at every rate and seed, not the lowest and first",
+    )
     parser.add_argument("--seeds", default="1", metavar="1,2", help="seeds of the networks (default 1)")
     parser.add_argument("--config", default="lab-segmentation", help="schedule and network; packaged name or path.yaml")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=V", help="override one key; repeatable")
@@ -66,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     data = load(source.test(source.root))
     twins = make_twins(source, args.codec, args.out, str(args.workers), say)
     bundles = {twin.name: Path(twin.spec.partition(":")[2]) for twin in twins if twin.codec["name"] == "percodec"}
-    rivals_at = {twin.name for twin in (twins if args.every_rate else lowest(twins))}
+    rivals_at = {twin.name for twin in (twins if args.every_rival else lowest(twins))}
     restored = {
         twin.name: {
             name: restore_twin(source, twin, name, path, bundles.get(twin.name), args.out, str(args.workers), say)
@@ -76,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
         for twin in twins
     }
     mixed = rivals_at if args.mixed else set()
-    rows = run_cells(plan(source, twins, restored, seeds, mixed), source, args.config, args.overrides, args.out, args.workers, say)
+    rows = run_cells(
+        plan(source, twins, restored, seeds, mixed, args.every_rival), source, args.config, args.overrides, args.out, args.workers, say
+    )
     lines = summarise(rows)
     command = _command(args)
     result = report("shift", command, {"name": data.name, "pictures": len(data), "sha256": data.digest}, lines)
@@ -114,7 +120,7 @@ def _command(args: argparse.Namespace) -> str:
     for item in args.restorer:
         name, _, path = item.partition("=")
         words += ["--restorer", f"{name}={Path(path).parent.name}/{Path(path).name}"]
-    words += ["--mixed"] * args.mixed + ["--every-rate"] * args.every_rate
+    words += ["--mixed"] * args.mixed + ["--every-rival"] * args.every_rival
     words += ["--seeds", args.seeds, "--config", args.config]
     for item in args.overrides:
         words += ["--set", item]

@@ -1,0 +1,68 @@
+"""Encoders of blocks in integers: the same symbols but for rounding, and only where the form allows it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from percodec.export.calibrate import measure  # noqa: E402
+from percodec.export.graph import plain  # noqa: E402
+from percodec.export.integer import integer_encoder  # noqa: E402
+from percodec.export.models import AUTOENCODERS  # noqa: E402
+from percodec.export.onnx import graphs, run_ort  # noqa: E402
+from percodec.export.precision import Plan, make_explicit  # noqa: E402
+from percodec.sdk.road import RoadScene  # noqa: E402
+
+HEIGHT, WIDTH = 64, 96
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return [RoadScene(3 + k, HEIGHT, WIDTH).render(5 * k)[0][None] for k in range(8)]
+
+
+def encoder(name: str, levels: int = 6) -> bytes:
+    """With batch norm's statistics as if trained: layers whose outputs have unit variance."""
+    torch.manual_seed(1)
+    codec = AUTOENCODERS[name](8, levels, 1.0).train()
+    with torch.no_grad():
+        for _ in range(60):
+            codec.encode(torch.nn.functional.interpolate(255 * torch.rand(4, 3, 16, 16), scale_factor=4, mode="bilinear"))
+    return graphs(codec.eval(), {}, HEIGHT, WIDTH)["encoder"][1]
+
+
+@pytest.mark.parametrize("levels", [2, 6, 17])
+def test_symbols_are_those_of_the_float_graph_but_for_rounding(frames, levels):
+    data = encoder("fast", levels)
+    ranges = measure(plain(data), frames)
+    made = make_explicit(data, Plan("int8", activations="uint8"), ranges)
+    assert made.report["convolutions"] == {"int8": 3}
+    kinds = {n.op_type for n in onnx.load_from_string(made.data).graph.node}
+    assert kinds == {"Transpose", "QLinearConv", "Clip"}
+    one, other = run_ort(data), run_ort(made.data)
+    differ = []
+    for frame in frames:
+        a, b = one(frame)[0].astype(int), other(frame)[0].astype(int)
+        assert a.shape == b.shape == (8, HEIGHT // 8, WIDTH // 8)
+        assert np.abs(a - b).max() <= 1
+        differ.append((a != b).mean())
+    assert np.mean(differ) < 0.01 * levels
+    black, white = np.zeros_like(frames[0]), np.full_like(frames[0], 255)
+    for extreme in (black, white):  # beyond the ranges: bytes saturate, symbols stay levels
+        assert int(other(extreme)[0].max()) < levels
+
+
+def test_other_graphs_are_left_alone(frames):
+    data = encoder("edge")
+    model = plain(data)
+    ranges = measure(model, frames)
+    assert integer_encoder(model, ranges) is None
+    uneven = plain(encoder("fast"))
+    borders = [n.input[1] for n in uneven.graph.node if n.op_type == "Greater"]
+    for tensor in uneven.graph.initializer:
+        if tensor.name == borders[-1]:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + 0.3, tensor.name))
+    assert integer_encoder(uneven, measure(uneven, frames)) is None
