@@ -93,6 +93,22 @@ def contexts(result: dict[str, Any]) -> str:
     return f"{_table(head, rows)}\n{result['machine']['cpu']}, one thread, {result['date']}: `{result['command']}`\n"
 
 
+def encoders(result: dict[str, Any]) -> str:
+    """What an encoder costs on a 1080p picture and gives for it, from `bench_encoders.py`."""
+    rows = []
+    for row in result["rows"]:
+        found = []
+        for s in row["sets"].values():
+            others = (f"{s['others'][c]['ms_ssim']:.3f}" if s["others"][c]["ms_ssim"] else "-" for c in ("jpeg", "webp", "avif"))
+            found += [f"{s['bpp']:.3f}", f"**{s['ms_ssim']:.3f}** ({', '.join(others)})"]
+        cost = f"{row['cpu_ms']:.1f} ({row['times_jpeg']:.2f} x)"
+        rows.append([row["bundle"], f"{row['encoder']}, {row['kmac_per_pixel']:.2f}", cost, *found])
+    sets = [h for name in result["rows"][0]["sets"] for h in (f"{name.replace('_', ' ')}, bpp", "MS-SSIM (JPEG, WebP, AVIF at that rate)")]
+    head = ["bundle", "encoder, kMAC/pixel", "1080p picture to packet, ms (of JPEG's)", *sets]
+    about = f"INT8, one thread, CPU time; JPEG: libjpeg-turbo, quality 80, {result['jpeg_q80_cpu_ms']:.1f} ms"
+    return f"{_table(head, rows)}\n{about}. {result['machine']['cpu']}, {result['date']}: `{result['command']}`\n"
+
+
 def video(result: dict[str, Any]) -> str:
     """What predicted packets save and cost, from `bench_video.py`."""
     rows = []
@@ -302,6 +318,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_rans": rans,
     "bench_contexts": contexts,
     "bench_video": video,
+    "bench_encoders": encoders,
     "bench_precision": precision,
     "bench_runtime": runtime,
     "profile_paths": profile_paths,

@@ -7,10 +7,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
 
+from percodec.export.data.crops import Batch  # noqa: E402
 from percodec.export.models import Quantizer  # noqa: E402
 from percodec.export.restore.train import build_restorer  # noqa: E402
 from percodec.export.train.config import DEFAULTS, load_config, names, resolve  # noqa: E402
-from percodec.export.train.loop import Schedule, load_checkpoint  # noqa: E402
+from percodec.export.train.loop import Run, Schedule, load_checkpoint  # noqa: E402
 from percodec.export.train.run import build_model, load_trunk, train  # noqa: E402
 from percodec.sdk.errors import DataError, UsageError  # noqa: E402
 
@@ -90,6 +91,36 @@ def test_interrupted_and_resumed_equals_uninterrupted(camvid, tmp_path):
         assert all(torch.equal(a[key][k], b[key][k]) for k in a[key])
     with (tmp_path / "parts/train.csv").open() as f:
         assert [int(r["step"]) for r in csv.DictReader(f)] == list(range(6))
+
+
+def test_a_program_with_a_configuration_of_its_own_resumes_too(tmp_path):
+    """train_hyperprior.py's has none of ours' keys."""
+
+    class Loss(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch):
+            return self.model(batch.inputs).square().mean(), {}
+
+    def run(steps):
+        model = torch.nn.Linear(4, 1)
+        return Run(
+            folder=tmp_path,
+            model=model,
+            objective=Loss(model),
+            schedule=Schedule(steps=steps, warmup=1, validate_every=2, checkpoint_every=2),
+            batch=lambda step: Batch(torch.ones(2, 4), torch.zeros(2, dtype=torch.long)),
+            validate=lambda m: {"fine": 1.0},
+            score=lambda record: record["step"],
+            config={"own": {"n": 96}, "seed": 1},
+        )
+
+    assert run(2).fit()["step"] == 2
+    assert run(4).fit()["step"] == 4
+    with (tmp_path / "train.csv").open() as f:
+        assert [int(r["step"]) for r in csv.DictReader(f)] == [0, 1, 2, 3]
 
 
 def test_resuming_with_another_configuration_is_refused(camvid, tmp_path):

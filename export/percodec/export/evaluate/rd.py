@@ -53,10 +53,14 @@ def curve(codec: Codec, pictures: list[Picture], most_bpp: float = 1.6, every: i
 
 
 class BundleAtAnySize:
-    """Encoder, coder and decoder of a bundle for pictures of whatever size. Only the last size's sessions are kept: they are large."""
+    """Encoder, coder and decoder of a bundle for pictures of whatever size. Only the last size's sessions are kept: they are large.
 
-    def __init__(self, bundle: Bundle) -> None:
+    `encoder`: the bundle's in another precision.
+    """
+
+    def __init__(self, bundle: Bundle, encoder: bytes | None = None) -> None:
         self.bundle = bundle
+        self._graph = encoder or bundle.graph("encoder")
         self._size = (0, 0)
 
     def round_trip(self, picture: Picture) -> tuple[bytes, Picture]:
@@ -68,16 +72,16 @@ class BundleAtAnySize:
         """Packet, and the latent decoded from it: uint8 [C,H/8,W/8]."""
         size = (picture.shape[0], picture.shape[1])
         if size != self._size:
-            self._encoder, self._decoder = (run_ort(resized(self.bundle.graph(g), *size)) for g in ("encoder", "decoder"))
+            self._encoder, self._decoder = (run_ort(resized(g, *size)) for g in (self._graph, self.bundle.graph("decoder")))
             self._coder = PacketCodec(self.bundle.entropy_model, size[0] // 8, size[1] // 8)
             self._size = size
         packet = self._coder.encode(self._encoder(picture[None])[0], frame_id=0, timestamp_ns=0)
         return packet, self._coder.decode(packet)[1]
 
 
-def bundle_point(bundle: Bundle, pictures: list[Picture], advance: Advance = lambda: None) -> Point:
-    """Where a bundle stands; its bits are those of whole packets."""
-    ours, bpp, found = BundleAtAnySize(bundle), [], []
+def bundle_point(bundle: Bundle, pictures: list[Picture], advance: Advance = lambda: None, encoder: bytes | None = None) -> Point:
+    """Where a bundle stands; its bits are those of whole packets. `encoder`: the bundle's in another precision."""
+    ours, bpp, found = BundleAtAnySize(bundle, encoder), [], []
     for picture in pictures:
         packet, restored = ours.round_trip(picture)
         bpp.append(len(packet) * 8 / (picture.shape[0] * picture.shape[1]))

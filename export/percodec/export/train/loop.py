@@ -99,7 +99,7 @@ class Run:
         last = self.folder / "last.pt"
         if resume and last.exists():
             state = load_checkpoint(last)
-            if state["config"] != self.config:
+            if state["config"] != completed(self.config):
                 raise DataError(f"{last} was made with another configuration; use another --out or --restart")
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
