@@ -28,7 +28,6 @@ from percodec.export.data.sets import read_rgb
 HERE = Path(__file__).parent
 QUALITIES = ("1", "6", "16")  # JPEG at most 0.1 (its least is 0.108), 0.2 and 0.4 bpp on CamVid
 POINTS = ("0.0983", "0.2", "0.4")
-RIVALS = ("l1", "task", "corrector")
 SHOWN = {"0016E5_08017.png": (130, 110), "0016E5_07997.png": (60, 220)}  # val picture -> top left corner of its crop
 CROP = 176
 
@@ -51,17 +50,19 @@ def commands(camvid: str, imagenet: str, lab: str, runs: str) -> list[list[str]]
     for codec, name in zip(codecs, names, strict=True):
         out.append(["restore", "compress", camvid, f"{twins}/{name}/compressed", "--codec", codec])
     restorers: list[str] = []
-    for family, mine in (("jpeg", names[:3]), ("ours", names[3:6]), ("hyperprior", names[6:])):
+    for family, mine in (("jpeg", names[:3]), ("ours", names[3:6])):
         pairs = ["--clean", f"{camvid}/train", *(w for n in mine for w in ("--compressed", f"{twins}/{n}/compressed/train"))]
         start = ["--start", f"{runs}/restorers/{family}-l1/best.pt", "--network", frozen]
         more: dict[str, list[str]] = {"l1": [], "gan": start, "task": start, "corrector": ["--network", frozen]}
         for kind, words in more.items():
-            if family == "hyperprior" and kind in RIVALS[1:]:
-                continue
             place = f"{runs}/restorers/{family}-{kind}"
             out.append(["restore", "train", *pairs, "--config", f"restore-{kind}", *words, "--out", place])
-            if kind == "gan" or family != "hyperprior":
-                restorers += ["--restorer", f"{'restored' if kind == 'gan' else kind}={place}/restorer.onnx"]
+            restorers += ["--restorer", f"{'restored' if kind == 'gan' else kind}={place}/restorer.onnx"]
+    # One rate, and one restorer that goes on from ours.
+    pairs = ["--clean", f"{camvid}/train", "--compressed", f"{twins}/{names[6]}/compressed/train", "--set", "schedule.steps=400"]
+    start = ["--start", f"{runs}/restorers/ours-l1/best.pt", "--network", frozen]
+    out.append(["restore", "train", *pairs, "--config", "restore-gan", *start, "--out", f"{runs}/restorers/hyperprior-gan"])
+    restorers += ["--restorer", f"restored={runs}/restorers/hyperprior-gan/restorer.onnx"]
     place = f"{runs}/restorers/ours-latent"
     latent = ["--clean", f"{camvid}/train", "--bundle", bundles["0.0983"], "--network", frozen, "--config", "restore-latent"]
     out.append(["restore", "train", *latent, "--out", place])

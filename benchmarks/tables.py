@@ -292,12 +292,14 @@ def restoration_methods(result: dict[str, Any]) -> str:
         if r.get("method") not in (None, "restored"):
             seen.add(r["codec"])
     for r in result["rows"]:
-        if r["codec"] in seen or r["codec"].startswith("hyperprior"):
-            own = "" if r["to_own"] is None else f"{100 * r['to_own']:.1f}"
+        if r["codec"] in seen:
+            own, seeds = "" if r["to_own"] is None else f"{100 * r['to_own']:.1f}", ", ".join(str(s) for s in r["of_seeds"])
+            change = f"{100 * (r['to_original'] - r['nothing_done']):+.1f}"
             if not any(line[0] == r["codec"] for line in rows):
-                rows.append([r["codec"], "compressed (nothing done)", f"{100 * r['CO']:.1f}", f"{100 * r['CC']:.1f}", "0 %"])
-            rows.append([r["codec"], r["method"], f"{100 * r['to_original']:.1f}", own, f"{100 * r['gap_closed']:.0f} %"])
-    return f"{_table(['codec', 'trained on', 'on originals', 'on its own kind', 'of CO to OO brought back'], rows)}\n"
+                rows.append([r["codec"], "compressed (nothing done)", "1, 2", f"{100 * r['CO']:.1f}", "", f"{100 * r['CC']:.1f}", "0 %"])
+            rows.append([r["codec"], r["method"], seeds, f"{100 * r['to_original']:.1f}", change, own, f"{100 * r['gap_closed']:.0f} %"])
+    head = ["codec", "trained on", "seeds", "on originals", "of the same seeds' CO", "on its own kind", "of CO to OO brought back"]
+    return f"{_table(head, rows)}\n"
 
 
 def restorers(result: dict[str, Any]) -> str:

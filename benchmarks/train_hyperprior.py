@@ -49,7 +49,7 @@ def main() -> int:
     parser.add_argument("--quality", type=float, default=0.0018, help="weight of the squared error")
     parser.add_argument("--n", type=int, default=96)
     parser.add_argument("--m", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=1800)
     args = parser.parse_args()
     torch.manual_seed(1)
     model = mean_scale_hyperprior(args.n, args.m)

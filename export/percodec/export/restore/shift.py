@@ -225,10 +225,14 @@ def _train(words: list[str], log: Path) -> None:
 
 
 def summarise(rows: Sequence[Row]) -> list[Row]:
-    """One line per codec and method, means over seeds: mIoU of each pair of letters, the loss split in two, what came back of CO -> OO."""
+    """One line per codec and method, means over seeds: mIoU of each pair of letters, the loss split in two, what came back of CO -> OO.
 
-    def mean(codec: str | None, matrix: str, method: str | None = None) -> float | None:
-        found = [r["miou"] for r in rows if r["matrix"] == matrix and r["codec"] == codec and (method is None or r["method"] == method)]
+    What a method brings is counted against the same seeds' OO and CO: `of_seeds` says which, `nothing_done` is their CO.
+    """
+
+    def mean(codec: str | None, matrix: str, method: str | None = None, seeds: Set[int] | None = None) -> float | None:
+        asked = [r for r in rows if r["matrix"] == matrix and r["codec"] == codec and (seeds is None or r["seed"] in seeds)]
+        found = [r["miou"] for r in asked if method is None or r["method"] == method]
         return sum(found) / len(found) if found else None
 
     best = mean(None, "OO")
@@ -241,12 +245,14 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
             line |= {"information": best - same, "shift": same - shifted}  # type: ignore[operator]
         for method in dict.fromkeys(r["method"] for r in rows if r["codec"] == codec and r["method"] not in ("original", "compressed")):
             letter = "M" if method == "mixed" else "R"
-            to_original = mean(codec, f"{letter}O", method)
-            more: Row = {"method": method, "to_original": to_original, "to_own": mean(codec, "MC" if letter == "M" else "RR", method)}
+            seeds = {r["seed"] for r in rows if r["codec"] == codec and r["method"] == method}
+            to_original, before, top = mean(codec, f"{letter}O", method), mean(codec, "CO", None, seeds), mean(None, "OO", None, seeds)
+            more: Row = {"method": method, "of_seeds": sorted(seeds), "nothing_done": before, "to_original": to_original}
+            more["to_own"] = mean(codec, "MC" if letter == "M" else "RR", method)
             if method == MAIN:
                 more["OR"] = mean(codec, "OR")
-            if None not in (best, shifted, to_original) and best != shifted:
-                more["gap_closed"] = (to_original - shifted) / (best - shifted)  # type: ignore[operator]
+            if None not in (top, before, to_original) and top != before:
+                more["gap_closed"] = (to_original - before) / (top - before)  # type: ignore[operator]
             out.append({**line, **more})
         if not any(r["codec"] == codec for r in out):
             out.append(line)
