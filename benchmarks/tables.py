@@ -333,6 +333,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "lab_storage": lab_storage,
     "lab_compute": lab_compute,
     "restoration": restoration,
+    "restoration_hyperprior": restoration,
     "restoration_methods": restoration_methods,
     "restorers": restorers,
 }
