@@ -338,3 +338,8 @@ def test_shift_from_end_to_end(camvid, restorer, tmp_path):
     assert again.returncode == 0, again.stderr
     assert "gap_closed" in again.stdout
     assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "s" / "runs").rglob("best.pt")}
+
+
+def test_an_unknown_network_is_named():
+    with pytest.raises(UsageError, match=r"restorer\.network must be one of residual, corrector, latent, got 'unet'"):
+        build_restorer(load_config("restore-l1", ["restorer.network=unet"]))

@@ -24,7 +24,7 @@ from percodec.export.data.origin import origin_of
 from percodec.export.evaluate.compute import count_parameters
 from percodec.export.evaluate.metrics import ms_ssim, psnr
 from percodec.export.restore.graph import restorer_graph
-from percodec.export.restore.networks import Discriminator, Latent, Residual
+from percodec.export.restore.networks import NETWORKS, Discriminator, Latent, Residual
 from percodec.export.restore.pairs import PairCrops, Pairs
 from percodec.export.restore.restorer import KEY
 from percodec.export.train import distributed
@@ -47,8 +47,10 @@ class Restoring(nn.Module):
 
 
 def build_restorer(config: Config, channels: int = 0) -> Restoring:
-    """The networks of a configuration, from its seed. `channels`: of the latent, where it is read."""
+    """The networks of a configuration, from its seed. `channels`: of the latent, where it is read. Raises `UsageError`."""
     r = config["restorer"]
+    if r["network"] not in NETWORKS:
+        raise UsageError(f"restorer.network must be one of {', '.join(NETWORKS)}, got {r['network']!r}")
     torch.manual_seed(config["seed"])
     if r["network"] == "latent":
         network: nn.Module = Latent(channels, r["width"], r["blocks"])
