@@ -11,10 +11,13 @@ torch = pytest.importorskip("torch")
 from percodec.export.calibrate import measure  # noqa: E402
 from percodec.export.graph import plain  # noqa: E402
 from percodec.export.integer import integer_encoder  # noqa: E402
+from percodec.export.lint import lint  # noqa: E402
 from percodec.export.models import AUTOENCODERS  # noqa: E402
 from percodec.export.onnx import graphs, run_ort  # noqa: E402
 from percodec.export.precision import Plan, make_explicit  # noqa: E402
+from percodec.sdk.bundle.onnx_ops import check_graph  # noqa: E402
 from percodec.sdk.road import RoadScene  # noqa: E402
+from percodec.sdk.targets import target  # noqa: E402
 
 HEIGHT, WIDTH = 64, 96
 
@@ -42,6 +45,9 @@ def test_symbols_are_those_of_the_float_graph_but_for_rounding(frames, levels):
     assert made.report["convolutions"] == {"int8": 3}
     kinds = {n.op_type for n in onnx.load_from_string(made.data).graph.node}
     assert kinds == {"Transpose", "QLinearConv", "Clip"}
+    check_graph(made.data, "encoder")  # a bundle may hold it
+    assert not lint(made.data, target("host"))
+    assert lint(made.data, target("rtx-ada"))[0].severity == "error"  # TensorRT knows no QLinearConv
     one, other = run_ort(data), run_ort(made.data)
     differ = []
     for frame in frames:

@@ -79,7 +79,8 @@ def _loose_constant(g: Graph) -> Where:
     for name, tensor in g.weights.items():
         if tensor.data_type in (TensorProto.INT8, *_FP8) and len(tensor.dims) > 1:
             for node in g.after.get(name, []):
-                if node.op_type not in _QDQ:
+                integer = node.op_type == "QLinearConv" and g.target.flavour == "ort"
+                if node.op_type not in _QDQ and not integer:
                     yield node.name, f"reads the quantized constant {name} without DequantizeLinear"
 
 
@@ -163,6 +164,8 @@ def _data_shapes(g: Graph) -> Where:
 
 
 def _uint8_input(g: Graph) -> Where:
+    if g.target.flavour == "ort":
+        return
     for value in g.model.graph.input:
         if value.type.tensor_type.elem_type == TensorProto.UINT8:
             for node in g.after.get(value.name, []):

@@ -14,9 +14,9 @@ from percodec.sdk.errors import BundleError
 OPERATORS = frozenset([
     "Add", "ArgMax", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "ConvTranspose", "DepthToSpace",
     "DequantizeLinear", "Div", "Flatten", "Gather", "Gemm", "GlobalAveragePool", "Greater", "HardSigmoid", "HardSwish", "Identity",
-    "LeakyRelu", "Less", "MatMul", "Max", "MaxPool", "Min", "Mul", "Pad", "PRelu", "QuantizeLinear", "ReduceMean", "ReduceSum", "Relu",
-    "Reshape", "Resize", "Round", "Sigmoid", "Slice", "Softmax", "SpaceToDepth", "Split", "Squeeze", "Sub", "Sum", "Tanh", "Transpose",
-    "Unsqueeze",
+    "LeakyRelu", "Less", "MatMul", "Max", "MaxPool", "Min", "Mul", "Pad", "PRelu", "QLinearConv", "QuantizeLinear", "ReduceMean",
+    "ReduceSum", "Relu", "Reshape", "Resize", "Round", "Sigmoid", "Slice", "Softmax", "SpaceToDepth", "Split", "Squeeze", "Sub", "Sum",
+    "Tanh", "Transpose", "Unsqueeze",
 ])
 # fmt: on
 MIN_OPSET, MAX_OPSET = 17, 23
