@@ -92,7 +92,7 @@ def rival_points(name: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """MS-SSIM at the cost, one panel per set; each encoder's points joined, JPEG, WebP and AVIF at the rate as levels beside them."""
+    """MS-SSIM at the cost, one panel per set; each encoder filled, JPEG, WebP and AVIF at its rate open above and below."""
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
@@ -138,8 +138,8 @@ def main() -> int:
         codec = bundle.manifest["provenance"]["config"]["codec"]
         row: dict[str, Any] = {"bundle": name, "digest": bundle.digest, "encoder": codec["name"], "channels": codec["channels"]}
         row |= {"kmac_per_pixel": kmac_per_pixel(codec["name"], codec["channels"]), **spent[name], "sets": {}}
-        plain = run_ort(bundle.graph("encoder"))
-        differ = [(plain(f[None]) != run_ort(graph)(f[None])).mean() for f in val.images[:4]]
+        plain, integer = run_ort(bundle.graph("encoder")), run_ort(graph)
+        differ = [(plain(f[None]) != integer(f[None])).mean() for f in val.images[:4]]
         row["symbols_differ_from_fp32"] = float(np.mean(differ))
         for key, some in pictures.items():
             point = bundle_point(bundle, some, encoder=graph)

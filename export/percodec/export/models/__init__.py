@@ -1,7 +1,7 @@
 """The networks (torch): autoencoders, the quantizer between them, and the perception networks behind them.
 
-Which one should I use? `edge` when the encoder runs on the vehicle beside perception (at most 4 kMAC/px); `fast` where it has to
-cost no more than JPEG (0.3 kMAC/px); `theis3` to reproduce the paper's operating points (about 71 kMAC/px); `cvpr18` where quality
+Which one should I use? `edge` when the encoder runs on the vehicle beside perception (at most 4 kMAC/px); `fast` where it may
+cost little more than JPEG (0.3 kMAC/px); `theis3` to reproduce the paper's operating points (about 71 kMAC/px); `cvpr18` where quality
 matters more than time (about 310 kMAC/px).
 Heads: see `heads`.
 """
