@@ -23,11 +23,13 @@ from typing import Any
 import cv2
 import matplotlib as mpl
 import numpy as np
+import torch
 from bench_rans import cpu_name, slug_of
 
 from percodec.export.data.sets import load
 from percodec.export.engines import Calibration, explicit_graph, plan_for, session
 from percodec.export.evaluate.codecs import Picture
+from percodec.export.evaluate.compute import count_macs
 from percodec.export.evaluate.rd import at_rate, bundle_point, crop8
 from percodec.export.evaluate.resized import resized
 from percodec.export.models import AUTOENCODERS
@@ -46,14 +48,8 @@ SIZE = (1088, 1920)
 
 
 def kmac_per_pixel(name: str, channels: int) -> float:
-    """Of the encoder, counted by torch."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    codec = AUTOENCODERS[name](channels, 6, 1.0).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        codec.g_a(torch.zeros(1, 3, 224, 224))
-    return float(counter.get_total_flops()) / 2 / 224**2 / 1000
+    """Of the encoder."""
+    return count_macs(AUTOENCODERS[name](channels, 6, 1.0).eval().g_a, torch.zeros(1, 3, 224, 224)) / 224**2 / 1000
 
 
 def cpu_ms(call: Callable[[Picture], object], picture: Picture) -> float:
