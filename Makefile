@@ -85,7 +85,8 @@ $(DEMO)/.ready: $(BUILD_FILES) $(PACKAGE_FILES)
 $(DEV)/.ready: $(BUILD_FILES) $(filter %/__init__.py,$(PACKAGE_FILES)) # an editable install learns of new packages when it is made
 	@$(setup)
 	echo "set-up: build tools"
-	$(DEV)/bin/python -m pip install -qq scikit-build-core nanobind cmake ninja
+	# Without isolation whatever comes as source needs these here: a Python's own venv may bring a setuptools that cannot build wheels.
+	$(DEV)/bin/python -m pip install -qq setuptools scikit-build-core nanobind cmake ninja
 	echo "set-up: percodec in place, with ONNX Runtime, torch and the test and lint tools (minutes, once)"
 	$(DEV)/bin/python -m pip install -qq --no-build-isolation -e '.[ort,export,dev]'
 	# Not an extra: what CompressAI requires would replace numpy and torch, and what is used of it needs neither.

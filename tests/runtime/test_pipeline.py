@@ -274,15 +274,15 @@ def test_max_frames() -> None:
 
 
 def test_no_buffer_is_allocated_after_warm_up() -> None:
-    sizes: list[int] = []
+    held = np.zeros(400, np.int64)
+    peak = 0
 
     def view(slot: Slot, record: FrameRecord) -> None:
-        if record.frame_id in (50, 399):
-            sizes.append(tracemalloc.get_traced_memory()[0])
+        nonlocal peak
+        held[record.frame_id] = tracemalloc.get_traced_memory()[0]
         if record.frame_id == 50:
             tracemalloc.reset_peak()
-        if record.frame_id == 399:
-            sizes.append(tracemalloc.get_traced_memory()[1])
+        peak = tracemalloc.get_traced_memory()[1]
 
     tracemalloc.start()
     try:
@@ -294,8 +294,9 @@ def test_no_buffer_is_allocated_after_warm_up() -> None:
     finally:
         tracemalloc.stop()
     assert [slot.image.ctypes.data for slot in run.pipeline.ring.slots] == before
-    warm, late, peak = sizes
-    assert late - warm < 20_000, "memory grows with the number of frames"
+    # The level at one frame swings with how many are in flight; its median does not.
+    warm, late = np.median(held[50:150]), np.median(held[300:])
+    assert late - warm < 10_000, "memory grows with the number of frames"
     assert peak - warm < 60_000
 
 
