@@ -17,6 +17,7 @@ from percodec.export.bundle import export_bundle  # noqa: E402
 from percodec.export.data.sets import load  # noqa: E402
 from percodec.export.evaluate.bundle import evaluate_bundle  # noqa: E402
 from percodec.export.evaluate.codecs import CODECS, at_most, codec_of  # noqa: E402
+from percodec.export.evaluate.perception import rows_of_metrics  # noqa: E402
 from percodec.export.evaluate.rd import BundleAtAnySize, at_rate, curve, measure  # noqa: E402
 from percodec.export.evaluate.report import SCHEMA, render_table, report, write_report  # noqa: E402
 from percodec.export.evaluate.resized import resized  # noqa: E402
@@ -160,6 +161,12 @@ def test_a_head_on_another_codec_does_not_enter_a_bundle(runs, camvid, tmp_path)
         export_bundle(tmp_path / "other/best.pt", tmp_path / "b", "b", places, 176, 240, "crop", more=(runs / "seg51/best.pt",))
     with pytest.raises(UsageError, match="no codec"):
         export_bundle(runs / "rgb/best.pt", tmp_path / "b", "b", places, 176, 240, "crop")
+
+
+def test_a_head_added_to_a_bare_codec_is_known_by_its_own_run(runs, camvid, tmp_path):
+    places, more = {"camvid": str(camvid)}, (runs / "seg51/best.pt",)
+    made = export_bundle(runs / "codec/best.pt", tmp_path / "b", "b", places, 176, 240, "crop", say=lambda text: None, more=more)
+    assert [r["network"] for r in rows_of_metrics(made, "segmentation", made.manifest["metrics"])] == ["cresnet51-d"]
 
 
 def test_rivals_get_the_bundles_bytes(bundle, runs, camvid, tmp_path, capsys):

@@ -125,8 +125,33 @@ def test_distillation_follows_a_teacher_on_originals(places, codec, teacher, tmp
     wider = load_config("lab-segmentation", [*SMALL, "head.width=0.25"])
     with pytest.raises(UsageError, match=r"head\.width"):
         train(wider, tmp_path / "wide", places, codec, teacher_from=teacher)
+    joint = load_config("lab-joint", [*SMALL, "head.name=cresnet51-d", "crops.views=0"])
     with pytest.raises(UsageError, match=r"head\.input=original"):
-        train(config, tmp_path / "x", places, codec, teacher_from=tmp_path / "run/best.pt")
+        train(joint, tmp_path / "x", places, codec, teacher_from=tmp_path / "run/best.pt")
+
+
+def test_distillation_follows_a_teacher_on_the_same_latents_and_no_others(places, codec, tmp_path):
+    views = tmp_path / "views"
+    large = load_config("lab-segmentation", [*SMALL, "head.name=cresnet51-d"])
+    train(large, tmp_path / "teacher", places, codec, views=views)
+    slim = load_config("lab-segmentation", [*SMALL, "head.name=cresnet27-d", "loss.distill_logits=1", "loss.distill_features=0"])
+    seen = []
+    train(
+        slim,
+        tmp_path / "slim",
+        places,
+        codec,
+        teacher_from=tmp_path / "teacher/best.pt",
+        progress=lambda a, b, v: seen.append(v),
+        views=views,
+    )
+    assert {"ce", "kd", "features"} <= seen[-1].keys()
+    assert len({f.name[:32] for f in views.iterdir()}) == 2  # latents of train and val: nobody asked for pictures
+    state = torch.load(codec, weights_only=True)
+    state["model"]["codec.g_a.0.0.weight"] += 0.01
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(UsageError, match="another codec"):
+        train(slim, tmp_path / "x", places, tmp_path / "other.pt", teacher_from=tmp_path / "teacher/best.pt")
 
 
 def test_views_show_the_same_places_whatever_is_read(places):

@@ -1,5 +1,6 @@
 """The networks keep their promises: cost, shapes, exact quantization, gradients that reach what they should."""
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
@@ -89,3 +90,15 @@ def test_descending_the_rate_lowers_it():
 def test_levels_out_of_range_are_refused():
     with pytest.raises(ValueError, match="levels"):
         Quantizer(1)
+
+
+def test_a_quantizer_follows_anothers_centers():
+    centers = torch.tensor([-3.6, -2.1, -0.2, 1.8, 3.7, 5.6])
+    free, even = Quantizer(6), Quantizer(6, uniform=True)
+    free.follow(centers)
+    assert torch.allclose(free.centers, centers, atol=1e-5)
+    even.follow(centers)
+    found = even.centers.detach()
+    assert torch.allclose(found.diff(), found.diff()[:1].expand(5), atol=1e-5)
+    best = np.polyval(np.polyfit(np.arange(6), centers.numpy(), 1), np.arange(6))
+    assert np.allclose(found.numpy(), best, atol=1e-5)

@@ -202,3 +202,26 @@ def test_a_trunk_is_another_operating_point_of_the_same_codec(camvid, tmp_path):
     other = build_model(load_config("theis3-0.330", []))
     with pytest.raises(UsageError, match="another kind of codec"):
         load_trunk(other, tmp_path / "c4/best.pt")
+
+
+def test_an_encoder_learns_anothers_latents_and_nothing_else_moves(camvid, tmp_path):
+    places = {"camvid": str(camvid)}
+    small = [*TINY[2:6], "codec.width=0.0625", "codec.name=theis3"]
+    train(load_config("edge", [*small, "schedule.steps=2", *TINY[7:]]), tmp_path / "teacher", places)
+    more = ["schedule.steps=60", "schedule.validate_every=60", "schedule.checkpoint_every=60", "schedule.lr=0.01", TINY[-1]]
+    seen = []
+    student = load_config("imitate", [*TINY[2:6], "codec.width=0.0625", *more])
+    train(student, tmp_path / "run", places, teacher_from=tmp_path / "teacher/best.pt", progress=lambda a, b, v: seen.append(v["loss"]))
+    assert sum(seen[-10:]) < 0.8 * sum(seen[:10])
+    teacher, made = (load_checkpoint(tmp_path / f / "best.pt")["model"] for f in ("teacher", "run"))
+    decoder = [k for k in teacher if k.startswith("codec.g_s.")]
+    assert decoder
+    assert all(torch.equal(teacher[k], made[k]) for k in decoder)
+    assert json.loads((tmp_path / "run/codec.json").read_text())["config"]["codec"]["name"] == "theis3"
+    wider = load_config("imitate", [*TINY[2:6], "codec.width=0.125", *more])
+    with pytest.raises(UsageError, match="another decoder"):
+        train(wider, tmp_path / "x", places, teacher_from=tmp_path / "teacher/best.pt")
+    with pytest.raises(UsageError, match=r"codec\.channels"):
+        train(
+            load_config("imitate", [*small, *more, "codec.channels=8"]), tmp_path / "x", places, teacher_from=tmp_path / "teacher/best.pt"
+        )

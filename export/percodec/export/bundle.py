@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from percodec.export.data import DataSet, fitted, load
 from percodec.export.evaluate.bundle import evaluate_bundle
-from percodec.export.models import Autoencoder, head_kind
+from percodec.export.models import head_kind
 from percodec.export.onnx import OPSET, PRECISION, Head, graphs, picture_graph, run_ort
 from percodec.export.train.config import resolve
 from percodec.export.train.loop import load_checkpoint
@@ -64,7 +64,7 @@ def export_bundle(
         other = _model(path, further)
         if other.head is None:
             raise UsageError(f"--add {path} is a codec alone; give a run of classification, segmentation or joint")
-        if not _same(codec, other.codec):
+        if not codec.equals(other.codec):
             raise UsageError(f"--add {path} was trained on another codec than {checkpoint}: one bundle has one codec")
         runs[_graph_name(further["config"], runs)] = (path, further, other)
     train = [load(resolve(spec, places)) for spec, _ in config["data"]["train"]]
@@ -111,7 +111,7 @@ def export_bundle(
         "selftest": SelfTest(test_frames, symbols, labels, MAX_SYMBOL_DISAGREEMENT, MIN_LABEL_AGREEMENT),
     }
     origin = _provenance(checkpoint, config, state)
-    if len(runs) > 1:
+    if any(path != checkpoint for path, _, _ in runs.values()):
         origin["heads"] = {graph: _provenance(p, s["config"], s) for graph, (p, s, _) in runs.items()}
     draft = write_bundle(out, **contents, metrics={}, provenance=origin, overwrite=overwrite)
     say("measuring on the validation set ...")
@@ -155,13 +155,6 @@ def _graph_name(config: dict[str, Any], taken: dict[str, Any]) -> str:
     if full in taken:
         raise UsageError(f"two heads would be called {full}: leave one of the {name} runs out")
     return full
-
-
-def _same(a: Autoencoder, b: Autoencoder | None) -> bool:
-    if b is None:
-        return False
-    mine, other = a.state_dict(), b.state_dict()
-    return mine.keys() == other.keys() and all(torch.equal(mine[k], other[k]) for k in mine)
 
 
 def load_synthetic_frame(seed: int, height: int, width: int) -> NDArray[np.uint8]:

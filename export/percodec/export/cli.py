@@ -48,7 +48,13 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--codec", type=Path, default=None, metavar="CHECKPOINT", help="start the codec from this run's checkpoint")
     parser.add_argument("--trunk", type=Path, default=None, metavar="CHECKPOINT", help="start from another operating point of this codec")
     parser.add_argument("--head", type=Path, default=None, metavar="CHECKPOINT", help="start the head from this run's checkpoint")
-    parser.add_argument("--teacher", type=Path, default=None, metavar="CHECKPOINT", help="distil from this run on original pictures")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        default=None,
+        metavar="CHECKPOINT",
+        help="distil from this run: a head on pictures or on what this one reads; for a codec, one with the same decoder",
+    )
     parser.add_argument(
         "--views", type=Path, default=None, metavar="FOLDER", help="where pictures encoded beforehand are kept (default: beside --out)"
     )
@@ -71,7 +77,7 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="480x360", metavar="WxH", help="frame size, multiples of 8 (default 480x360)")
     parser.add_argument("--fit", choices=("stretch", "letterbox", "crop"), default="crop", help="how other sizes become this one")
     parser.add_argument(
-        "--contexts", action="store_true", help="entropy tables by neighbours: packets 10 % smaller and more, a slower coder"
+        "--contexts", action="store_true", help="entropy tables by neighbours: packets 10 %% smaller and more, a slower coder"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")

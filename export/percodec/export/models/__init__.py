@@ -1,12 +1,12 @@
 """The networks (torch): autoencoders, the quantizer between them, and the perception networks behind them.
 
 Which one should I use? `edge` when the encoder runs on the vehicle beside perception (at most 4 kMAC/px); `fast` where it may
-cost little more than JPEG (0.3 kMAC/px); `theis3` to reproduce the paper's operating points (about 71 kMAC/px); `cvpr18` where quality
-matters more than time (about 310 kMAC/px).
+cost what JPEG costs (0.3 kMAC/px), `balanced` where twice JPEG is not too much (1.0 kMAC/px); `theis3` to reproduce the
+paper's operating points (about 71 kMAC/px); `cvpr18` where quality matters more than time (about 310 kMAC/px).
 Heads: see `heads`.
 """
 
-from percodec.export.models.autoencoder import AUTOENCODERS, Autoencoder, cvpr18, edge, fast, theis3
+from percodec.export.models.autoencoder import AUTOENCODERS, Autoencoder, balanced, cvpr18, edge, fast, theis3
 from percodec.export.models.heads import HEADS, INPUTS, build_head, head_kind
 from percodec.export.models.quantizer import Quantizer, rate_bits_per_symbol
 from percodec.export.models.resnet import STAGES, Classifier, DeepLab, ResNet
@@ -23,6 +23,7 @@ __all__ = [
     "LatentFPN",
     "Quantizer",
     "ResNet",
+    "balanced",
     "build_head",
     "cvpr18",
     "edge",

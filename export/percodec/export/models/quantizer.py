@@ -44,6 +44,17 @@ class Quantizer(nn.Module):
         gaps = (nn.functional.softplus(self.gap_logits) + 1e-3).expand(self.levels - 1)
         return torch.cat([self.first[None], self.first + torch.cumsum(gaps, 0)])
 
+    @torch.no_grad()
+    def follow(self, centers: Tensor) -> None:
+        """Take these centers (float [L], increasing), or the even ones nearest to them."""
+        gaps = centers.diff()
+        if self.gap_logits.numel() == 1:
+            at = torch.arange(self.levels) - (self.levels - 1) / 2
+            gaps = ((at * centers).sum() / (at * at).sum())[None]
+            centers = centers.mean() + at * gaps
+        self.first.copy_(centers[0])
+        self.gap_logits.copy_(torch.log(torch.expm1((gaps - 1e-3).clamp_min(1e-6))))
+
     @property
     def midpoints(self) -> Tensor:
         """float32 [L-1]: a symbol is the number of midpoints below z, which equals the nearest center."""

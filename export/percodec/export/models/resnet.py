@@ -1,11 +1,12 @@
-"""Residual networks on pixels and on latents: ResNet-50/71 and the compressed-domain cResNet-39/51/72.
+"""Residual networks on pixels and on latents: ResNet-50/71 and the compressed-domain cResNet-27/39/51/72.
 
     RGB     [N,3,H,W] -> root 7x7 s2, pool s2 -> conv2_x 1/4 -> conv3_x 1/8 -> conv4_x 1/16 -> conv5_x 1/32
     latent  [N,C,h,w] ------------------------------------------> conv3_x 1/8 -> conv4_x 1/16 -> conv5_x 1/32
 
 Torfason et al. 2018, section 4: the compressed-domain network is the RGB network with its front cut off, root block and conv2_x; the
 latent enters conv3_1 with stride 1 through that block's own projection, C -> 512. cResNet-51 and -72 put blocks back into
-conv4_x until the operations equal those of ResNet-50 and -71. Bottleneck units of He et al. 2016, V1: the stride is on the
+conv4_x until the operations equal those of ResNet-50 and -71. cResNet-27 is ours, half of ResNet-50's operations, to be distilled: its
+stages have the shapes of the others'. Bottleneck units of He et al. 2016, V1: the stride is on the
 first 1x1 convolution. `dilated` keeps conv4_x and conv5_x at 1/8 with dilation 2 and 4 (section 5, DeepLab).
 """
 
@@ -21,6 +22,7 @@ from percodec.export.models.autoencoder import Normalize, conv_bn
 STAGES: dict[str, tuple[int, int, int, int]] = {
     "resnet50": (3, 4, 6, 3),
     "resnet71": (3, 4, 13, 3),
+    "cresnet27": (0, 2, 4, 3),
     "cresnet39": (0, 4, 6, 3),
     "cresnet51": (0, 4, 10, 3),
     "cresnet72": (0, 4, 17, 3),

@@ -13,7 +13,7 @@ import torch
 from percodec.export.data.crops import Crops
 from percodec.export.data.sets import DataSet, load
 from percodec.export.data.views import ViewCrops, Views
-from percodec.export.models import AUTOENCODERS, build_head, head_kind
+from percodec.export.models import AUTOENCODERS, Autoencoder, build_head, head_kind
 from percodec.export.train import distributed
 from percodec.export.train.config import Config, resolve
 from percodec.export.train.loop import Run, Schedule, load_checkpoint
@@ -61,8 +61,8 @@ def train(
     """Train in folder `out`, resuming what is there.
 
     `codec_from` starts the codec, `head_from` the head, from another run's checkpoint; `trunk_from` a codec from another operating point;
-    `teacher_from` is distilled from; `views` keeps encoded pictures between runs. Returns the best validation record. Writes config.json,
-    data.json (digests), codec.json (where the codec came from), train.csv, val.csv, best.json, last.pt, best.pt.
+    `teacher_from` is distilled from (`load_teacher`); `views` keeps encoded pictures between runs. Returns the best validation record.
+    Writes config.json, data.json (digests), codec.json (where the codec came from), train.csv, val.csv, best.json, last.pt, best.pt.
     """
     device = distributed.start()
     specs = config["data"]["train"]
@@ -86,10 +86,12 @@ def train(
             for name in ("last.pt", "best.pt", "train.csv", "val.csv"):
                 (out / name).unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
-        _record(config, out, codec_from or trunk_from, provenance(specs, config["data"]["val"], sets, val))
+        start = codec_from or trunk_from or (teacher_from if config["task"] == "codec" else None)
+        _record(config, out, start, provenance(specs, config["data"]["val"], sets, val))
     distributed.wait()
-    batches, val_views = _batches(config, model, sets, val, device, views, teacher_from is not None, say)
     teacher = None if teacher_from is None else load_teacher(teacher_from, model).to(device)
+    pictures = teacher is not None and teacher.reads == "original"
+    batches, val_views = _batches(config, model, sets, val, device, views, pictures, say)
     labelled = [s for s in sets if s.labels][:1]
     weights = class_weights(labelled, config["head"]["classes"], config["loss"]["class_offset"]) if labelled and model.head else None
     objective = Objective(model, config, weights, isinstance(batches, ViewCrops), teacher)
@@ -138,9 +140,9 @@ def _check_data(config: Config, sets: list[DataSet], val: DataSet) -> None:
 
 
 def _batches(
-    config: Config, model: Joint, sets: list[DataSet], val: DataSet, device: torch.device, cache: Path | None, teacher: bool, say: Say
+    config: Config, model: Joint, sets: list[DataSet], val: DataSet, device: torch.device, cache: Path | None, pictures: bool, say: Say
 ) -> tuple[Crops | ViewCrops, Views | None]:
-    """Where batches come from, and what the head reads of the validation set where the codec is fixed."""
+    """Where batches come from, with `pictures` behind latents, and what the head reads of the validation set if the codec is fixed."""
     crops, weights = config["crops"], [float(w) for _, w in config["data"]["train"]]
     share = (distributed.rank(), distributed.world())
     scale = (float(crops["scale"][0]), float(crops["scale"][1]))
@@ -157,7 +159,7 @@ def _batches(
     if distributed.rank():
         distributed.wait()  # the first process encodes, the others read what it kept
     train_views = [make(s, model.reads, crops["views"]) for s in sets]
-    originals = [make(s, "original", crops["views"]) for s in sets] if teacher else None
+    originals = [make(s, "original", crops["views"]) for s in sets] if pictures else None
     val_views = make(val, model.reads, 0)
     if not distributed.rank():
         distributed.wait()
@@ -192,19 +194,42 @@ def load_part(model: Joint, path: Path, part: str) -> None:
         raise UsageError(f"--{part} {path} holds another {part} than this configuration: {e}".replace("\n", " ")) from e
 
 
-def load_teacher(path: Path, student: Joint) -> torch.nn.Module:
-    """The head of a run on original pictures, whose stages have the student's shapes. Raises `UsageError`."""
+def load_teacher(path: Path, student: Joint) -> Joint:
+    """What the student is distilled from. Raises `UsageError` where the two do not fit.
+
+    For a head: a run on original pictures or on what the student reads, whose stages have the student's shapes. For a codec: one of the
+    same C, L and decoder, which the student takes over with the centers, fixed: its encoder alone will learn.
+    """
     state = load_checkpoint(path)
     teacher = build_model(state["config"])
-    if teacher.head is None or teacher.reads != "original":
-        raise UsageError(f"--teacher {path} must be a run with head.input=original")
+    teacher.load_state_dict(state["model"])
+    if student.head is None:
+        assert student.codec is not None
+        _take_over(student.codec, teacher.codec, path)
+        return teacher
+    if teacher.head is None or (teacher.reads != "original" and not (student.frozen and teacher.reads == student.reads)):
+        also = f" or, as the student has, {student.reads}" if student.frozen else ""
+        raise UsageError(f"--teacher {path} must be a run with head.input=original{also}")
     if not hasattr(teacher.head, "with_features") or not hasattr(student.head, "with_features"):
         raise UsageError("distillation compares the stages of residual networks: teacher and student must be of the (c)resnet family")
     sizes = [h.backbone.channels_out for h in (teacher.head, student.head)]  # type: ignore[union-attr]
     if type(teacher.head) is not type(student.head) or sizes[0] != sizes[1]:
         raise UsageError(f"--teacher {path} must have the student's task and head.width (stages of {sizes[0]} and {sizes[1]} channels)")
-    teacher.load_state_dict(state["model"])
-    return teacher.head
+    if teacher.codec is not None and not teacher.codec.equals(student.codec):
+        raise UsageError(f"--teacher {path} reads what another codec gives than --codec")
+    return teacher
+
+
+def _take_over(codec: Autoencoder, given: Autoencoder | None, path: Path) -> None:
+    if given is None or (given.channels, given.quantizer.levels) != (codec.channels, codec.quantizer.levels):
+        raise UsageError(f"--teacher {path} must hold a codec of the student's codec.channels and codec.levels")
+    try:
+        codec.g_s.load_state_dict(given.g_s.state_dict())
+    except RuntimeError as e:
+        raise UsageError(f"--teacher {path} has another decoder than {codec.name} of this width") from e
+    codec.quantizer.follow(given.quantizer.centers)
+    codec.g_s.requires_grad_(False)
+    codec.quantizer.requires_grad_(False)
 
 
 def load_trunk(model: Joint, path: Path) -> None:

@@ -5,8 +5,10 @@ classification, segmentation   CE on a fixed codec's latents or pictures        
 joint                          gamma * (D + beta * max(H(q) - H_t, 0)) + CE           section 6
 
 D is the mean squared error in 0..255 (plus `structure` * (1 - MS-SSIM) where asked); H_t = 64 * bpp / C bits per symbol. CE is
-cross-entropy, or binary cross-entropy per class for presence. With a teacher, after Duan and Zhu 2022:
-(1 - a) * CE + a * KD(teacher's logits) + b * sum of squared differences of conv3_x .. conv5_x.
+cross-entropy, or binary cross-entropy per class for presence. With a teacher, on the original picture or on
+what the student reads, after Duan and Zhu 2022:
+(1 - a) * CE + a * KD(teacher's logits) + b * sum of squared differences of conv3_x .. conv5_x. A codec with a teacher learns that
+codec's latents alone: mean squared difference of z, the teacher's brought into the range where it decides a symbol.
 """
 
 from __future__ import annotations
@@ -73,6 +75,17 @@ def codec_loss(codec: Autoencoder, images: Tensor, bpp: float, beta: float, stru
     return loss, quantized.q, restored, values
 
 
+def imitation_loss(codec: Autoencoder, teacher: Autoencoder, images: Tensor) -> tuple[Tensor, Values]:
+    """-> loss, values: the share of `symbols` that agree."""
+    z = codec.g_a(codec.normalize(images)).float()
+    with torch.no_grad():
+        centers = teacher.quantizer.centers
+        wanted = teacher.g_a(teacher.normalize(images)).float()
+        agreed = (codec.quantizer.symbols(z) == teacher.quantizer.symbols(wanted)).float().mean()
+    loss = F.mse_loss(z, wanted.clamp(centers[0], centers[-1]))
+    return loss, {"symbols": float(agreed)}
+
+
 def presence(labels: Tensor, classes: int, share: float) -> Tensor:
     """Label maps [N,H,W] -> float [N,K]: 1 where a class covers at least `share` of the picture."""
     counts = torch.stack([(labels == k).float().mean((1, 2)) for k in range(classes)], 1)
@@ -98,21 +111,23 @@ class Objective(nn.Module):
 
     weights: Tensor
 
-    def __init__(
-        self, model: Joint, config: dict[str, Any], weights: Tensor | None, prepared: bool, teacher: nn.Module | None = None
-    ) -> None:
+    def __init__(self, model: Joint, config: dict[str, Any], weights: Tensor | None, prepared: bool, teacher: Joint | None = None) -> None:
         super().__init__()
         self.model = model
         self.task, self.loss, self.head = config["task"], config["loss"], config["head"]
         self.margin = config["crops"]["margin"] // 8
         self.prepared = prepared
         self.register_buffer("weights", weights if weights is not None else torch.ones(self.head["classes"]), persistent=False)
-        self.teachers = [] if teacher is None else [teacher.eval().requires_grad_(False)]  # in a list: not part of the module
+        # In a list: not part of the module.
+        self.teachers: list[Any] = [] if teacher is None else [teacher.eval().requires_grad_(False)]
+        self.same = teacher is not None and teacher.reads == model.reads
 
     def forward(self, batch: Batch) -> tuple[Tensor, Values]:
         model, loss = self.model, self.loss
         if self.task == "codec":
             assert model.codec is not None
+            if self.teachers:
+                return imitation_loss(model.codec, self.teachers[0].codec, batch.inputs)
             value, _, _, values = codec_loss(model.codec, batch.inputs, loss["bpp"], loss["beta"], loss["structure"])
             return value, values
         distortion, values = torch.zeros((), device=batch.inputs.device), {}
@@ -125,7 +140,7 @@ class Objective(nn.Module):
         else:
             with torch.no_grad():
                 x = self._inner(model.head_input(batch.inputs))
-        images = batch.images if self.prepared else self._inner(batch.inputs)
+        images = x if self.same else batch.images if self.prepared else self._inner(batch.inputs)
         task, more = self._task(x, batch.labels, images)
         return loss["gamma"] * distortion + task, {**more, **values}
 
@@ -156,7 +171,7 @@ class Objective(nn.Module):
         a, b = self.loss["distill_logits"], self.loss["distill_features"]
         logits, features = head.with_features(x)
         with torch.no_grad():
-            wanted, wanted_features = self.teachers[0].with_features(images)  # type: ignore[operator]
+            wanted, wanted_features = self.teachers[0].head.with_features(images)
         ce = self._cross_entropy(logits, labels)
         if labels.ndim == 3 and logits.ndim == 2:
             kd = F.binary_cross_entropy_with_logits(logits, torch.sigmoid(wanted))
@@ -168,4 +183,4 @@ class Objective(nn.Module):
         return loss, {"ce": float(ce.detach()), "kd": float(kd.detach()), "features": float(feature.detach())}
 
 
-__all__ = ["Joint", "Objective", "class_weights", "codec_loss", "presence"]
+__all__ = ["Joint", "Objective", "class_weights", "codec_loss", "imitation_loss", "presence"]
