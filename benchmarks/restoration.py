@@ -28,6 +28,7 @@ from percodec.export.data.sets import read_rgb
 HERE = Path(__file__).parent
 QUALITIES = ("1", "6", "16")  # JPEG at most 0.1 (its least is 0.108), 0.2 and 0.4 bpp on CamVid
 POINTS = ("0.0983", "0.2", "0.4")
+HYPERPRIOR = "hyperprior-hyperprior"
 SHOWN = {"0016E5_08017.png": (130, 110), "0016E5_07997.png": (60, 220)}  # val picture -> top left corner of its crop
 CROP = 176
 
@@ -46,9 +47,10 @@ def commands(camvid: str, imagenet: str, lab: str, runs: str) -> list[list[str]]
         out.append(["export", f"{runs}/codec-{point}/best.pt", *data, "--out", bundles[point]])
     out.append(["hyperprior", "--camvid", camvid, "--imagenet", imagenet, "--out", f"{runs}/hyperprior"])
     codecs = [f"jpeg:q{q}" for q in QUALITIES] + [f"percodec:{bundles[p]}" for p in POINTS] + [f"hyperprior:{runs}/hyperprior/best.pt"]
-    names = [f"jpeg-q{q}" for q in QUALITIES] + [f"percodec-lab-{p}" for p in POINTS] + ["hyperprior-hyperprior"]
+    names = [f"jpeg-q{q}" for q in QUALITIES] + [f"percodec-lab-{p}" for p in POINTS] + [HYPERPRIOR]
     for codec, name in zip(codecs, names, strict=True):
-        out.append(["restore", "compress", camvid, f"{twins}/{name}/compressed", "--codec", codec])
+        place = f"{twins}/{name}" if name != HYPERPRIOR else f"{runs}/shift-hyperprior/sets/{name}"
+        out.append(["restore", "compress", camvid, f"{place}/compressed", "--codec", codec])
     restorers: list[str] = []
     for family, mine in (("jpeg", names[:3]), ("ours", names[3:6])):
         pairs = ["--clean", f"{camvid}/train", *(w for n in mine for w in ("--compressed", f"{twins}/{n}/compressed/train"))]
@@ -59,22 +61,25 @@ def commands(camvid: str, imagenet: str, lab: str, runs: str) -> list[list[str]]
             out.append(["restore", "train", *pairs, "--config", f"restore-{kind}", *words, "--out", place])
             restorers += ["--restorer", f"{'restored' if kind == 'gan' else kind}={place}/restorer.onnx"]
     # One rate, and one restorer that goes on from ours.
-    pairs = ["--clean", f"{camvid}/train", "--compressed", f"{twins}/{names[6]}/compressed/train", "--set", "schedule.steps=400"]
+    twin = f"{runs}/shift-hyperprior/sets/{HYPERPRIOR}/compressed/train"
+    pairs = ["--clean", f"{camvid}/train", "--compressed", twin, "--set", "schedule.steps=400"]
     start = ["--start", f"{runs}/restorers/ours-l1/best.pt", "--network", frozen]
     out.append(["restore", "train", *pairs, "--config", "restore-gan", *start, "--out", f"{runs}/restorers/hyperprior-gan"])
-    restorers += ["--restorer", f"restored={runs}/restorers/hyperprior-gan/restorer.onnx"]
     place = f"{runs}/restorers/ours-latent"
     latent = ["--clean", f"{camvid}/train", "--bundle", bundles["0.0983"], "--network", frozen, "--config", "restore-latent"]
     out.append(["restore", "train", *latent, "--out", place])
     restorers += ["--restorer", f"latent={place}/restorer.onnx"]
-    matrix = ["--data", f"camvid:{camvid}", *(w for c in codecs for w in ("--codec", c)), *restorers, "--mixed", "--seeds", "1,2"]
-    out.append(["shift", *matrix, "--out", f"{runs}/shift"])
+    data = ["--data", f"camvid:{camvid}", "--set", "head.name=resnet50-d"]
+    matrix = [*(w for c in codecs[:6] for w in ("--codec", c)), *restorers, "--mixed", "--seeds", "1,2"]
+    out.append(["shift", *data, *matrix, "--out", f"{runs}/shift"])
+    matrix = ["--codec", codecs[6], "--restorer", f"restored={runs}/restorers/hyperprior-gan/restorer.onnx", "--seeds", "1"]
+    out.append(["shift", *data, *matrix, "--out", f"{runs}/shift-hyperprior"])
     return out
 
 
 def train(args: argparse.Namespace) -> int:
-    for seed in (1, 2):
-        place = args.runs / "shift" / "runs" / f"original-s{seed}"
+    for folder, seed in (("shift", 1), ("shift", 2), ("shift-hyperprior", 1)):
+        place = args.runs / folder / "runs" / f"original-s{seed}"
         if not place.exists():
             shutil.copytree(Path(args.lab) / f"seg-original-resnet50-s{seed}", place)
     for words in commands(args.camvid, args.imagenet, args.lab, str(args.runs)):
@@ -92,18 +97,19 @@ def train(args: argparse.Namespace) -> int:
 
 
 def publish(args: argparse.Namespace) -> int:
-    """The matrix without its classes' decimals, what the restorers reached, pictures."""
-    shift = args.runs / "shift"
-    result = json.loads((shift / "shift.json").read_text())
-    for cell in result["cells"]:
-        cell["iou"] = [round(v, 4) for v in cell["iou"]]
-    result["restorers"] = [described(folder) for folder in sorted((args.runs / "restorers").iterdir())]
-    path = RESULTS / f"restoration-{slug()}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    """The matrices without their classes' decimals, what the restorers reached, pictures."""
+    for folder, name in (("shift", "restoration"), ("shift-hyperprior", "restoration_hyperprior")):
+        result = json.loads((args.runs / folder / "shift.json").read_text())
+        for cell in result["cells"]:
+            cell["iou"] = [round(v, 4) for v in cell["iou"]]
+        if folder == "shift":
+            result["restorers"] = [described(place) for place in sorted((args.runs / "restorers").iterdir())]
+        path = RESULTS / f"{name}-{slug()}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        print(path)
     for name in ("matrix", "methods", "classes"):
-        shutil.copy(shift / f"shift-{name}.png", RESULTS / f"restoration_{name}.png")
-    crops(Path(args.camvid), shift / "sets").save(RESULTS / "restoration_crops.png", optimize=True)
-    print(path)
+        shutil.copy(args.runs / "shift" / f"shift-{name}.png", RESULTS / f"restoration_{name}.png")
+    crops(Path(args.camvid), args.runs).save(RESULTS / "restoration_crops.png", optimize=True)
     return 0
 
 
@@ -116,19 +122,20 @@ def described(folder: Path) -> dict[str, Any]:
     return {**row, "psnr_db": last["psnr"], "ms_ssim": last["ms_ssim"], "config": config}
 
 
-def crops(camvid: Path, sets: Path) -> Image.Image:
+def crops(camvid: Path, runs: Path) -> Image.Image:
     """Original, compressed and restored, a row per codec and rate."""
-    names = [*(f"jpeg-q{q}" for q in QUALITIES), *(f"percodec-lab-{p}" for p in POINTS), "hyperprior-hyperprior"]
-    names = [n for n in names if (sets / n / "restored").exists()]
+    names = [*(f"jpeg-q{q}" for q in QUALITIES), *(f"percodec-lab-{p}" for p in POINTS), HYPERPRIOR]
+    sets = {n: runs / ("shift-hyperprior" if n == HYPERPRIOR else "shift") / "sets" / n for n in names}
+    names = [n for n in names if (sets[n] / "restored").exists()]
     kinds = ("original", "compressed", "restored", "l1", "latent")
     side, label = CROP, 18
-    columns = [kind for kind in kinds if kind == "original" or any((sets / n / kind).exists() for n in names)]
+    columns = [kind for kind in kinds if kind == "original" or any((sets[n] / kind).exists() for n in names)]
     page = Image.new("RGB", (len(SHOWN) * len(columns) * (side + 4), len(names) * (side + label)), "white")
     draw = ImageDraw.Draw(page)
     for row, name in enumerate(names):
         for column, (picture, (top, left)) in enumerate(SHOWN.items()):
             for k, kind in enumerate(columns):
-                place = (camvid if kind == "original" else sets / name / kind) / "val" / picture
+                place = (camvid if kind == "original" else sets[name] / kind) / "val" / picture
                 if not place.exists():
                     continue
                 piece = np.ascontiguousarray(read_rgb(place)[top : top + CROP, left : left + CROP])

@@ -1,0 +1,184 @@
+"""The tables of LABORATORY.md and RESTORATION.md, one function per kind of result; `tables.py` puts them into the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+POINTS = ("0.635", "0.330", "0.0983")
+
+
+def table(head: list[str], rows: list[list[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
+
+
+def lab_rd(result: dict[str, Any]) -> str:
+    """Our three operating points and the other codecs at the same measured rate."""
+    names = {"jpeg": "JPEG", "jpeg2000": "JPEG 2000", "webp": "WebP", "avif": "AVIF", "hevc": "HEVC intra"}
+    rows = []
+    for line in result["comparisons"]:
+        ours = f"**{line['ms_ssim']:.4f} / {line['psnr_db']:.2f}**"
+        rows.append([line["point"], f"{line['bpp']:.4f}", ours, *(_pair(line[codec]) for codec in names)])
+    head = ["point", "bpp, whole packets", "percodec, MS-SSIM / PSNR", *names.values()]
+    about = f"{result['data']['name']}, {result['data']['pictures']} pictures, {result['date']}: `{result['command']}`"
+    return f"{table(head, rows)}\n{about}. A dash: the codec has no file that small.\n"
+
+
+def _pair(found: dict[str, Any]) -> str:
+    return "-" if found["ms_ssim"] is None else f"{found['ms_ssim']:.4f} / {found['psnr_db']:.2f}"
+
+
+def lab_segmentation(result: dict[str, Any]) -> str:
+    return _cells(result, "miou")
+
+
+def lab_classification(result: dict[str, Any]) -> str:
+    return _cells(result, "map")
+
+
+def _cells(result: dict[str, Any], metric: str) -> str:
+    """One line per network and input, one column per operating point: every seed's figure, and the mean drop against original RGB."""
+    rows, found = [], {}
+    for row in result["rows"]:
+        found.setdefault((row["network"], row["trained_on"], row["input"]), {}).setdefault(row["point"], []).append(row)
+    bpp = {p: next(r["bpp"] for r in result["rows"] if r["point"] == p and "bpp" in r) for p in POINTS}
+    for (network, trained, shown), cells in sorted(found.items(), key=lambda item: (item[0][1] == "original", item[0][2] != item[0][1])):
+        line = [network, trained, shown]
+        if "" in cells:
+            line += [_scores(cells[""], metric, False)] + [""] * (len(POINTS) - 1)
+        else:
+            line += [_scores(cells.get(p, []), metric, True) for p in POINTS]
+        rows.append(line)
+    head = ["network", "trained on", "shown", *(f"{p} ({bpp[p]:.3f} bpp)" for p in POINTS)]
+    return (
+        f"{table(head, rows)}\n{result['data']['name']}, {result['data']['pictures']} pictures, {result['date']}: `{result['command']}`\n"
+    )
+
+
+def _scores(rows: list[dict[str, Any]], metric: str, drop: bool) -> str:
+    if not rows:
+        return "-"
+    text = " / ".join(f"{100 * r[metric]:.1f}" for r in sorted(rows, key=lambda r: int(r["seed"])))
+    drops = [r["drop"] for r in rows if r["drop"] is not None]
+    return f"{text} ({-100 * sum(drops) / len(drops):+.1f})" if drop and drops else text
+
+
+def lab_joint(result: dict[str, Any]) -> str:
+    """Before, control and joint, per seed."""
+    role = {
+        "before": "before: codec as trained, head on it",
+        "control": "control: codec finetuned alone, new head on it",
+        "joint": "joint: both finetuned together",
+    }
+    rows = []
+    for r in sorted(result["rows"], key=lambda r: (r["distortion"], r["seed"], list(role).index(r["role"]))):
+        figures = [f"{r['bpp_coded']:.4f}", f"{r['psnr_db']:.2f}", f"{r['ms_ssim']:.4f}", f"{100 * r['miou']:.2f}"]
+        rows.append([r["distortion"] or "-", r["seed"], role[r["role"]], *figures])
+    head = ["distortion", "seed", "run", "bpp, whole packets", "PSNR, dB", "MS-SSIM", "mIoU"]
+    return (
+        f"{table(head, rows)}\n{result['data']['name']}, {result['data']['pictures']} pictures, {result['date']}: `{result['command']}`\n"
+    )
+
+
+def lab_runs(result: dict[str, Any]) -> str:
+    """The codecs' training: how long, how many crops, and whether the curve still rises."""
+    rows = []
+    for r in result["rows"]:
+        if r["task"] == "codec":
+            last = [f"{float(v['ms_ssim']):.4f} / {float(v['psnr']):.2f} ({v['step']})" for v in r["val"][-3:]]
+            rows.append([r["run"], r["steps"], r["crops"], r["crop"], f"{r['minutes']:.0f}", " -> ".join(last)])
+    head = ["run", "steps", "crops", "crop side", "minutes", "MS-SSIM / PSNR on CamVid val (step)"]
+    machine = result["machine"]
+    return f"{table(head, rows)}\n{machine['cpu']}, {machine['cores']} cores, no GPU; {result['date']}.\n"
+
+
+def lab_storage(result: dict[str, Any]) -> str:
+    rows = []
+    for r in result["rows"]:
+        figures = [
+            f"{r['ratio']:.1f}",
+            f"{r['gb_of_total']:.1f}",
+            f"{r['bpp']:.3f}",
+            f"{r['mb_per_minute']:.1f}",
+            f"{r['kbit_per_s']:,.0f}",
+        ]
+        rows.append([r["stored_as"], *figures])
+    head = ["stored as", "times smaller", "of 144 GB, GB", "bpp", "MB/min per camera", "kbit/s per camera"]
+    about = f"{result['data']['pictures']} {result['data']['name']}; a camera of 1920x1080 at 10 frames/s, {result['date']}"
+    return f"{table(head, rows)}\n{about}: `{result['command']}`\n"
+
+
+def lab_compute(result: dict[str, Any]) -> str:
+    rows = [
+        [r["network"], f"{r['gmac']:.3f}", f"{r['kmac_per_pixel']:.1f}", f"{r['parameters']:,}", f"{r['cpu_ms']:.0f}"]
+        for r in result["rows"]
+    ]
+    head = ["network, full width", "GMAC", "kMAC/pixel", "parameters", "ms"]
+    about = f"{result['data']['name']}; {result['machine']['cpu']}, {result['machine']['cores']} cores, {result['date']}"
+    return f"{table(head, rows)}\n{about}: `{result['command']}`\n"
+
+
+def restoration(result: dict[str, Any]) -> str:
+    """The matrix: mIoU of each pair of letters, means over seeds, seeds behind them where there are several."""
+    cells, rows = result["cells"], []
+
+    def cell(codec: str | None, matrix: str, method: str | None = None) -> str:
+        found = [100 * c["miou"] for c in cells if (c["codec"], c["matrix"]) == (codec, matrix) and method in (None, c["method"])]
+        if not found:
+            return ""
+        mean = f"{sum(found) / len(found):.1f}"
+        return mean if len(found) == 1 else f"{mean} ({' / '.join(f'{v:.1f}' for v in found)})"
+
+    for r in result["rows"]:
+        if r.get("method") == "restored":
+            split = [f"{100 * r['information']:+.1f}", f"{100 * r['shift']:+.1f}"]
+            letters = [cell(r["codec"], m) for m in ("CC", "OC", "CO")] + [cell(r["codec"], m, "restored") for m in ("RO", "RR")]
+            rows.append([r["codec"], f"{r['bpp']:.3f}", *letters, cell(r["codec"], "OR"), *split, f"{100 * r['gap_closed']:.0f} %"])
+    head = ["codec", "bpp", "CC", "OC", "CO", "RO", "RR", "OR", "information lost", "lost by shift", "of CO to OO brought back"]
+    facts = f"OO {cell(None, 'OO')}. {result['data']['name']}, {result['data']['pictures']} pictures, {result['date']}"
+    return f"{table(head, rows)}\n{facts}: `{result['command']}`\n"
+
+
+def restoration_methods(result: dict[str, Any]) -> str:
+    """Every remedy at each codec's lowest rate: mIoU on originals, on what the fleet sends, and how much of the gap came back."""
+    rows, seen = [], set()
+    for r in result["rows"]:
+        if r.get("method") not in (None, "restored"):
+            seen.add(r["codec"])
+    for r in result["rows"]:
+        if r["codec"] in seen:
+            own, seeds = "" if r["to_own"] is None else f"{100 * r['to_own']:.1f}", ", ".join(str(s) for s in r["of_seeds"])
+            change = f"{100 * (r['to_original'] - r['nothing_done']):+.1f}"
+            if not any(line[0] == r["codec"] for line in rows):
+                rows.append([r["codec"], "compressed (nothing done)", "1, 2", f"{100 * r['CO']:.1f}", "", f"{100 * r['CC']:.1f}", "0 %"])
+            rows.append([r["codec"], r["method"], seeds, f"{100 * r['to_original']:.1f}", change, own, f"{100 * r['gap_closed']:.0f} %"])
+    head = ["codec", "trained on", "seeds", "on originals", "of the same seeds' CO", "on its own kind", "of CO to OO brought back"]
+    return f"{table(head, rows)}\n"
+
+
+def restorers(result: dict[str, Any]) -> str:
+    """What each restorer is and took, and PSNR, which nothing was chosen by."""
+    rows = []
+    for r in result["restorers"]:
+        config = r["config"]["restorer"]
+        terms = ", ".join(f"{config[k]:g} {k}" for k in ("l1", "features", "adversarial", "task") if config[k])
+        figures = [f"{r['steps']:,}", f"{r['minutes']:.0f}", f"{r['psnr_db']:.2f}", f"{r['ms_ssim']:.4f}"]
+        rows.append([r["restorer"], config["network"], terms, *figures])
+    return f"{table(['restorer', 'network', 'loss', 'steps', 'minutes', 'PSNR, dB', 'MS-SSIM'], rows)}\n"
+
+
+RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "lab_rd_kodak": lab_rd,
+    "lab_rd_camvid_val": lab_rd,
+    "lab_segmentation": lab_segmentation,
+    "lab_classification": lab_classification,
+    "lab_joint": lab_joint,
+    "lab_runs": lab_runs,
+    "lab_storage": lab_storage,
+    "lab_compute": lab_compute,
+    "restoration": restoration,
+    "restoration_hyperprior": restoration,
+    "restoration_methods": restoration_methods,
+    "restorers": restorers,
+}
