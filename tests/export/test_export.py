@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from percodec.export.bundle import check_parity, count_symbols, export_bundle  #
 from percodec.export.data import load_camvid  # noqa: E402
 from percodec.export.evaluate.bundle import evaluate_bundle  # noqa: E402
 from percodec.export.models import LatentFPN, edge, theis3  # noqa: E402
-from percodec.export.onnx import Head, graphs, run_ort  # noqa: E402
+from percodec.export.onnx import DecoderGraph, EncoderGraph, Head, SegmentationGraph, graphs, run_ort  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
-from percodec.export.train.run import train  # noqa: E402
+from percodec.export.train.loop import load_checkpoint  # noqa: E402
+from percodec.export.train.run import build_model, train  # noqa: E402
 from percodec.sdk.bundle import Bundle  # noqa: E402
-from percodec.sdk.errors import DataError, SelfTestError  # noqa: E402
+from percodec.sdk.errors import BundleError, DataError, SelfTestError  # noqa: E402
 
 TINY = [
     "head.widths=[8, 8, 8]",
@@ -118,3 +120,44 @@ def test_tables_count_every_symbol_of_the_training_set(bundle, camvid):
     counts = count_symbols(run_ort(bundle.graph("encoder")), data, 176, 240, 6)
     assert counts.shape == (4, 6)
     assert (counts.sum(1) == len(data) * 22 * 30).all()
+
+
+def test_training_goes_on_from_a_bundle(bundle, camvid, tmp_path):
+    """What the bundle holds comes back as networks that compute what its graphs compute, and that learn."""
+    state = load_checkpoint(bundle.path)
+    model = build_model(state["config"])
+    model.load_state_dict(state["model"])
+    tests, model = bundle.selftest(), model.eval()
+    with torch.no_grad():
+        symbols = EncoderGraph(model.codec)(torch.from_numpy(tests.frames.copy())).numpy()
+        labels = SegmentationGraph(model.codec, model.head, "latent")(torch.from_numpy(tests.symbols.copy())).numpy()
+        image = DecoderGraph(model.codec)(torch.from_numpy(tests.symbols[:1].copy())).numpy()
+    assert np.mean(symbols != tests.symbols) < 1e-3
+    assert np.mean(labels != tests.labels) < 5e-3
+    assert np.abs(image.astype(int) - run_ort(bundle.graph("decoder"))(tests.symbols[:1])).max() <= 1
+    assert torch.allclose(model.codec.quantizer.centers, torch.from_numpy(bundle.centers), atol=1e-5)
+
+    places = {"camvid": str(camvid)}
+    train(load_config("road-edge", TINY), tmp_path / "joint", places, codec_from=bundle.path, head_from=bundle.path)
+    origin = json.loads((tmp_path / "joint/codec.json").read_text())
+    assert origin["bundle"] == bundle.digest
+    assert origin["val"]["psnr_db"] == bundle.manifest["metrics"]["psnr_db"]
+    after = load_checkpoint(tmp_path / "joint/last.pt")["model"]
+    for part in ("codec.g_a.", "codec.g_s.", "head."):
+        assert any(not torch.equal(after[k], v) for k, v in state["model"].items() if k.startswith(part) and v.is_floating_point())
+
+
+def test_a_bundle_that_does_not_say_what_it_was_trained_as_is_refused(bundle, tmp_path):
+    folder = tmp_path / "b"
+    shutil.copytree(bundle.path, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for wrong, match in (
+        ({}, "does not name its networks"),
+        ({**manifest["provenance"]["config"], "codec": {"name": "theis3", "channels": 4}}, r"holds no codec.g_a.* of shape"),
+    ):
+        manifest["provenance"]["config"] = wrong
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(DataError, match=match):
+            load_checkpoint(folder)
+    with pytest.raises(BundleError):
+        load_checkpoint(tmp_path)

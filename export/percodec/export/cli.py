@@ -36,7 +36,8 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
         "  percodec train joint --config road-edge --data camvid=DIR --codec runs/edge/best.pt --out runs/road-edge\n"
         "  percodec train segmentation --data camvid=DIR --codec runs/edge/best.pt --out runs/seg\n"
         "  torchrun --nproc-per-node 4 -m percodec.sdk.cli train codec --config theis3-0.330 --data images=DIR --data val=DIR --out r\n"
-        "An interrupted run continues where it stopped when the same command is given again."
+        "An interrupted run continues where it stopped when the same command is given again. CHECKPOINT is a run's best.pt or last.pt, or\n"
+        "the folder of a bundle: its codec and first head."
     )
     parser.add_argument("task", choices=("codec", "classification", "segmentation", "joint"), help="what to train")
     parser.add_argument(
@@ -45,15 +46,15 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=V", help="override one key; repeatable")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where {NAME} of the configuration is; repeatable")
     parser.add_argument("--out", type=Path, required=True, help="run folder: checkpoints, curves, configuration")
-    parser.add_argument("--codec", type=Path, default=None, metavar="CHECKPOINT", help="start the codec from this run's checkpoint")
+    parser.add_argument("--codec", type=Path, default=None, metavar="CHECKPOINT", help="start the codec from this")
     parser.add_argument("--trunk", type=Path, default=None, metavar="CHECKPOINT", help="start from another operating point of this codec")
-    parser.add_argument("--head", type=Path, default=None, metavar="CHECKPOINT", help="start the head from this run's checkpoint")
+    parser.add_argument("--head", type=Path, default=None, metavar="CHECKPOINT", help="start the head from this")
     parser.add_argument(
         "--teacher",
         type=Path,
         default=None,
         metavar="CHECKPOINT",
-        help="distil from this run: a head on pictures or on what this one reads; for a codec, one with the same decoder",
+        help="distil from this: a head on pictures or on what this one reads; for a codec, one with the same decoder",
     )
     parser.add_argument(
         "--views", type=Path, default=None, metavar="FOLDER", help="where pictures encoded beforehand are kept (default: beside --out)"

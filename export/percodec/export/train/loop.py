@@ -22,6 +22,7 @@ from torch import nn
 from percodec.export.data.crops import Batch
 from percodec.export.train import curves, distributed
 from percodec.export.train.config import completed
+from percodec.export.train.unfold import bundle_checkpoint
 from percodec.sdk.errors import DataError
 
 
@@ -220,7 +221,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Raises `DataError` where the file is missing or not a checkpoint of ours."""
+    """A run's checkpoint, or a bundle's folder (`bundle_checkpoint`). Raises `DataError` where it is missing or not ours."""
+    if path.is_dir():
+        return bundle_checkpoint(path)
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:

@@ -60,7 +60,8 @@ def train(
 ) -> dict[str, Any]:
     """Train in folder `out`, resuming what is there.
 
-    `codec_from` starts the codec, `head_from` the head, from another run's checkpoint; `trunk_from` a codec from another operating point;
+    `codec_from` starts the codec, `head_from` the head, from another run's checkpoint or a bundle's folder; `trunk_from` a codec from
+    another operating point;
     `teacher_from` is distilled from (`load_teacher`); `views` keeps encoded pictures between runs. Returns the best validation record.
     Writes config.json, data.json (digests), codec.json (where the codec came from), train.csv, val.csv, best.json, last.pt, best.pt.
     """
@@ -174,7 +175,8 @@ def _record(config: Config, out: Path, start: Path | None, data: dict[str, Any])
             "config": state["config"],
             "step": state["step"],
             "val": state["val"],
-            "data": json.loads(beside.read_text()) if beside.exists() else None,
+            "data": json.loads(beside.read_text()) if beside.exists() and not start.is_dir() else None,
+            **({"bundle": state["bundle"]} if "bundle" in state else {}),
         }
         (out / "codec.json").write_text(json.dumps(origin, indent=1))
     (out / "config.json").write_text(json.dumps(config, indent=1))

@@ -1,0 +1,84 @@
+"""A bundle's codec and first head as a checkpoint, so that training goes on from what was shipped.
+
+    encoder.onnx, decoder.onnx, head_*.onnx --weights by name--> codec.g_a, codec.g_s, head; batch norm 1 * x + bias
+    manifest.json --> centers, configuration
+
+Export folds batch norm into the convolution before it and rounds large weights to FP16: the networks compute what the bundle computes,
+but the scales that batch norm had learned are gone, and training from here takes other steps than from the run's own checkpoint.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from percodec.export.models import AUTOENCODERS, build_head, head_kind
+from percodec.export.train.config import completed
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.errors import DataError
+
+
+def bundle_checkpoint(folder: Path) -> dict[str, Any]:
+    """{"model", "config", "step", "val"} as a run's checkpoint has them, and "bundle", the digest.
+
+    Raises `BundleError`, and `DataError` where the bundle does not say what was trained or its graphs are not those of `percodec export`.
+    """
+    bundle = Bundle.open(folder)
+    said = bundle.manifest.get("provenance") or {}
+    config = completed(copy.deepcopy(said.get("config") or {}))
+    if not said.get("config") or config["codec"]["name"] not in AUTOENCODERS:
+        raise DataError(f"bundle {folder} does not name its networks (provenance.config): it was not made by percodec export")
+    codec = AUTOENCODERS[config["codec"]["name"]](bundle.latent_shape[0], bundle.levels, config["codec"]["width"])
+    model = nn.ModuleDict({"codec": codec})
+    weights = {**_weights(bundle, "encoder"), **_weights(bundle, "decoder")}
+    if config["task"] != "codec":
+        model["head"] = build_head(config["head"], bundle.latent_shape[0])
+        weights |= _weights(bundle, f"head_{head_kind(config['head']['name'])}")
+    codec.quantizer.follow(torch.from_numpy(bundle.centers.copy()))
+    _fill(model, weights, folder)
+    scores = {k: v for k, v in bundle.manifest.get("metrics", {}).items() if isinstance(v, int | float)}
+    return {"model": model.state_dict(), "config": config, "step": said.get("step", 0), "val": scores, "bundle": bundle.digest}
+
+
+def _weights(bundle: Bundle, graph: str) -> dict[str, Tensor]:
+    made = onnx.load_model_from_string(bundle.graph(graph)).graph
+    held = {t.name.removesuffix("_fp16"): torch.from_numpy(numpy_helper.to_array(t).astype("float32")) for t in made.initializer}
+    for node in made.node:
+        # The exporter keeps one of equal tensors, so a bias may stand under another layer's name: it is found by the weight beside it.
+        if len(node.input) == 3 and node.input[1].endswith(".weight") and node.input[2] in held:
+            held[node.input[1].removesuffix("weight") + "bias"] = held[node.input[2]]
+    return held
+
+
+def _fill(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
+    """Every convolution and linear layer of `model` by its name; the batch norm behind one becomes 1 * x + bias."""
+
+    def take(name: str, into: Tensor) -> None:
+        if name not in weights or weights[name].shape != into.shape:
+            raise DataError(f"bundle {folder} holds no {name} of shape {list(into.shape)}: its graphs were changed since percodec export")
+        into.copy_(weights[name])
+
+    modules = dict(model.named_modules())
+    with torch.no_grad():
+        for name, module in modules.items():
+            if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                continue
+            take(f"{name}.weight", module.weight)
+            if module.bias is not None:
+                take(f"{name}.bias", module.bias)
+                continue
+            group, _, index = name.rpartition(".")
+            norm = modules.get(f"{group}.{int(index) + 1}") if index.isdigit() else None
+            if isinstance(norm, nn.BatchNorm2d):
+                take(f"{name}.bias", norm.bias)
+                norm.reset_running_stats()
+                norm.weight.fill_((1 + norm.eps) ** 0.5)
+
+
+__all__ = ["bundle_checkpoint"]
