@@ -246,3 +246,44 @@ def test_threads_and_repetition_give_equal_packets(sample) -> None:
     assert counters == list(range(2 * len(alone)))
     for packet in results[0][:12]:
         shared.decode(packet)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 9])
+def test_a_batch_is_its_packets(sample, threads: int) -> None:
+    model, _ = sample(4, 12, 20)
+    symbols = np.stack([sample(4, 12, 20, seed=k)[1] for k in range(7)])
+    ids, stamps = range(100, 107), [k * 1_000 for k in range(7)]
+    one, many = PacketCodec(model, 12, 20, stream_id=3), PacketCodec(model, 12, 20, stream_id=3)
+    for codec in (one, many):
+        codec.encode(symbols[0], 0, 0)
+    alone = [one.encode(s, i, t) for s, i, t in zip(symbols, ids, stamps, strict=True)]
+    assert many.encode_batch(symbols, ids, stamps, threads=threads) == alone
+    headers, decoded = one.decode_batch(alone, threads=threads)
+    assert (decoded == symbols).all()
+    assert [(h.frame_id, h.timestamp_ns, h.counter) for h in headers] == [
+        (i, t, k + 1) for k, (i, t) in enumerate(zip(ids, stamps, strict=True))
+    ]
+    assert many.encode_batch(symbols[:0], [], [], threads=threads) == []
+    assert one.decode_batch([], threads=threads)[1].shape == (0, 4, 12, 20)
+
+
+def test_a_batch_with_a_fault_names_the_first_and_counts_none(sample) -> None:
+    model, symbols = sample(4, 12, 20)
+    codec, batch = PacketCodec(model, 12, 20), np.stack([symbols] * 5)
+    packets = codec.encode_batch(batch, range(5), range(5))
+    batch[2:] = 6
+    with pytest.raises(CodecError, match="frame 2: symbols reach 6"):
+        codec.encode_batch(batch, range(5), range(5))
+    assert parse_header(codec.encode(symbols, 9, 9)).counter == 5
+    packets[1] = packets[1][:-1]
+    with pytest.raises(PacketError, match="was cut off or extended"):
+        codec.decode_batch([*packets, b""])
+    for wrong in (
+        {"frame_ids": range(4)},
+        {"timestamps_ns": range(4)},
+        {"timestamps_ns": [0, 0, -1, 0, 0]},
+        {"symbols": batch[0]},
+        {"threads": 0},
+    ):
+        with pytest.raises(CodecError):
+            codec.encode_batch(**{"symbols": batch, "frame_ids": range(5), "timestamps_ns": range(5), **wrong})

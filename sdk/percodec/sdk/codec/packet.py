@@ -7,6 +7,8 @@ Format: BITSTREAM.md.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,8 @@ from percodec.sdk.codec import _rans
 from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL, EntropyModel
 from percodec.sdk.codec.header import HEADER_BYTES, MAX_LANES, VERSION, BytesLike, PacketHeader
 from percodec.sdk.errors import CodecError, PacketError
+
+T = TypeVar("T")
 
 _MEANINGS = {
     "too_short": f"is shorter than a header ({HEADER_BYTES} bytes): it was cut off or is not a packet",
@@ -84,17 +88,47 @@ class PacketCodec:
         such an array and on numbers out of range, `PacketError` when the packet would be longer than `max_bytes`.
         """
         self._check_array(symbols, "symbols")
-        if not (0 <= frame_id < 1 << 32 and 0 <= timestamp_ns < 1 << 64):
-            raise CodecError(f"frame_id must be 0..2^32-1 and timestamp_ns 0..2^64-1, got {frame_id} and {timestamp_ns}")
+        _check_numbers(frame_id, timestamp_ns)
         symbols = np.ascontiguousarray(symbols)
         with self._lock:
             self._counter = self._counter if counter is None else counter
-            packet = self._coder.encode(symbols, self._scratch, self.stream_id, self._counter, frame_id, timestamp_ns, self._lanes)
-            if isinstance(packet, int):
-                raise CodecError(f"frame {frame_id}: symbols reach {int(symbols.max())}, the tables have levels 0..{self.model.levels - 1}")
-            if len(packet) > self.max_bytes:
-                raise PacketError(f"frame {frame_id} takes {len(packet)} bytes, max_bytes is {self.max_bytes}: raise it or skip the frame")
+            packet = self._packet(symbols, self._scratch, self._counter, frame_id, timestamp_ns)
             self._counter = (self._counter + 1) & 0xFFFFFFFF
+        return packet
+
+    def encode_batch(
+        self, symbols: NDArray[np.uint8], frame_ids: Sequence[int], timestamps_ns: Sequence[int], *, threads: int = 2
+    ) -> list[bytes]:
+        """`encode` for N frames at once, uint8 [N,C,h,w], on `threads` threads: the same packets, counted in order.
+
+        Raises what `encode` does, for the first frame at fault; the counter then stays where it was.
+        """
+        count = len(frame_ids)
+        if not isinstance(symbols, np.ndarray) or symbols.dtype != np.uint8 or symbols.shape != (count, *self.latent_shape):
+            found = f"{symbols.dtype} {list(symbols.shape)}" if isinstance(symbols, np.ndarray) else type(symbols).__name__
+            raise CodecError(f"symbols must be uint8 {[count, *self.latent_shape]} for {count} frames, got {found}")
+        if len(timestamps_ns) != count:
+            raise CodecError(f"{count} frame_ids need as many timestamps_ns, got {len(timestamps_ns)}")
+        for frame_id, timestamp_ns in zip(frame_ids, timestamps_ns, strict=True):
+            _check_numbers(frame_id, timestamp_ns)
+        symbols = np.ascontiguousarray(symbols)
+        scratches = [self._scratch, *(np.empty_like(self._scratch) for _ in range(min(threads, count) - 1))]
+        with self._lock:
+            first = self._counter
+
+            def work(k: int, thread: int) -> bytes:
+                return self._packet(symbols[k], scratches[thread], (first + k) & 0xFFFFFFFF, frame_ids[k], timestamps_ns[k])
+
+            packets = _shared_out(work, count, threads)
+            self._counter = (first + count) & 0xFFFFFFFF
+        return packets
+
+    def _packet(self, symbols: NDArray[np.uint8], scratch: NDArray[np.uint8], counter: int, frame_id: int, timestamp_ns: int) -> bytes:
+        packet = self._coder.encode(symbols, scratch, self.stream_id, counter, frame_id, timestamp_ns, self._lanes)
+        if isinstance(packet, int):
+            raise CodecError(f"frame {frame_id}: symbols reach {int(symbols.max())}, the tables have levels 0..{self.model.levels - 1}")
+        if len(packet) > self.max_bytes:
+            raise PacketError(f"frame {frame_id} takes {len(packet)} bytes, max_bytes is {self.max_bytes}: raise it or skip the frame")
         return packet
 
     def decode(self, packet: BytesLike, out: NDArray[np.uint8] | None = None) -> tuple[PacketHeader, NDArray[np.uint8]]:
@@ -117,6 +151,14 @@ class PacketCodec:
             raise _packet_error(status, size, fields)
         return PacketHeader(*fields), out
 
+    def decode_batch(self, packets: Sequence[BytesLike], *, threads: int = 2) -> tuple[list[PacketHeader], NDArray[np.uint8]]:
+        """`decode` for N packets on `threads` threads: headers, and symbols uint8 [N,C,h,w].
+
+        Raises what `decode` does, for the first packet at fault.
+        """
+        out = np.empty((len(packets), *self.latent_shape), np.uint8)
+        return _shared_out(lambda k, thread: self.decode(packets[k], out[k])[0], len(packets), threads), out
+
     def _check_array(self, array: NDArray[np.uint8], name: str) -> None:
         if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != self.latent_shape:
             found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
@@ -130,6 +172,38 @@ def parse_header(packet: BytesLike) -> PacketHeader:
     if status:
         raise _packet_error(status, size, fields)
     return PacketHeader(*fields)
+
+
+def _check_numbers(frame_id: int, timestamp_ns: int) -> None:
+    if not (0 <= frame_id < 1 << 32 and 0 <= timestamp_ns < 1 << 64):
+        raise CodecError(f"frame_id must be 0..2^32-1 and timestamp_ns 0..2^64-1, got {frame_id} and {timestamp_ns}")
+
+
+def _shared_out(work: Callable[[int, int], T], count: int, threads: int) -> list[T]:
+    """[work(0, its thread), ..., work(count - 1, ...)]; the core releases the interpreter lock. Raises what the lowest number raised."""
+    if threads < 1:
+        raise CodecError(f"threads must be at least 1, got {threads}")
+    done: list[T | Exception] = [CodecError("not reached")] * count
+
+    def run(thread: int) -> None:
+        for k in range(thread, count, threads):
+            try:
+                done[k] = work(k, thread)
+            except Exception as error:
+                done[k] = error
+
+    helpers = [threading.Thread(target=run, args=(k,)) for k in range(1, min(threads, count))]
+    for helper in helpers:
+        helper.start()
+    run(0)
+    for helper in helpers:
+        helper.join()
+    results = []
+    for result in done:
+        if isinstance(result, Exception):
+            raise result
+        results.append(result)
+    return results
 
 
 def _size_of(packet: BytesLike) -> int:
