@@ -6,6 +6,7 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
@@ -19,6 +20,7 @@ from percodec.export.train.config import load_config  # noqa: E402
 from percodec.export.train.loop import load_checkpoint  # noqa: E402
 from percodec.export.train.run import build_model, train  # noqa: E402
 from percodec.sdk.bundle import Bundle  # noqa: E402
+from percodec.sdk.cli import main  # noqa: E402
 from percodec.sdk.errors import BundleError, DataError, SelfTestError  # noqa: E402
 
 TINY = [
@@ -141,10 +143,28 @@ def test_training_goes_on_from_a_bundle(bundle, camvid, tmp_path):
     train(load_config("road-edge", TINY), tmp_path / "joint", places, codec_from=bundle.path, head_from=bundle.path)
     origin = json.loads((tmp_path / "joint/codec.json").read_text())
     assert origin["bundle"] == bundle.digest
-    assert origin["val"]["psnr_db"] == bundle.manifest["metrics"]["psnr_db"]
+    assert origin["val"]["psnr"] == bundle.manifest["metrics"]["psnr_db"]
+    made = export_bundle(tmp_path / "joint/best.pt", tmp_path / "made", "made", places, 176, 240, "crop", say=lambda text: None)
+    assert made.manifest["provenance"]["codec"]["bundle"] == bundle.digest
     after = load_checkpoint(tmp_path / "joint/last.pt")["model"]
     for part in ("codec.g_a.", "codec.g_s.", "head."):
         assert any(not torch.equal(after[k], v) for k, v in state["model"].items() if k.startswith(part) and v.is_floating_point())
+
+
+def test_a_bundle_is_exported_anew_for_another_frame_size(bundle, camvid, tmp_path):
+    places = {"camvid": str(camvid)}
+    made = export_bundle(bundle.path, tmp_path / "small", "small", places, 184, 248, "crop", say=lambda text: None, contexts=True)
+    assert (made.latent_shape, made.entropy_model.profile, len(made.labels)) == ((4, 23, 31), 1, len(bundle.labels))
+    old, new = (onnx.load_model_from_string(b.graph("encoder")).graph.initializer for b in (bundle, made))
+    assert [t.SerializeToString() for t in old] == [t.SerializeToString() for t in new]
+    metrics = made.manifest["metrics"]
+    assert metrics["data"] == "camvid/val, cropped and resized to 248x184"
+    assert metrics["pictures"] == bundle.manifest["metrics"]["pictures"]
+    assert 0 < metrics["bpp_coded"] < 2
+    assert 0 <= metrics["miou"] <= 1
+    before, after = bundle.manifest["provenance"], made.manifest["provenance"]
+    assert after.pop("bundle") == bundle.digest
+    assert after == {**before, "commit": after["commit"]}
 
 
 def test_a_bundle_that_does_not_say_what_it_was_trained_as_is_refused(bundle, tmp_path):
@@ -161,3 +181,10 @@ def test_a_bundle_that_does_not_say_what_it_was_trained_as_is_refused(bundle, tm
             load_checkpoint(folder)
     with pytest.raises(BundleError):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("size", ["160x120", "483x360", "480", "16384x360"])
+def test_frame_sizes_no_bundle_can_have_are_refused(bundle, tmp_path, capsys, size):
+    assert main(["export", str(bundle.path), "--size", size, "--out", str(tmp_path / "out")]) == 2
+    assert f"--size {size}" in capsys.readouterr().err.replace("'", "")
+    assert not (tmp_path / "out").exists()

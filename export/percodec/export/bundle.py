@@ -1,6 +1,7 @@
 """`export_bundle`: checkpoint -> ONNX graphs -> parity check -> entropy tables -> self-test vectors -> metrics -> bundle.
 
-Tables are counted on the training set through the exported encoder; metrics come from the validation set.
+Tables are counted on the training set through the exported encoder; metrics come from the validation set. Pictures of another size than the
+bundle's are cropped and resized to it for both.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from percodec.export.data import DataSet, fitted, load
+from percodec.export.data import DataSet, at_size, fitted, load
 from percodec.export.evaluate.bundle import evaluate_bundle
 from percodec.export.models import head_kind
 from percodec.export.onnx import OPSET, PRECISION, Head, graphs, picture_graph, run_ort
@@ -49,6 +50,7 @@ def export_bundle(
 ) -> Bundle:
     """Write the bundle and return it as a vehicle would open it; `more` checkpoints on the same codec add their heads.
 
+    `checkpoint` may be a bundle's folder: its codec and first head for another frame size, with other tables or further heads.
     `contexts`: entropy tables by neighbours (profile 1), learned on all training sets, instead of by channel alone.
 
     Raises `DataError`, `SelfTestError`, `BundleError`, `UsageError`.
@@ -115,7 +117,7 @@ def export_bundle(
         origin["heads"] = {graph: _provenance(p, s["config"], s) for graph, (p, s, _) in runs.items()}
     draft = write_bundle(out, **contents, metrics={}, provenance=origin, overwrite=overwrite)
     say("measuring on the validation set ...")
-    metrics: dict[str, Any] = {"parity": parity, **evaluate_bundle(draft, val)}
+    metrics: dict[str, Any] = {"parity": parity, **evaluate_bundle(draft, at_size(val, height, width))}
     card = model_card(name, config, metrics, origin, made)
     return write_bundle(out, **contents, metrics=metrics, provenance=origin, extra_files={"MODEL_CARD.md": card.encode()}, overwrite=True)
 
@@ -209,6 +211,8 @@ def latents_of(encoder: Any, data: list[DataSet], height: int, width: int, most:
 
 
 def _provenance(checkpoint: Path, config: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    if "provenance" in state:  # a bundle exported anew
+        return {**{k: v for k, v in state["provenance"].items() if k != "heads"}, "commit": commit(), "bundle": state["bundle"]}
     folder = checkpoint.parent
 
     def read(file: str) -> str | None:

@@ -68,14 +68,19 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
 def _configure_export(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "example:\n  percodec export runs/road-edge/best.pt --data camvid=DIR --out bundles/road-edge"
-    parser.add_argument("checkpoint", type=Path, help="best.pt of a run")
+    parser.add_argument("checkpoint", type=Path, help="best.pt of a run, or a bundle to export anew: other --size, --contexts, --add")
     parser.add_argument(
         "--add", type=Path, action="append", default=[], metavar="CHECKPOINT", help="another head on this codec; repeatable"
     )
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; for a run on original pictures: NAME.onnx")
     parser.add_argument("--name", default=None, help="bundle name (default: name of --out)")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where {NAME} of the configuration is; repeatable")
-    parser.add_argument("--size", default="480x360", metavar="WxH", help="frame size, multiples of 8 (default 480x360)")
+    parser.add_argument(
+        "--size",
+        default="480x360",
+        metavar="WxH",
+        help="frame size, multiples of 8 (default 480x360); pictures of --data are brought to it",
+    )
     parser.add_argument("--fit", choices=("stretch", "letterbox", "crop"), default="crop", help="how other sizes become this one")
     parser.add_argument(
         "--contexts", action="store_true", help="entropy tables by neighbours: packets 10 %% smaller and more, a slower coder"
@@ -178,8 +183,8 @@ def _export(args: argparse.Namespace) -> int:
         width, height = (int(v) for v in args.size.lower().split("x"))
     except ValueError as e:
         raise UsageError(f"--size {args.size!r}: write it as WIDTHxHEIGHT, for example 480x360") from e
-    if width % 8 or height % 8 or not (64 <= width <= 8192 and 64 <= height <= 8192):
-        raise UsageError(f"--size {args.size}: sides must be multiples of 8 between 64 and 8192")
+    if width % 8 or height % 8 or not (176 <= width <= 8192 and 176 <= height <= 8192):
+        raise UsageError(f"--size {args.size}: sides must be multiples of 8 between 176 (what MS-SSIM needs) and 8192")
     quiet = args.json
     if args.out.suffix == ".onnx":
         size = export_rgb(args.checkpoint, args.out, height, width, args.overwrite)

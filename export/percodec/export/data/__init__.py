@@ -6,11 +6,12 @@ Which one should I use? `load_camvid`, `load_voc` or `load_cityscapes` for segme
 """
 
 from percodec.export.data.layouts import load_cityscapes, load_imagenet, load_voc
-from percodec.export.data.sets import DataSet, Files, fitted, load, load_camvid, load_folder, load_synthetic
+from percodec.export.data.sets import DataSet, Files, at_size, fitted, load, load_camvid, load_folder, load_synthetic
 
 __all__ = [
     "DataSet",
     "Files",
+    "at_size",
     "fitted",
     "load",
     "load_camvid",

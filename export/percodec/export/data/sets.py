@@ -96,16 +96,30 @@ def read_size(path: Path) -> tuple[int, int]:
     return _open(path, lambda image: (image.height, image.width))
 
 
-def fitted(image: Array, height: int, width: int) -> Array:
-    """A picture [H,W,3] at exactly this size: as it is, or centre-cropped to the aspect ratio and resized."""
+def fitted(image: Array, height: int, width: int, labels: bool = False) -> Array:
+    """A picture [H,W,3], with `labels` a map [H,W], at exactly this size: as it is, or centre-cropped to the aspect ratio and resized."""
     h, w = image.shape[:2]
     if (h, w) == (height, width):
         return np.ascontiguousarray(image)
     scale = min(h / height, w / width)
     ch, cw = int(height * scale), int(width * scale)
     y, x = (h - ch) // 2, (w - cw) // 2
-    piece = Image.fromarray(image[y : y + ch, x : x + cw]).resize((width, height), Image.Resampling.BOX)
-    return np.asarray(piece)
+    way = Image.Resampling.NEAREST if labels else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(image[y : y + ch, x : x + cw]).resize((width, height), way))
+
+
+def at_size(data: DataSet, height: int, width: int, most: int = 24) -> DataSet:
+    """`data` itself where all its pictures have this size, else at most `most` of them, `fitted`, and a name that says so."""
+    if all(image.shape[:2] == (height, width) for image in data.images):
+        return data
+    chosen = range(0, len(data), -(-len(data) // most))
+    return replace(
+        data,
+        name=f"{data.name}, cropped and resized to {width}x{height}",
+        images=[fitted(data.images[k], height, width) for k in chosen],
+        labels=[fitted(data.labels[k], height, width, labels=True) for k in chosen] if data.labels else [],
+        targets=tuple(data.targets[k] for k in chosen) if data.targets else (),
+    )
 
 
 def label_table(classes: Iterable[int], ignored: Iterable[int]) -> Array:
@@ -227,6 +241,7 @@ __all__ = [
     "Classes",
     "DataSet",
     "Files",
+    "at_size",
     "fitted",
     "label_table",
     "load",

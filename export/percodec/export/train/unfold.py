@@ -23,9 +23,11 @@ from percodec.export.train.config import completed
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import DataError
 
+_SCORES = {"bpp": "bpp_coded", "psnr": "psnr_db", "ms_ssim": "ms_ssim", "miou": "miou"}  # a run's names for a bundle's
+
 
 def bundle_checkpoint(folder: Path) -> dict[str, Any]:
-    """{"model", "config", "step", "val"} as a run's checkpoint has them, and "bundle", the digest.
+    """{"model", "config", "step", "val"} as a run's checkpoint has them; "bundle" is the digest, "provenance" what the manifest says.
 
     Raises `BundleError`, and `DataError` where the bundle does not say what was trained or its graphs are not those of `percodec export`.
     """
@@ -42,8 +44,10 @@ def bundle_checkpoint(folder: Path) -> dict[str, Any]:
         weights |= _weights(bundle, f"head_{head_kind(config['head']['name'])}")
     codec.quantizer.follow(torch.from_numpy(bundle.centers.copy()))
     _fill(model, weights, folder)
-    scores = {k: v for k, v in bundle.manifest.get("metrics", {}).items() if isinstance(v, int | float)}
-    return {"model": model.state_dict(), "config": config, "step": said.get("step", 0), "val": scores, "bundle": bundle.digest}
+    found = bundle.manifest.get("metrics", {})
+    val = {short: found[name] for short, name in _SCORES.items() if name in found}
+    step = said.get("step", 0)
+    return {"model": model.state_dict(), "config": config, "step": step, "val": val, "bundle": bundle.digest, "provenance": said}
 
 
 def _weights(bundle: Bundle, graph: str) -> dict[str, Tensor]:
