@@ -169,6 +169,20 @@ def test_a_head_added_to_a_bare_codec_is_known_by_its_own_run(runs, camvid, tmp_
     assert [r["network"] for r in rows_of_metrics(made, "segmentation", made.manifest["metrics"])] == ["cresnet51-d"]
 
 
+def test_a_bundle_exported_anew_has_all_its_heads(bundle, camvid, tmp_path):
+    places = {"camvid": str(camvid)}
+    made = export_bundle(bundle.path, tmp_path / "b", "lab", places, 176, 240, "crop", say=lambda text: None)
+    old, new = bundle.manifest, made.manifest
+    assert set(new["graphs"]) == set(old["graphs"])
+    assert {g: h["config"] for g, h in new["provenance"]["heads"].items()} == {
+        g: h["config"] for g, h in old["provenance"]["heads"].items()
+    }
+    symbols = bundle.selftest().symbols[:1]
+    for graph in set(new["graphs"]) - {"encoder"}:
+        a, b = (run_ort(each.graph(graph))(symbols).astype(float) for each in (bundle, made))
+        assert np.mean(np.abs(a - b) > 1e-3 * np.abs(a).max()) < 5e-3, graph
+
+
 def test_rivals_get_the_bundles_bytes(bundle, runs, camvid, tmp_path, capsys):
     words = ["evaluate", "segmentation", "--checkpoint", str(runs / "rgb/best.pt"), "--bundle", str(bundle.path)]
     more = ["--data", f"camvid:{camvid}:val", "--rivals", "webp,resize", "--json", "--out", str(tmp_path)]

@@ -24,6 +24,7 @@ from percodec.export.train.config import resolve
 from percodec.export.train.loop import load_checkpoint
 from percodec.export.train.run import build_model, commit
 from percodec.export.train.tasks import Joint
+from percodec.export.train.unfold import bundle_checkpoint
 from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.errors import DataError, SelfTestError, UsageError
@@ -50,7 +51,7 @@ def export_bundle(
 ) -> Bundle:
     """Write the bundle and return it as a vehicle would open it; `more` checkpoints on the same codec add their heads.
 
-    `checkpoint` may be a bundle's folder: its codec and first head for another frame size, with other tables or further heads.
+    `checkpoint` may be a bundle's folder: its networks for another frame size, with other tables or further heads.
     `contexts`: entropy tables by neighbours (profile 1), learned on all training sets, instead of by channel alone.
 
     Raises `DataError`, `SelfTestError`, `BundleError`, `UsageError`.
@@ -61,6 +62,11 @@ def export_bundle(
     assert model.codec is not None
     codec = model.codec
     runs = {_graph_name(config, {}): (checkpoint, state, model)} if model.head is not None else {}
+    if "bundle" in state:
+        for graph in state["provenance"].get("heads", {}):
+            if graph not in runs:
+                further = bundle_checkpoint(checkpoint, graph)
+                runs[graph] = (checkpoint, further, _model(checkpoint, further))
     for path in more:
         further = load_checkpoint(path)
         other = _model(path, further)
@@ -113,7 +119,7 @@ def export_bundle(
         "selftest": SelfTest(test_frames, symbols, labels, MAX_SYMBOL_DISAGREEMENT, MIN_LABEL_AGREEMENT),
     }
     origin = _provenance(checkpoint, config, state)
-    if any(path != checkpoint for path, _, _ in runs.values()):
+    if any(m is not model for _, _, m in runs.values()):
         origin["heads"] = {graph: _provenance(p, s["config"], s) for graph, (p, s, _) in runs.items()}
     draft = write_bundle(out, **contents, metrics={}, provenance=origin, overwrite=overwrite)
     say("measuring on the validation set ...")

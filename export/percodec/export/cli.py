@@ -37,7 +37,7 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
         "  percodec train segmentation --data camvid=DIR --codec runs/edge/best.pt --out runs/seg\n"
         "  torchrun --nproc-per-node 4 -m percodec.sdk.cli train codec --config theis3-0.330 --data images=DIR --data val=DIR --out r\n"
         "An interrupted run continues where it stopped when the same command is given again. CHECKPOINT is a run's best.pt or last.pt, or\n"
-        "the folder of a bundle: its codec and first head."
+        "the folder of a bundle, for the run it was exported from."
     )
     parser.add_argument("task", choices=("codec", "classification", "segmentation", "joint"), help="what to train")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""A bundle's codec and first head as a checkpoint, so that training goes on from what was shipped.
+"""A bundle as the checkpoint of the run it was exported from, so that training goes on from what was shipped.
 
     encoder.onnx, decoder.onnx, head_*.onnx --weights by name--> codec.g_a, codec.g_s, head; batch norm 1 * x + bias
     manifest.json --> centers, configuration
@@ -26,13 +26,15 @@ from percodec.sdk.errors import DataError
 _SCORES = {"bpp": "bpp_coded", "psnr": "psnr_db", "ms_ssim": "ms_ssim", "miou": "miou"}  # a run's names for a bundle's
 
 
-def bundle_checkpoint(folder: Path) -> dict[str, Any]:
+def bundle_checkpoint(folder: Path, graph: str | None = None) -> dict[str, Any]:
     """{"model", "config", "step", "val"} as a run's checkpoint has them; "bundle" is the digest, "provenance" what the manifest says.
 
-    Raises `BundleError`, and `DataError` where the bundle does not say what was trained or its graphs are not those of `percodec export`.
+    Of the run that the bundle was exported from, or of `graph`, a head that was added (`provenance.heads`). Raises `BundleError`, and
+    `DataError` where the bundle does not say what was trained or its graphs are not those of `percodec export`.
     """
     bundle = Bundle.open(folder)
     said = bundle.manifest.get("provenance") or {}
+    said = said["heads"][graph] if graph else said
     config = completed(copy.deepcopy(said.get("config") or {}))
     if not said.get("config") or config["codec"]["name"] not in AUTOENCODERS:
         raise DataError(f"bundle {folder} does not name its networks (provenance.config): it was not made by percodec export")
@@ -41,7 +43,7 @@ def bundle_checkpoint(folder: Path) -> dict[str, Any]:
     weights = {**_weights(bundle, "encoder"), **_weights(bundle, "decoder")}
     if config["task"] != "codec":
         model["head"] = build_head(config["head"], bundle.latent_shape[0])
-        weights |= _weights(bundle, f"head_{head_kind(config['head']['name'])}")
+        weights |= _weights(bundle, graph or f"head_{head_kind(config['head']['name'])}")
     codec.quantizer.follow(torch.from_numpy(bundle.centers.copy()))
     _fill(model, weights, folder)
     found = bundle.manifest.get("metrics", {})
