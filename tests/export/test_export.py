@@ -172,7 +172,11 @@ def test_a_bundle_that_does_not_say_what_it_was_trained_as_is_refused(bundle, tm
     shutil.copytree(bundle.path, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     for wrong, match in (
-        ({}, "does not name its networks"),
+        (None, "does not name its networks"),
+        ({"codec": {"name": "other"}}, "describes no networks"),
+        ({"codec": {"width": 1e9}}, "codec.width must be above 0 and at most 4"),
+        ({"codec": {"width": "wide"}}, "describes no networks"),
+        ({"codec": []}, "describes no networks"),
         ({**manifest["provenance"]["config"], "codec": {"name": "theis3", "channels": 4}}, r"holds no codec.g_a.* of shape"),
     ):
         manifest["provenance"]["config"] = wrong

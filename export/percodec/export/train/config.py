@@ -114,11 +114,11 @@ def load_config(name: str, overrides: list[str]) -> Config:
         for part in reversed(key.split(".")):
             nested = {part: nested}
         _merge(config, nested, f"--set {item}", "")
-    _check(config, name)
+    check(config, name)
     return config
 
 
-def _check(config: Config, source: str) -> None:
+def check(config: Config, source: str) -> None:
     """What the types cannot say. Raises `UsageError` with the reason."""
     codec, loss = config["codec"], config["loss"]
     if config["task"] not in TASKS:
@@ -127,6 +127,8 @@ def _check(config: Config, source: str) -> None:
         raise UsageError(
             f"{source}: codec.channels must be at least 1 and codec.levels 2..256, got {codec['channels']} and {codec['levels']}"
         )
+    if not 0 < codec["width"] <= 4:
+        raise UsageError(f"{source}: codec.width must be above 0 and at most 4, got {codec['width']}")
     most = codec["channels"] * math.log2(codec["levels"]) / 64
     if config["task"] in ("codec", "joint") and not 0 < loss["bpp"] < most:
         raise UsageError(
@@ -178,4 +180,4 @@ def resolve(spec: str, places: dict[str, str]) -> str:
         raise UsageError(f"data set {spec!r} needs --data {missing}=PATH") from e
 
 
-__all__ = ["DEFAULTS", "TASKS", "Config", "completed", "load_config", "names", "resolve"]
+__all__ = ["DEFAULTS", "TASKS", "Config", "check", "completed", "load_config", "names", "resolve"]

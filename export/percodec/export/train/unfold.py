@@ -19,9 +19,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from percodec.export.models import AUTOENCODERS, build_head, head_kind
-from percodec.export.train.config import completed
+from percodec.export.train.config import check, completed
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.errors import DataError
+from percodec.sdk.errors import DataError, PercodecError
 
 _SCORES = {"bpp": "bpp_coded", "psnr": "psnr_db", "ms_ssim": "ms_ssim", "miou": "miou"}  # a run's names for a bundle's
 
@@ -35,14 +35,19 @@ def bundle_checkpoint(folder: Path, graph: str | None = None) -> dict[str, Any]:
     bundle = Bundle.open(folder)
     said = bundle.manifest.get("provenance") or {}
     said = said["heads"][graph] if graph else said
-    config = completed(copy.deepcopy(said.get("config") or {}))
-    if not said.get("config") or config["codec"]["name"] not in AUTOENCODERS:
+    if not isinstance(said.get("config"), dict):
         raise DataError(f"bundle {folder} does not name its networks (provenance.config): it was not made by percodec export")
-    codec = AUTOENCODERS[config["codec"]["name"]](bundle.latent_shape[0], bundle.levels, config["codec"]["width"])
+    try:
+        config = completed(copy.deepcopy(said["config"]))
+        check(config, f"bundle {folder}")
+        codec = AUTOENCODERS[config["codec"]["name"]](bundle.latent_shape[0], bundle.levels, config["codec"]["width"])
+        head = None if config["task"] == "codec" else build_head(config["head"], bundle.latent_shape[0])
+    except (KeyError, TypeError, ValueError, PercodecError) as e:
+        raise DataError(f"bundle {folder}: provenance.config describes no networks of this version: {e}") from e
     model = nn.ModuleDict({"codec": codec})
     weights = {**_weights(bundle, "encoder"), **_weights(bundle, "decoder")}
-    if config["task"] != "codec":
-        model["head"] = build_head(config["head"], bundle.latent_shape[0])
+    if head is not None:
+        model["head"] = head
         weights |= _weights(bundle, graph or f"head_{head_kind(config['head']['name'])}")
     codec.quantizer.follow(torch.from_numpy(bundle.centers.copy()))
     _fill(model, weights, folder)
