@@ -1,12 +1,12 @@
 """What does a prediction cost with a codec in front, next to ResNet-50 on the picture, and is it as good?
 
-    python benchmarks/bench_perception.py --camvid PATH --codec runs/balanced-0.635/best.pt [--runs runs/perception] [--rounds 60]
+    python benchmarks/bench_perception.py --camvid PATH [--codec benchmarks/bundles/balanced-0.635] [--runs runs/perception] [--rounds 60]
 
 Which of CamVid's classes cover 1 % of a 224x224 crop, from the picture (ResNet-50) and from the latent (cResNet-39, and the slim
 cResNet-27 distilled from cResNet-51), two seeds each, all by configuration `lab-classification` (width 0.25); finished runs are left alone.
 Then every graph in INT8, calibrated on training crops, judged on the validation crops through packets, and timed at batch 1 on one thread,
 the ways to a prediction in turn within each round of one process: CPU time, medians, ratios of paired rounds. The paper's full width is
-timed as well, with random weights, which cost the same as trained ones.
+timed as well, with random weights, which cost the same as trained ones; so is the decoder of `cvpr18`, beside the codec's own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from percodec.export.data.sets import DataSet, load
 from percodec.export.engines import session
 from percodec.export.evaluate.metrics import average_precision
 from percodec.export.graph import plain
-from percodec.export.models import Autoencoder, Classifier, ResNet
+from percodec.export.models import AUTOENCODERS, Autoencoder, Classifier, ResNet
 from percodec.export.onnx import ClassificationGraph, DecoderGraph, EncoderGraph, fold, graph_bytes
 from percodec.export.precision import Plan, make_explicit
 from percodec.export.train.loop import load_checkpoint
@@ -46,6 +46,7 @@ Run = Callable[[NDArray[Any]], list[Any]]
 NETWORKS = {"resnet50": "original", "cresnet51": "latent", "cresnet39": "latent", "cresnet27": "latent"}
 TEACHER = "cresnet51"
 CALIBRATION = 64
+CODEC = Path(__file__).resolve().parent / "bundles" / "balanced-0.635"
 
 
 class Presence(nn.Module):
@@ -115,7 +116,8 @@ class Sender:
         stack = np.concatenate(self.symbols)
         counts = np.stack([(stack == k).sum((0, 2, 3)) for k in range(levels)], 1)
         self.coder = PacketCodec(EntropyModel.from_counts(counts), CROP // 8, CROP // 8)
-        self.decoder = integer(DecoderGraph(codec), list(self.symbols))
+        other = AUTOENCODERS["cvpr18"](codec.channels, levels, 1.0).eval()
+        self.decoders = {name: integer(DecoderGraph(c), list(self.symbols)) for name, c in {"own": codec, "cvpr18": other}.items()}
 
     def send(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bytes]:
         symbols = self.encoder(picture)[0]
@@ -134,7 +136,8 @@ def costs(sender: Sender, heads: dict[str, Run], rgb: Run, pictures: list[NDArra
         ways[name] = lambda k, h=head: h(sender.send(some[k % 16])[0])  # type: ignore[misc]
     for name, head in heads.items():
         ways[f"received, {name}"] = lambda k, h=head: h(sender.receive(packets[k % 16]))  # type: ignore[misc]
-    ways["received, decoded, resnet50"] = lambda k: rgb(sender.decoder(sender.receive(packets[k % 16]))[0])
+    for name, decoder in sender.decoders.items():
+        ways[f"received, decoder {name}, resnet50"] = lambda k, d=decoder: rgb(d(sender.receive(packets[k % 16]))[0])  # type: ignore[misc]
     times = in_turn(ways, rounds)
     return {name: {"cpu_ms": statistics.median(v), "ratio": paired(v, times["resnet50"])} for name, v in times.items()}
 
@@ -142,7 +145,7 @@ def costs(sender: Sender, heads: dict[str, Run], rgb: Run, pictures: list[NDArra
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camvid", required=True)
-    parser.add_argument("--codec", type=Path, required=True, help="checkpoint of a codec")
+    parser.add_argument("--codec", type=Path, default=CODEC, help="a codec's bundle or checkpoint (default: that of balanced-0.635)")
     parser.add_argument("--runs", type=Path, default=Path("runs/perception"))
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
@@ -184,7 +187,7 @@ def main() -> int:
         print(width, json.dumps(found, indent=1), flush=True)
     result = {
         "benchmark": "bench_perception",
-        "command": "python benchmarks/bench_perception.py --camvid PATH --codec runs/balanced-0.635/best.pt",
+        "command": "python benchmarks/bench_perception.py --camvid PATH",
         "date": datetime.date.today().isoformat(),
         "machine": {"cpu": cpu_name()},
         "codec": config,

@@ -33,6 +33,8 @@ from percodec.export.onnx import run_ort
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import EntropyModel, PacketCodec, VideoCodec
 
+TIERS = [HERE / "bundles" / f"{name}-0.635" for name in ("fast", "balanced")]
+
 
 def frames_of(path: Path) -> list[NDArray[np.uint8]]:
     capture, frames = cv2.VideoCapture(str(path)), []
@@ -76,7 +78,7 @@ def measure(path: Path, frames: list[NDArray[np.uint8]], args: argparse.Namespac
     coder = BundleAtAnySize(bundle)
     latents = [np.ascontiguousarray(coder.symbols(frame)[1]) for frame in frames]
     half = len(latents) // 2
-    pairs = np.stack([np.concatenate(pair) for pair in itertools.pairwise(latents)])
+    pairs = np.stack([np.concatenate(pair) for pair in itertools.pairwise(latents[:half])])
     counts = np.stack([np.bincount(seen[:, c].ravel(), minlength=bundle.levels) for c in range(seen.shape[1])])
     order0, intra = EntropyModel.from_counts(counts), learn_contexts(seen, bundle.levels)
     on_clip = learn_contexts(np.stack(latents[:half]), bundle.levels)
@@ -113,7 +115,7 @@ def main() -> int:
     parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
     args = parser.parse_args()
     frames, cases = frames_of(args.video), []
-    for path in args.bundle or DEFAULT:
+    for path in args.bundle or [*DEFAULT, *TIERS]:
         case = measure(path, frames, args)
         cases.append(case)
         saved, way = case["saved"], case["speed_of_intra"]

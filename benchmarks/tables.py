@@ -113,13 +113,14 @@ def encoders(result: dict[str, Any]) -> str:
 def perception(result: dict[str, Any]) -> str:
     """A prediction with the codec in front and without, from `bench_perception.py`."""
     rows, widths = [], result["cost"]
-    far = "received, decoded, resnet50"
-    names = {"resnet50": "picture, ResNet-50", far: "packet, decoder, ResNet-50"}
+    decoded = {way: "cvpr18" if "cvpr18" in way else "theis3" for way in next(iter(widths.values())) if "decode" in way}
+    far = next(iter(decoded))
+    names = {"resnet50": "picture, ResNet-50", **{way: f"packet, {name}'s decoder, ResNet-50" for way, name in decoded.items()}}
     for way in next(iter(widths.values())):
         network = way.rpartition(", ")[2]
         latent = network.replace("cresnet", "cResNet-")
         words = names.get(way) or (f"packet, {latent}" if "received" in way else f"picture, packet, {latent}")
-        found = [f"{r['map']:.3f}" for r in result["rows"] if r["network"] == network] if way != far else []
+        found = [f"{r['map']:.3f}" for r in result["rows"] if r["network"] == network] if way not in decoded else []
         first = far if "received" in way else "resnet50"
         times = [f"{w[way]['cpu_ms']:.2f} ({w[way]['cpu_ms'] / w[first]['cpu_ms']:.2f})" for w in widths.values()]
         rows.append([words, ", ".join(found) or "-", *times])

@@ -216,7 +216,8 @@ def _export(args: argparse.Namespace) -> int:
     else:
         _print_record(metrics)
         print(f"bundle: {args.out}   digest {bundle.digest[:16]}")
-        print(f"next: percodec run VIDEO --bundle {args.out}")
+        drives = "head_segmentation" in bundle.manifest["graphs"]
+        print(f"next: percodec {'run VIDEO' if drives else 'encode VIDEO -o drive.mcap'} --bundle {args.out}")
     return 0
 
 
