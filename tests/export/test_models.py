@@ -102,3 +102,17 @@ def test_a_quantizer_follows_anothers_centers():
     assert torch.allclose(found.diff(), found.diff()[:1].expand(5), atol=1e-5)
     best = np.polyval(np.polyfit(np.arange(6), centers.numpy(), 1), np.arange(6))
     assert np.allclose(found.numpy(), best, atol=1e-5)
+
+
+@pytest.mark.parametrize("uniform", [False, True])
+def test_centers_survive_being_written_down(uniform):
+    torch.manual_seed(0)
+    same = 0
+    for _ in range(20):
+        given, again = Quantizer(6, uniform=uniform), Quantizer(6, uniform=uniform)
+        with torch.no_grad():
+            given.first.add_(torch.randn(()))
+            given.gap_logits.add_(torch.randn_like(given.gap_logits))
+        again.follow(given.centers.detach())
+        same += torch.equal(again.centers, given.centers)
+    assert same >= 18

@@ -46,14 +46,34 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def follow(self, centers: Tensor) -> None:
-        """Take these centers (float [L], increasing), or the even ones nearest to them."""
-        gaps = centers.diff()
+        """Take these centers (float [L], increasing), or the even ones nearest to them. Another quantizer's come back to the last place."""
+        gaps, first = centers.double().diff(), centers[0]
         if self.gap_logits.numel() == 1:
             at = torch.arange(self.levels) - (self.levels - 1) / 2
-            gaps = ((at * centers).sum() / (at * at).sum())[None]
-            centers = centers.mean() + at * gaps
-        self.first.copy_(centers[0])
+            even = ((at * centers.double()).sum() / (at * at).sum())[None]
+            if ((gaps - even).abs() > 1e-5 * even).any():
+                first = (centers.double().mean() + at[0] * even)[0]
+            gaps = even
+        self.first.copy_(first)
         self.gap_logits.copy_(torch.log(torch.expm1((gaps - 1e-3).clamp_min(1e-6))))
+        for k in range(self.gap_logits.numel()):
+            self._settle(k, centers)
+
+    def _settle(self, k: int, centers: Tensor) -> None:
+        """Of the floats next to logit k the one that gives `centers` best: the inverse above is right to a few units in the last place."""
+        tried = [self.gap_logits[k].clone()]
+        for end in (torch.tensor(-torch.inf), torch.tensor(torch.inf)):
+            at = tried[0]
+            for _ in range(16):
+                at = torch.nextafter(at, end)
+                tried.append(at)
+        after = slice(1, None) if self.gap_logits.numel() == 1 else slice(k + 1, k + 2)
+
+        def miss(logit: Tensor) -> float:
+            self.gap_logits[k] = logit
+            return float((self.centers - centers)[after].abs().max())
+
+        self.gap_logits[k] = min(tried, key=miss)
 
     @property
     def midpoints(self) -> Tensor:
