@@ -63,9 +63,10 @@ def export_bundle(
     codec = model.codec
     runs = {_graph_name(config, {}): (checkpoint, state, model)} if model.head is not None else {}
     if "bundle" in state:
+        given = Bundle.open(checkpoint, state["bundle"])
         for graph in state["provenance"].get("heads", {}):
             if graph not in runs:
-                further = bundle_checkpoint(checkpoint, graph)
+                further = bundle_checkpoint(given, graph)
                 runs[graph] = (checkpoint, further, _model(checkpoint, further))
     for path in more:
         further = load_checkpoint(path)

@@ -1,7 +1,7 @@
 """The networks (torch): autoencoders, the quantizer between them, and the perception networks behind them.
 
 Which one should I use? `edge` when the encoder runs on the vehicle beside perception (at most 4 kMAC/px); `fast` where it may
-cost what JPEG costs (0.3 kMAC/px), `balanced` where twice JPEG is not too much (1.0 kMAC/px); `theis3` to reproduce the
+cost what JPEG costs (0.3 kMAC/px), `balanced` where two or three times JPEG is not too much (1.0 kMAC/px); `theis3` to reproduce the
 paper's operating points (about 71 kMAC/px); `cvpr18` where quality matters more than time (about 310 kMAC/px).
 Heads: see `heads`.
 """

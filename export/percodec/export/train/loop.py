@@ -23,6 +23,7 @@ from percodec.export.data.crops import Batch
 from percodec.export.train import curves, distributed
 from percodec.export.train.config import completed
 from percodec.export.train.unfold import bundle_checkpoint
+from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import DataError
 
 
@@ -221,9 +222,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A run's checkpoint, or a bundle's folder (`bundle_checkpoint`). Raises `DataError` where it is missing or not ours."""
+    """A run's checkpoint, or a bundle's folder (`bundle_checkpoint`). Raises `DataError`, `BundleError` where it is none of ours."""
     if path.is_dir():
-        return bundle_checkpoint(path)
+        return bundle_checkpoint(Bundle.open(path))
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:

@@ -61,9 +61,9 @@ def train(
     """Train in folder `out`, resuming what is there.
 
     `codec_from` starts the codec, `head_from` the head, from another run's checkpoint or a bundle's folder; `trunk_from` a codec from
-    another operating point;
-    `teacher_from` is distilled from (`load_teacher`); `views` keeps encoded pictures between runs. Returns the best validation record.
-    Writes config.json, data.json (digests), codec.json (where the codec came from), train.csv, val.csv, best.json, last.pt, best.pt.
+    another operating point; `teacher_from` is distilled from (`load_teacher`); `views` keeps encoded pictures between runs. Returns the
+    best validation record. Writes config.json, data.json (digests), codec.json (where the codec came from), train.csv, val.csv, best.json,
+    last.pt, best.pt.
     """
     device = distributed.start()
     specs = config["data"]["train"]
@@ -170,14 +170,9 @@ def _batches(
 def _record(config: Config, out: Path, start: Path | None, data: dict[str, Any]) -> None:
     if start is not None:
         state = load_checkpoint(start)
+        origin: dict[str, Any] = {key: state[key] for key in ("config", "step", "val", "bundle") if key in state}
         beside = start.parent / "data.json"
-        origin = {
-            "config": state["config"],
-            "step": state["step"],
-            "val": state["val"],
-            "data": json.loads(beside.read_text()) if beside.exists() and not start.is_dir() else None,
-            **({"bundle": state["bundle"]} if "bundle" in state else {}),
-        }
+        origin["data"] = json.loads(beside.read_text()) if "bundle" not in state and beside.exists() else None
         (out / "codec.json").write_text(json.dumps(origin, indent=1))
     (out / "config.json").write_text(json.dumps(config, indent=1))
     (out / "data.json").write_text(json.dumps(data, indent=1))

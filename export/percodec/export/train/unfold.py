@@ -26,31 +26,30 @@ from percodec.sdk.errors import DataError, PercodecError
 _SCORES = {"bpp": "bpp_coded", "psnr": "psnr_db", "ms_ssim": "ms_ssim", "miou": "miou"}  # a run's names for a bundle's
 
 
-def bundle_checkpoint(folder: Path, graph: str | None = None) -> dict[str, Any]:
+def bundle_checkpoint(bundle: Bundle, graph: str | None = None) -> dict[str, Any]:
     """{"model", "config", "step", "val"} as a run's checkpoint has them; "bundle" is the digest, "provenance" what the manifest says.
 
-    Of the run that the bundle was exported from, or of `graph`, a head that was added (`provenance.heads`). Raises `BundleError`, and
-    `DataError` where the bundle does not say what was trained or its graphs are not those of `percodec export`.
+    Of the run that the bundle was exported from, or of `graph`, a head that was added (`provenance.heads`). Raises `BundleError` where it
+    lacks a graph, `DataError` where it does not say what was trained or its graphs are not those of `percodec export`.
     """
-    bundle = Bundle.open(folder)
     said = bundle.manifest.get("provenance") or {}
     said = said["heads"][graph] if graph else said
     if not isinstance(said.get("config"), dict):
-        raise DataError(f"bundle {folder} does not name its networks (provenance.config): it was not made by percodec export")
+        raise DataError(f"bundle {bundle.path} does not name its networks (provenance.config): it was not made by percodec export")
     try:
         config = completed(copy.deepcopy(said["config"]))
-        check(config, f"bundle {folder}")
+        check(config, f"bundle {bundle.path}")
         codec = AUTOENCODERS[config["codec"]["name"]](bundle.latent_shape[0], bundle.levels, config["codec"]["width"])
         head = None if config["task"] == "codec" else build_head(config["head"], bundle.latent_shape[0])
     except (KeyError, TypeError, ValueError, PercodecError) as e:
-        raise DataError(f"bundle {folder}: provenance.config describes no networks of this version: {e}") from e
+        raise DataError(f"bundle {bundle.path}: provenance.config describes no networks of this version: {e}") from e
     model = nn.ModuleDict({"codec": codec})
     weights = {**_weights(bundle, "encoder"), **_weights(bundle, "decoder")}
     if head is not None:
         model["head"] = head
         weights |= _weights(bundle, graph or f"head_{head_kind(config['head']['name'])}")
     codec.quantizer.follow(torch.from_numpy(bundle.centers.copy()))
-    _fill(model, weights, folder)
+    _fill(model, weights, bundle.path)
     found = bundle.manifest.get("metrics", {})
     val = {short: found[name] for short, name in _SCORES.items() if name in found}
     step = said.get("step", 0)

@@ -87,7 +87,7 @@ class PacketCodec:
         Successful calls count up the header's `counter`, from `counter` where it is given. Raises `CodecError` on symbols that are not
         such an array and on numbers out of range, `PacketError` when the packet would be longer than `max_bytes`.
         """
-        self._check_array(symbols, "symbols")
+        _check_array(symbols, "symbols", self.latent_shape)
         _check_numbers(frame_id, timestamp_ns)
         symbols = np.ascontiguousarray(symbols)
         with self._lock:
@@ -104,9 +104,7 @@ class PacketCodec:
         Raises what `encode` does, for the first frame at fault; the counter then stays where it was.
         """
         count = len(frame_ids)
-        if not isinstance(symbols, np.ndarray) or symbols.dtype != np.uint8 or symbols.shape != (count, *self.latent_shape):
-            found = f"{symbols.dtype} {list(symbols.shape)}" if isinstance(symbols, np.ndarray) else type(symbols).__name__
-            raise CodecError(f"symbols must be uint8 {[count, *self.latent_shape]} for {count} frames, got {found}")
+        _check_array(symbols, "symbols", (count, *self.latent_shape))
         if len(timestamps_ns) != count:
             raise CodecError(f"{count} frame_ids need as many timestamps_ns, got {len(timestamps_ns)}")
         for frame_id, timestamp_ns in zip(frame_ids, timestamps_ns, strict=True):
@@ -140,7 +138,7 @@ class PacketCodec:
         if out is None:
             out = np.empty(self.latent_shape, np.uint8)
         else:
-            self._check_array(out, "out")
+            _check_array(out, "out", self.latent_shape)
             if not (out.flags.c_contiguous and out.flags.writeable):
                 raise CodecError("out must be a C-contiguous, writable array")
         size = _size_of(packet)
@@ -159,11 +157,6 @@ class PacketCodec:
         out = np.empty((len(packets), *self.latent_shape), np.uint8)
         return _shared_out(lambda k, thread: self.decode(packets[k], out[k])[0], len(packets), threads), out
 
-    def _check_array(self, array: NDArray[np.uint8], name: str) -> None:
-        if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != self.latent_shape:
-            found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise CodecError(f"{name} must be uint8 {list(self.latent_shape)}, got {found}")
-
 
 def parse_header(packet: BytesLike) -> PacketHeader:
     """The header of a packet whose magic, version, flags, lanes, length and CRC are right; `PacketError` otherwise."""
@@ -172,6 +165,12 @@ def parse_header(packet: BytesLike) -> PacketHeader:
     if status:
         raise _packet_error(status, size, fields)
     return PacketHeader(*fields)
+
+
+def _check_array(array: NDArray[np.uint8], name: str, shape: tuple[int, ...]) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != shape:
+        found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise CodecError(f"{name} must be uint8 {list(shape)}, got {found}")
 
 
 def _check_numbers(frame_id: int, timestamp_ns: int) -> None:
