@@ -1,10 +1,10 @@
-"""What do contexts save on latents of trained codecs, and what do they cost?
+"""What do pairs and contexts save on latents of trained codecs, and what do they cost?
 
     python benchmarks/bench_contexts.py --camvid PATH --imagenet PATH --kodak PATH [--bundle DIR ...] [--rounds 201]
 
-Per bundle: latents of CamVid train and of photographs make two entropy models, one table per channel and contexts; both code the latents of
-CamVid val and of Kodak, which neither has seen, as whole packets. Speed is that of `PacketCodec` from Python, packet and CRCs
-included, the two in turn within each round of one process, on one CamVid val latent; process CPU time, medians.
+Per bundle: latents of CamVid train and of photographs make three entropy models, one table per channel, one of pairs, and contexts; all
+code the latents of CamVid val and of Kodak, which none has seen, as whole packets. Speed is that of `PacketCodec` from Python, packet, CRCs
+included, the three in turn within each round of one process, on one CamVid val latent; process CPU time, medians.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from percodec.export.data.sets import load
 from percodec.export.evaluate.rd import BundleAtAnySize, crop8
 from percodec.export.onnx import run_ort
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.codec import EntropyModel, PacketCodec, _rans
+from percodec.sdk.codec import EntropyModel, PacketCodec, _rans, count_pairs
 
 HERE = Path(__file__).parent
 DEFAULT = tuple(HERE / "bundles" / f"lab-{point}" for point in ("0.0983", "0.330", "0.635"))
@@ -47,7 +47,7 @@ def microseconds(call: Callable[[], Any]) -> float:
 
 
 def speed(models: dict[str, EntropyModel], latent: Latent, rounds: int) -> dict[str, Any]:
-    """Medians per model, and medians over rounds of the ratio order-0 / contexts."""
+    """Medians per model, and medians over rounds of the ratio order-0 / another."""
     codecs = {name: PacketCodec(model, *latent.shape[1:]) for name, model in models.items()}
     packets = {name: codec.encode(latent, frame_id=0, timestamp_ns=0) for name, codec in codecs.items()}
     out, found = np.empty_like(latent), {f"{name}_{way}": [] for name in codecs for way in ("encode", "decode")}
@@ -57,8 +57,11 @@ def speed(models: dict[str, EntropyModel], latent: Latent, rounds: int) -> dict[
             found[f"{name}_decode"].append(microseconds(lambda c=codec, p=packets[name]: c.decode(p, out)))
         assert np.array_equal(out, latent)
     ratios = {
-        way: statistics.median(a / b for a, b in zip(found[f"order0_{way}"], found[f"contexts_{way}"], strict=True))
-        for way in ("encode", "decode")
+        name: {
+            way: statistics.median(a / b for a, b in zip(found[f"order0_{way}"], found[f"{name}_{way}"], strict=True))
+            for way in ("encode", "decode")
+        }
+        for name in ("pairs", "contexts")
     }
     lanes = {name: codec.decode(packets[name])[0].lanes for name, codec in codecs.items()}
     return {"microseconds": {name: statistics.median(v) for name, v in found.items()}, "speed_of_order0": ratios, "lanes": lanes}
@@ -71,7 +74,9 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
     seen = latents_of(encoder, training, bundle.frame_height, bundle.frame_width)
     counts = np.stack([np.bincount(seen[:, c].ravel(), minlength=bundle.levels) for c in range(seen.shape[1])])
     began = time.process_time()
-    models = {"order0": EntropyModel.from_counts(counts), "contexts": learn_contexts(seen, bundle.levels)}
+    pairs = sum(count_pairs(z, bundle.levels) for z in seen)
+    models = {"order0": EntropyModel.from_counts(counts), "pairs": EntropyModel.from_counts(pairs)}
+    models["contexts"] = learn_contexts(seen, bundle.levels)
     learned_s = time.process_time() - began
     any_size, sets = BundleAtAnySize(bundle), {}
     for name, spec in (("camvid/val", f"camvid:{args.camvid}:val"), ("kodak", f"folder:{args.kodak}")):
@@ -80,7 +85,7 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
         pixels = sum(64 * z.shape[1] * z.shape[2] for z in latents)
         size = {k: bytes_of(m, latents) for k, m in models.items()}
         bpp = {k: 8 * v / pixels for k, v in size.items()}
-        sets[name] = {"pictures": len(latents), "bpp": bpp, "saved": 1 - size["contexts"] / size["order0"]}
+        sets[name] = {"pictures": len(latents), "bpp": bpp, "saved": {k: 1 - size[k] / size["order0"] for k in ("pairs", "contexts")}}
         sets[name]["bpp_as_exported"] = 8 * bytes_of(bundle.entropy_model, latents) / pixels
         if name == "camvid/val":
             timed = speed(models, latents[0], args.rounds)
@@ -101,9 +106,12 @@ def main() -> int:
     for path in args.bundle or DEFAULT:
         case = measure(path, args)
         cases.append(case)
-        saved = ", ".join(f"{name} {100 * s['saved']:.1f} %" for name, s in case["sets"].items())
-        way = case["speed_of_order0"]
-        print(f"{case['bundle']}: saved {saved}; encode {way['encode']:.2f} and decode {way['decode']:.2f} of order 0's speed", flush=True)
+        for kind, way in case["speed_of_order0"].items():
+            saved = ", ".join(f"{name} {100 * s['saved'][kind]:.1f} %" for name, s in case["sets"].items())
+            print(
+                f"{case['bundle']}, {kind}: saved {saved}; encode {way['encode']:.2f}, decode {way['decode']:.2f} of order 0's speed",
+                flush=True,
+            )
     result = {
         "benchmark": "bench_contexts",
         "command": "python benchmarks/bench_contexts.py --camvid PATH --imagenet PATH --kodak PATH",

@@ -5,7 +5,8 @@
 Every coder turns the same latents (six levels, one table per channel, about 1.27 bit per symbol) into bytes and back, called
 from Python as a user calls it, in turn within each round of one process. Figures are medians of process CPU time; a turn lasts
 about ten milliseconds, so that each coder meets its own data in the caches. percodec's side is the whole packet: check of the
-symbols, choice of lanes, rANS, header, both CRCs; the others' is the entropy coding alone: constriction's AnsCoder with one
+symbols, choice of lanes, rANS, header, both CRCs; twice, with a table per channel (profile 0) and with the same probabilities as tables of
+pairs (profile 3). The others' is the entropy coding alone: constriction's AnsCoder with one
 Categorical per channel, models built beforehand, and, where it is installed, CompressAI's rANS, lists built beforehand.
 """
 
@@ -123,9 +124,13 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
     model, symbols = latent_of(shape, seed)
     codec = PacketCodec(model, shape[1], shape[2])
     packet = codec.encode(symbols, 0, 0)
+    frequencies = np.diff(model.cdf.astype(np.int64), axis=1)
+    paired = PacketCodec(EntropyModel.from_counts(frequencies[:, :, None] * frequencies[:, None, :]), shape[1], shape[2])
+    paired_packet = paired.encode(symbols, 0, 0)
     out = np.empty_like(symbols)
     other = Constriction(model, symbols)
     assert (codec.decode(packet)[1] == symbols).all()
+    assert (paired.decode(paired_packet)[1] == symbols).all()
     assert all((a == b).all() for a, b in zip(other.decode(), other.planes, strict=True))
 
     calls: dict[str, Callable[[], object]] = {
@@ -133,6 +138,8 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
         "constriction_encode": other.encode,
         "percodec_decode": lambda: codec.decode(packet, out),
         "constriction_decode": other.decode,
+        "pairs_encode": lambda: paired.encode(symbols, 0, 0),
+        "pairs_decode": lambda: paired.decode(paired_packet, out),
     }
     try:
         third = CompressAi(model, symbols)
@@ -144,6 +151,9 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
     for kernel in KERNELS:
         calls[f"{kernel.name.lower()}_encode"] = lambda k=kernel: coder.encode(symbols, scratch, 0, 0, 0, 0, lanes, k)  # type: ignore[misc]
         calls[f"{kernel.name.lower()}_decode"] = lambda k=kernel: coder.decode(packet, out, k)  # type: ignore[misc]
+    alone, plain = paired._coder, _rans.Kernel.SCALAR
+    calls["pairs_scalar_encode"] = lambda: alone.encode(symbols, scratch, 0, 0, 0, 0, parse_header(paired_packet).lanes, plain)
+    calls["pairs_scalar_decode"] = lambda: alone.decode(paired_packet, out, plain)
     if name == REFERENCE_SIZE:
         calls["reference_encode"] = lambda: reference.encode_packet(model, symbols, frame_id=0, timestamp_ns=0)
         calls["reference_decode"] = lambda: reference.decode_packet(model, packet, shape[1], shape[2])
@@ -158,12 +168,9 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
     median = {key: statistics.median(values) for key, values in times.items()}
     ideal_bytes = model.cost_bits(symbols) / 8
 
-    def ratio(way: str, baseline: str) -> float:
-        pairs = zip(times[f"{baseline}_{way}"], times[f"percodec_{way}"], strict=False)
-        return statistics.median(theirs / ours for theirs, ours in pairs)
-
-    def against(baseline: str) -> dict[str, float]:
-        return {way: ratio(way, baseline) for way in ("encode", "decode")}
+    def against(baseline: str, ours: str = "percodec") -> dict[str, float]:
+        rounds = {way: zip(times[f"{baseline}_{way}"], times[f"{ours}_{way}"], strict=False) for way in ("encode", "decode")}
+        return {way: statistics.median(theirs / mine for theirs, mine in pairs) for way, pairs in rounds.items()}
 
     result: dict[str, Any] = {
         "latent": name,
@@ -176,6 +183,12 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
         "cpu_ms_median": median,
         "msymbols_per_s": {key: symbols.size / value / 1e3 for key, value in median.items()},
         "times_constriction": against("constriction"),
+        "pairs": {
+            "packet_bytes": len(paired_packet),
+            "lanes": parse_header(paired_packet).lanes,
+            "times_constriction": against("constriction", "pairs"),
+            "times_constriction_plain_cpp": against("constriction", "pairs_scalar"),
+        },
         "kernels": {
             kernel.name.lower(): {
                 way: median[f"constriction_{way}"] / median[f"{kernel.name.lower()}_{way}"] for way in ("encode", "decode")
@@ -186,6 +199,7 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
     for baseline in ("compressai", "reference"):
         if f"{baseline}_encode" in calls:
             result[f"times_{baseline}"] = against(baseline)
+            result["pairs"][f"times_{baseline}"] = against(baseline, "pairs")
     return result
 
 
@@ -218,7 +232,7 @@ def main() -> int:
     for name in SIZES:
         case = measure(name, arguments.rounds, arguments.seed)
         cases.append(case)
-        times, speed = case["times_constriction"], case["msymbols_per_s"]
+        times, speed, pairs = case["times_constriction"], case["msymbols_per_s"], case["pairs"]["times_constriction"]
         kernels = ", ".join(f"{k} {v['encode']:.1f} / {v['decode']:.1f}" for k, v in case["kernels"].items())
         more = "".join(
             f" | {b} {case[f'times_{b}']['encode']:.0f} / {case[f'times_{b}']['decode']:.0f}"
@@ -229,6 +243,7 @@ def main() -> int:
             f"{name:>11}: {case['bits_per_symbol']:.2f} bit/symbol, {case['packet_bytes']} bytes (ideal {case['ideal_bytes']:.0f}), "
             f"{case['lanes']} lanes | encode {speed['percodec_encode']:.0f} Msym/s = {times['encode']:.1f} x constriction | "
             f"decode {speed['percodec_decode']:.0f} Msym/s = {times['decode']:.1f} x constriction | "
+            f"pairs: {case['pairs']['packet_bytes']} bytes, {pairs['encode']:.1f} / {pairs['decode']:.1f} x | "
             f"kernels, x constriction: {kernels}{more}"
         )
     report = {

@@ -57,10 +57,15 @@ def rans(result: dict[str, Any]) -> str:
         speed, times, third = case["msymbols_per_s"], case["times_constriction"], case.get("times_compressai")
         row = [case["latent"], f"{case['packet_bytes']} ({case['ideal_bytes']:.0f})"]
         row += [f"{speed[f'percodec_{way}']:.0f} ({times[way]:.1f} x)" for way in ("encode", "decode")]
+        pairs = case.get("pairs")
+        row.append(str(pairs["packet_bytes"]) if pairs else "-")
+        row += [f"{speed[f'pairs_{way}']:.0f} ({pairs['times_constriction'][way]:.1f} x)" if pairs else "-" for way in ("encode", "decode")]
         row += [f"{case['kernels'][kernel]['encode']:.1f} / {case['kernels'][kernel]['decode']:.1f} x" for kernel in case["kernels"]]
-        rows.append([*row, f"{third['encode']:.0f} / {third['decode']:.0f} x" if third else "-"])
+        both = [third, pairs.get("times_compressai")] if pairs else [third]
+        rows.append([*row, "; ".join(f"{t['encode']:.0f} / {t['decode']:.0f} x" for t in both if t) or "-"])
     names = [f"{kernel}, encode / decode" for kernel in result["cases"][0]["kernels"]]
-    head = ["latent", "packet (ideal), bytes", "encode, million symbols/s", "decode, million symbols/s", *names, "CompressAI's"]
+    head = ["latent", "packet (ideal), bytes", "encode, million symbols/s", "decode", "pairs: packet", "encode", "decode", *names]
+    head.append("CompressAI's: order 0; pairs")
     about = f"x: times the speed of constriction {result['versions']['constriction']}, and in the last column of CompressAI's rANS"
     return f"{lab_tables.table(head, rows)}\n{about}. {result['machine']['cpu']}, one thread, {result['date']}: `{result['command']}`\n"
 
@@ -83,13 +88,16 @@ def precision(result: dict[str, Any]) -> str:
 
 
 def contexts(result: dict[str, Any]) -> str:
-    """What entropy tables by neighbours save and cost, from `bench_contexts.py`."""
+    """What tables of pairs and tables by neighbours save and cost, from `bench_contexts.py`."""
     rows = []
     for case in result["cases"]:
-        sizes = [f"{s['bpp']['order0']:.3f} -> {s['bpp']['contexts']:.3f} (-{100 * s['saved']:.1f} %)" for s in case["sets"].values()]
-        speed = case["speed_of_order0"]
-        rows.append([case["bundle"], *sizes, f"{speed['encode']:.2f} x", f"{speed['decode']:.2f} x"])
-    head = ["bundle", *(f"{name}, bpp" for name in result["cases"][0]["sets"]), "encode, of order 0's speed", "decode"]
+        for name in ("pairs", "contexts"):
+            if name not in case["speed_of_order0"]:
+                continue
+            sizes = [f"{s['bpp']['order0']:.3f} -> {s['bpp'][name]:.3f} (-{100 * s['saved'][name]:.1f} %)" for s in case["sets"].values()]
+            speed = case["speed_of_order0"][name]
+            rows.append([case["bundle"], name, *sizes, f"{speed['encode']:.2f} x", f"{speed['decode']:.2f} x"])
+    head = ["bundle", "tables", *(f"{name}, bpp" for name in result["cases"][0]["sets"]), "encode, of order 0's speed", "decode"]
     return f"{lab_tables.table(head, rows)}\n{result['machine']['cpu']}, one thread, {result['date']}: `{result['command']}`\n"
 
 

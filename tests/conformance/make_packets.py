@@ -34,6 +34,7 @@ class Case:
     counter: int
     contexts: int = 0
     temporal: bool = False
+    pairs: bool = False
 
 
 CASES = (
@@ -46,6 +47,9 @@ CASES = (
     Case("v1.0-contexts-3x9x21-L6-lanes16", (3, 9, 21), 6, 16, 7, 1, 2, 3, 4, contexts=10),
     Case("v1.0-temporal-3x6x70-L6-lanes8", (3, 6, 70), 6, 8, 9, 4, 5, 6, 7, contexts=10, temporal=True),
     Case("v1.0-contexts-2x4x300-L17-lanes5", (2, 4, 300), 17, 5, 8, 0, 1, 0, 0, contexts=3),
+    Case("v1.0-pairs-3x7x13-L6-lanes16", (3, 7, 13), 6, 16, 10, 1, 2, 3, 4, pairs=True),
+    Case("v1.0-pairs-2x9x31-L8-lanes64", (2, 9, 31), 8, 64, 11, 5, 6, 7, 8, pairs=True),
+    Case("v1.0-pairs-4x20x30-L3-auto", (4, 20, 30), 3, None, 12, 9, 10, 11, 12, pairs=True),
 )
 
 
@@ -63,6 +67,8 @@ def content_of(case: Case) -> tuple[EntropyModel, NDArray[np.uint8]]:
     channels, height, width = case.shape
     rows = channels * max(1, case.contexts)
     weights = [[1 << next(numbers) % 7 for _ in range(case.levels)] for _ in range(rows)]
+    if case.pairs:
+        return _content_of_pairs(case, numbers)
     model = EntropyModel.from_counts(np.array(weights, np.int64))
     if case.contexts:
         cdf = model.cdf.reshape(channels, case.contexts, case.levels + 1)
@@ -74,6 +80,17 @@ def content_of(case: Case) -> tuple[EntropyModel, NDArray[np.uint8]]:
             height, width
         )
     return model, symbols
+
+
+def _content_of_pairs(case: Case, numbers: Iterator[int]) -> tuple[EntropyModel, NDArray[np.uint8]]:
+    channels, height, width = case.shape
+    weights = np.array([1 << next(numbers) % 9 for _ in range(channels * case.levels**2)], np.int64)
+    model = EntropyModel.from_counts(weights.reshape(channels, case.levels, case.levels))
+    flat = np.empty((channels, height * width + 1), np.uint8)
+    for row, line in zip(model.cdf, flat, strict=True):
+        slots = np.array([next(numbers) % 16384 for _ in range((height * width + 1) // 2)])
+        line[: 2 * len(slots)] = np.stack(np.divmod(np.searchsorted(row, slots, side="right") - 1, case.levels), 1).ravel()
+    return model, flat[:, : height * width].reshape(case.shape).copy()
 
 
 def contexts_of(case: Case, numbers: Iterator[int]) -> Contexts:

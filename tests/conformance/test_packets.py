@@ -23,6 +23,9 @@ SHAPES = {
     "v1.0-contexts-3x9x21-L6-lanes16": (3, 9, 21),
     "v1.0-contexts-2x4x300-L17-lanes5": (2, 4, 300),
     "v1.0-temporal-3x6x70-L6-lanes8": (6, 6, 70),  # the latent before, then this one
+    "v1.0-pairs-3x7x13-L6-lanes16": (3, 7, 13),
+    "v1.0-pairs-2x9x31-L8-lanes64": (2, 9, 31),
+    "v1.0-pairs-4x20x30-L3-auto": (4, 20, 30),
 }
 
 
@@ -116,19 +119,20 @@ def test_altered_payloads_behind_a_matching_crc_never_pass_silently(name: str) -
             codec.decode(altered, unknown(model, symbols))
 
 
-def test_random_bytes_are_refused_by_every_kernel() -> None:
+@pytest.mark.parametrize(("name", "low"), [("v1.0-order0-8x14x14-L6-auto", 1 << 15), ("v1.0-pairs-3x7x13-L6-lanes16", 1 << 16)])
+def test_random_bytes_are_refused_by_every_kernel(name: str, low: int) -> None:
     """Well-formed headers over random payloads: no crash, no hang, an error."""
-    _, model, symbols = golden("v1.0-order0-8x14x14-L6-auto")
+    _, model, symbols = golden(name)
     rng = np.random.default_rng(5)
     template = reference.LAYOUT
     for lanes in (1, 3, 8, 16, 40, 64):
         for size in [4 * lanes, *rng.integers(4 * lanes, 2000, 60).tolist()]:
             size += size % 2
-            states = rng.integers(1 << 15, 1 << 31, lanes, dtype=np.uint32).tobytes()
+            states = rng.integers(low, low << 16, lanes, dtype=np.uint32).tobytes()
             payload = states + rng.bytes(size - len(states))
-            head = template.pack(b"PC", 0x10, 0, lanes, 0, 0, 0, 0, 0, model.table_hash, len(payload), 0)
+            head = template.pack(b"PC", 0x10, model.profile, lanes, 0, 0, 0, 0, 0, model.table_hash, len(payload), 0)
             packet = head + _rans.crc32c(payload, _rans.crc32c(head)).to_bytes(4, "little") + payload
-            coder = _rans.LatentCoder(model.cdf, 14, 14, model.profile, model.table_hash)
+            coder = _rans.LatentCoder(model.cdf, *symbols.shape[1:], model.profile, model.table_hash)
             for kernel in _rans.Kernel:
                 if _rans.kernel_supported(kernel):
                     status, _ = coder.decode(packet, np.empty_like(symbols), kernel)

@@ -35,13 +35,14 @@ struct Random {
     }
 };
 
-std::vector<std::uint16_t> random_cdf(Random& random, unsigned channels, unsigned levels) {
+// With a scale of 2^14, of pairs: `entries` is the square of the levels.
+std::vector<std::uint16_t> random_cdf(Random& random, unsigned channels, unsigned entries, std::uint32_t scale = 4096) {
     std::vector<std::uint16_t> cdf;
     for (unsigned channel = 0; channel < channels; ++channel) {
-        std::vector<std::uint32_t> frequency(levels, 1);
-        for (std::uint32_t left = 4096 - levels; left > 0;) {
+        std::vector<std::uint32_t> frequency(entries, 1);
+        for (std::uint32_t left = scale - entries; left > 0;) {
             const std::uint32_t share = 1 + random(left);
-            frequency[random(levels)] += share;
+            frequency[random(entries)] += share;
             left -= share;
         }
         std::uint32_t sum = 0;
@@ -95,6 +96,33 @@ void test_tables() {
     }
 }
 
+void test_pair_tables() {
+    Random random{6};
+    for (const std::uint32_t frequency : {1u, 2u, 3u, 5u, 1023u, 4096u, 8191u, 8192u, 11585u, 11586u, 16380u, 16381u}) {
+        const auto at = [&](std::uint32_t more) { return static_cast<std::uint16_t>(frequency + more); };
+        const std::uint16_t cdf[] = {0, at(0), at(1), at(2), 16384};
+        const percodec::PairTables tables(cdf, 1, 2);
+        const percodec::Tables::Encode& e = tables.channel(0).encode[0];
+        CHECK(e.renorm_from == frequency << 18);
+        for (int k = 0; k < 20000; ++k) {
+            const std::uint32_t x = k < 2 ? e.renorm_from - 1 + static_cast<std::uint32_t>(k) : 1 + random(0xFFFFFFFF);
+            const auto quotient = static_cast<std::uint32_t>(static_cast<unsigned __int128>(e.reciprocal) * x >> 64);
+            CHECK(x + e.bias + quotient * e.complement == x / frequency * 16384 + x % frequency);
+        }
+    }
+    const std::uint16_t bad[][5] = {
+        {1, 2, 3, 4, 16384}, {0, 0, 1, 2, 16384}, {0, 1, 2, 16384, 16384}, {0, 1, 2, 3, 4096}};
+    for (const auto& cdf : bad) {
+        bool refused = false;
+        try {
+            percodec::PairTables(cdf, 1, 2);
+        } catch (const std::invalid_argument&) {
+            refused = true;
+        }
+        CHECK(refused);
+    }
+}
+
 struct Sample {
     std::vector<std::uint16_t> cdf;
     std::unique_ptr<LatentCoder> coder;
@@ -113,6 +141,21 @@ Sample make_sample(Random& random, unsigned channels, unsigned levels, unsigned 
             sample.symbols.push_back(static_cast<std::uint8_t>(level));
         }
     }
+    return sample;
+}
+
+Sample make_pairs(Random& random, unsigned channels, unsigned levels, unsigned height, unsigned width) {
+    Sample sample;
+    sample.cdf = random_cdf(random, channels, levels * levels, 16384);
+    percodec::PairTables tables(sample.cdf.data(), channels, levels);
+    for (unsigned channel = 0; channel < channels; ++channel) {
+        for (unsigned p = 0; p < height * width; ++p) {
+            const std::uint8_t pair = tables.channel(channel).pair_of[random(16384)];
+            const std::uint32_t level = random(8) == 0 ? random(levels) : p % 2 ? pair % 8u : pair / 8u;
+            sample.symbols.push_back(static_cast<std::uint8_t>(level));
+        }
+    }
+    sample.coder = std::make_unique<LatentCoder>(std::move(tables), height, width, 3, 77);
     return sample;
 }
 
@@ -148,8 +191,10 @@ void test_round_trips() {
     Random random{3};
     std::vector<std::uint8_t> decoded;
     for (const unsigned levels : {2u, 6u, 7u, 8u, 9u, 16u, 17u, 256u}) {
-        for (int repeat = 0; repeat < 8; ++repeat) {
-            const Sample sample = make_sample(random, 1 + random(4), levels, 1 + random(20), 1 + random(20));
+        for (int repeat = 0; repeat < 16; ++repeat) {
+            const bool pairs = repeat % 2 && levels <= 8;
+            const Sample sample =
+                (pairs ? make_pairs : make_sample)(random, 1 + random(4), levels, 1 + random(20), 1 + random(20));
             for (const unsigned lanes : {0u, 1u, 2u, 3u, 4u, 8u, 11u, 16u, 17u, 32u, 40u, 48u, 63u, 64u}) {
                 const auto count = static_cast<std::uint8_t>(lanes);
                 const std::vector<std::uint8_t> packet = encoded(sample, count, Kernel::scalar);
@@ -190,9 +235,14 @@ void test_encode_bounds() {
     Random random{4};
     const Sample sample = make_sample(random, 3, 6, 9, 13);
     check_encode_bounds(sample);
+    check_encode_bounds(make_pairs(random, 3, 6, 9, 13));
     Sample worst;  // twelve bits a symbol: nearly every lane of every group, full or partial, emits a word
     worst.cdf = {0, 1, 4096, 0, 1, 4096, 0, 1, 4096, 0, 1, 4096};
     worst.coder = std::make_unique<LatentCoder>(worst.cdf.data(), 4, 2, 11, 13, 0, 77);
+    worst.symbols.assign(worst.coder->symbols(), 0);
+    check_encode_bounds(worst);
+    worst.cdf = {0, 1, 2, 3, 16384, 0, 1, 2, 3, 16384};
+    worst.coder = std::make_unique<LatentCoder>(percodec::PairTables(worst.cdf.data(), 2, 2), 11, 13, 3, 77);
     worst.symbols.assign(worst.coder->symbols(), 0);
     check_encode_bounds(worst);
     std::vector<std::uint8_t> wrong = sample.symbols;
@@ -210,9 +260,9 @@ void test_encode_bounds() {
 void test_altered_packets() {
     Random random{5};
     std::vector<std::uint8_t> decoded;
-    for (const unsigned levels : {6u, 16u, 40u}) {
+    for (const unsigned levels : {6u, 8u, 16u, 40u}) {
         for (const unsigned lanes : {1u, 4u, 8u, 16u, 24u, 64u}) {
-            const Sample sample = make_sample(random, 2, levels, 11, 17);
+            const Sample sample = (levels == 8 ? make_pairs : make_sample)(random, 2, levels, 11, 17);
             const std::vector<std::uint8_t> packet =
                 encoded(sample, static_cast<std::uint8_t>(lanes), Kernel::automatic);
             for (const Kernel kernel : kKernels) {
@@ -251,6 +301,7 @@ void test_altered_packets() {
 int main() {
     test_crc32c();
     test_tables();
+    test_pair_tables();
     test_round_trips();
     test_encode_bounds();
     test_altered_packets();

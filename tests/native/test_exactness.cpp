@@ -1,6 +1,6 @@
 // Every kernel of this processor writes and reads the same bytes, over as many
 // symbols as asked for: random tables from even to nearly certain, shapes and
-// lane counts, with contexts and without. The checksum of all packets is the
+// lane counts, with contexts, of pairs, and without. The checksum of all packets is the
 // same on every machine, by every compiler. Arguments: the folder of the golden
 // packets, the least number of symbols, a seed.
 #include <cstdio>
@@ -34,7 +34,7 @@ struct Random {
     unsigned below(unsigned count) { return static_cast<unsigned>(bits() % count); }
 };
 
-std::vector<std::uint16_t> random_tables(Random& random, unsigned channels, unsigned levels) {
+std::vector<std::uint16_t> random_tables(Random& random, unsigned channels, unsigned levels, std::uint64_t scale) {
     std::vector<std::uint16_t> cdf;
     for (unsigned c = 0; c < channels; ++c) {
         const unsigned favourite = random.below(levels), weight = 1u << random.below(13);
@@ -48,7 +48,7 @@ std::vector<std::uint16_t> random_tables(Random& random, unsigned channels, unsi
         cdf.push_back(0);
         for (unsigned k = 0; k < levels; ++k) {
             sum += parts[k];
-            cdf.push_back(static_cast<std::uint16_t>(k + 1 + sum * (percodec::kProbabilityScale - levels) / all));
+            cdf.push_back(static_cast<std::uint16_t>(k + 1 + sum * (scale - levels) / all));
         }
     }
     return cdf;
@@ -116,7 +116,23 @@ int main(int count, char** arguments) {
             continue;
         }
         const unsigned channels = 1 + random.below(8), levels = kLevels[random.below(12)];
-        const std::vector<std::uint16_t> cdf = random_tables(random, channels, levels);
+        if (levels <= 8 && random.below(2) == 0) {
+            const std::vector<std::uint16_t> cdf =
+                random_tables(random, channels, levels * levels, percodec::kPairScale);
+            percodec::PairTables tables(cdf.data(), channels, levels);
+            Bytes symbols;
+            for (unsigned c = 0; c < channels; ++c) {
+                for (unsigned i = 0; i < height * width; i += 2) {
+                    const unsigned pair = tables.channel(c).pair_of[random.below(percodec::kPairScale)];
+                    symbols.push_back(static_cast<std::uint8_t>(pair / percodec::kPairLevels));
+                    if (i + 1 < height * width)
+                        symbols.push_back(static_cast<std::uint8_t>(pair % percodec::kPairLevels));
+                }
+            }
+            run(percodec::LatentCoder(std::move(tables), height, width, 3, 1), symbols, lanes, total);
+            continue;
+        }
+        const std::vector<std::uint16_t> cdf = random_tables(random, channels, levels, percodec::kProbabilityScale);
         const percodec::LatentCoder coder(cdf.data(), channels, levels, height, width, 0, 1);
         Bytes symbols;
         for (unsigned c = 0; c < channels; ++c) {

@@ -26,7 +26,8 @@ from percodec.export.train.run import build_model, commit
 from percodec.export.train.tasks import Joint
 from percodec.export.train.unfold import bundle_checkpoint
 from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
-from percodec.sdk.codec import EntropyModel
+from percodec.sdk.codec import EntropyModel, count_pairs
+from percodec.sdk.codec.entropy_model import MAX_PAIR_LEVELS
 from percodec.sdk.errors import DataError, SelfTestError, UsageError
 
 MAX_SYMBOL_DISAGREEMENT = 1e-3
@@ -197,11 +198,14 @@ def check_parity(made: dict[str, tuple[Any, bytes]], frames: list[NDArray[np.uin
 
 
 def count_symbols(encoder: Any, data: DataSet, height: int, width: int, levels: int) -> NDArray[np.int64]:
-    """[C, L]: how often each channel uses each symbol over a data set."""
+    """How often each channel uses each symbol [C, L], or each pair of neighbours [C, L, L] where they can be coded, over a data set."""
     counts: NDArray[np.int64] | None = None
     for image in data.images:
         symbols = encoder(fitted(image, height, width)[None])[0]
-        one = np.stack([np.bincount(c.ravel(), minlength=levels) for c in symbols])
+        if levels <= MAX_PAIR_LEVELS:
+            one = count_pairs(symbols, levels)
+        else:
+            one = np.stack([np.bincount(c.ravel(), minlength=levels) for c in symbols])
         counts = one if counts is None else counts + one
     if counts is None:
         raise DataError("the training set is empty: no tables can be measured")
@@ -271,7 +275,7 @@ the input of its heads. Those on the latent rebuild no RGB image on the way to a
 | quantity | value |
 | --- | --- |
 | coded size, whole packets | {metrics["bpp_coded"]:.4f} bpp, {metrics["packet_bytes_mean"]:.0f} bytes/frame |
-| order-0 entropy under the bundle's tables | {metrics["bpp_entropy"]:.4f} bpp |
+| ideal length under the bundle's tables | {metrics["bpp_entropy"]:.4f} bpp |
 | reconstruction | {metrics["psnr_db"]:.2f} dB PSNR, {metrics["ms_ssim"]:.4f} MS-SSIM |
 {heads}
 | class | IoU % |

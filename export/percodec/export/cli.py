@@ -83,7 +83,7 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fit", choices=("stretch", "letterbox", "crop"), default="crop", help="how other sizes become this one")
     parser.add_argument(
-        "--contexts", action="store_true", help="entropy tables by neighbours: packets 10 %% smaller and more, a slower coder"
+        "--contexts", action="store_true", help="entropy tables by neighbours: packets smaller still, by a tenth, and a slower coder"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")

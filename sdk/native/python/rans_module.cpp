@@ -134,6 +134,14 @@ NB_MODULE(_rans, m) {
                 }
                 const auto count = static_cast<std::uint32_t>(channels),
                            levels = static_cast<std::uint32_t>(cdf.shape(1) - 1);
+                if (profile == 3) {
+                    std::uint32_t side = 2;
+                    while (side * side < levels) ++side;
+                    if (side * side != levels) throw nb::value_error("pairs need a square number of entries");
+                    new (self) percodec::LatentCoder(percodec::PairTables(cdf.data(), count, side), height, width,
+                                                     profile, table_hash);
+                    return;
+                }
                 if (contexts.size() == 0) {
                     new (self) percodec::LatentCoder(cdf.data(), count, levels, height, width, profile, table_hash);
                     return;

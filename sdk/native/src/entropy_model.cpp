@@ -25,15 +25,17 @@ EntropyModel::EntropyModel(const std::uint8_t* data, std::size_t size) {
     contexts_ = data[7];
     channels_ = static_cast<unsigned>(data[8] | data[9] << 8);
     levels_ = static_cast<unsigned>(data[10] | data[11] << 8);
-    if (profile_ > 2) refuse("its profile is " + std::to_string(profile_) + ", this reader knows 0 to 2");
-    if (data[6] != kPrecisionBits) refuse("its precision is not 12 bits");
-    if (profile_ == 0 ? contexts_ != 0 : contexts_ < 1 || contexts_ > kMaxContexts)
-        refuse("profile and contexts do not agree");
+    if (profile_ > 3) refuse("its profile is " + std::to_string(profile_) + ", this reader knows 0 to 3");
+    const bool alone = profile_ == 0 || profile_ == 3, pairs = profile_ == 3;
+    if (data[6] != (pairs ? kPairBits : kPrecisionBits)) refuse("its precision is not that of its profile");
+    if (alone ? contexts_ != 0 : contexts_ < 1 || contexts_ > kMaxContexts) refuse("profile and contexts do not agree");
     if (channels_ < 1 || channels_ > kMaxChannels) refuse("channels must be 1..1024");
-    if (levels_ < kMinLevels || levels_ > kMaxLevels) refuse("levels must be 2..256");
-    const std::size_t entries = std::size_t{channels_} * (contexts_ ? contexts_ : 1) * (levels_ + 1);
+    if (levels_ < kMinLevels || levels_ > (pairs ? kPairLevels : kMaxLevels))
+        refuse("levels must be 2..256, of pairs 2..8");
+    const std::size_t entries =
+        std::size_t{channels_} * (contexts_ ? contexts_ : 1) * ((pairs ? levels_ * levels_ : levels_) + 1);
     const std::size_t end = kFixed + 2 * entries;
-    if (size < end || (profile_ == 0 && size != end)) refuse("its length is not that of its tables");
+    if (size < end || (alone && size != end)) refuse("its length is not that of its tables");
     cdf_.resize(entries);
     for (std::size_t k = 0; k < entries; ++k) {
         cdf_[k] = static_cast<std::uint16_t>(data[kFixed + 2 * k] | data[kFixed + 2 * k + 1] << 8);
@@ -63,6 +65,8 @@ std::uint64_t EntropyModel::table_hash() const noexcept {
 LatentCoder EntropyModel::coder(std::uint32_t height, std::uint32_t width) const {
     const auto profile = static_cast<std::uint8_t>(profile_);
     if (profile_ == 0) return LatentCoder(cdf_.data(), channels_, levels_, height, width, profile, table_hash());
+    if (profile_ == 3)
+        return LatentCoder(PairTables(cdf_.data(), channels_, levels_), height, width, profile, table_hash());
     Contexts contexts(context_data_.data(), context_data_.size(), channels_, levels_, contexts_, profile_ == 2);
     return LatentCoder(cdf_.data(), std::move(contexts), channels_, levels_, height, width, profile, table_hash());
 }

@@ -1,93 +1,24 @@
-// Profile 0, 64 lanes, with AVX-512 of Ice Lake, Zen 4 and later. States are kept as two planes of 16 bits: a register
-// then holds 32 lanes, and a renormalisation moves whole words. Fewer lanes wait for themselves: kernel_avx512.cpp is
-// faster.
+// Profile 0, 64 lanes, in planes. Fewer lanes wait for themselves: kernel_avx512.cpp is faster.
 #if defined(__x86_64__)
 
-#include <immintrin.h>
-
 #include "kernels.hpp"
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"  // false alarms inside GCC's own intrinsics
-#endif
-
-#define PERCODEC_WIDE __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2,bmi2,popcnt")))
+#include "planes_avx512.hpp"
 
 namespace percodec {
 namespace {
 
-constexpr unsigned kWidth = 32;
+using planes::first_lanes, planes::kWidth, planes::Planes;
 
-PERCODEC_WIDE inline __mmask32 first_lanes(std::size_t count) noexcept {
-    return count >= kWidth ? ~__mmask32{0} : (__mmask32{1} << count) - 1u;
-}
-
-struct Planes {
-    __m512i low, high;  // state = high << 16 | low
-};
-
-PERCODEC_WIDE inline Planes load_planes(const std::uint32_t* states) noexcept {
-    const __m512i a = _mm512_loadu_si512(states), b = _mm512_loadu_si512(states + 16);
-    const __m512i low =
-        _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(a)), _mm512_cvtepi32_epi16(b), 1);
-    const __m256i up_a = _mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16));
-    return {low, _mm512_inserti64x4(_mm512_castsi256_si512(up_a), _mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16)), 1)};
-}
-
-PERCODEC_WIDE inline void store_planes(std::uint32_t* states, const Planes& x) noexcept {
-    const __m512i a = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(x.high));
-    const __m512i b = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(x.high, 1));
-    const __m512i low_a = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(x.low));
-    const __m512i low_b = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(x.low, 1));
-    _mm512_storeu_si512(states, _mm512_or_si512(_mm512_slli_epi32(a, 16), low_a));
-    _mm512_storeu_si512(states + 16, _mm512_or_si512(_mm512_slli_epi32(b, 16), low_b));
-}
-
-// Of two registers the even words, or the odd words, side by side: numbers of 32 bits from their halves, and back.
-PERCODEC_WIDE inline __m512i even_words(__m512i low, __m512i high) noexcept {
-    return _mm512_ternarylogic_epi32(_mm512_set1_epi32(0xFFFF), low, _mm512_slli_epi32(high, 16), 0xCA);
-}
-PERCODEC_WIDE inline __m512i odd_words(__m512i low, __m512i high) noexcept {
-    return _mm512_ternarylogic_epi32(_mm512_set1_epi32(0xFFFF), _mm512_srli_epi32(low, 16), high, 0xCA);
-}
-
-// x / frequency or one less, for x < frequency << 19: with every rounding towards zero the estimate is at most 3 *
-// 2^-23 of its less than 2^19 too low, and never too high.
-PERCODEC_WIDE inline __m512i estimate(__m512i x, __m512 inverse) noexcept {
-    constexpr int kDown = _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC;
-    return _mm512_cvttps_epi32(_mm512_mul_round_ps(_mm512_cvt_roundepi32_ps(x, kDown), inverse, kDown));
-}
-
-// `active`: lanes that have a symbol, the others keep their states. `even`, `odd`: inverses of the frequencies, rounded
-// down. The words of lane 0 end up at the lowest address.
+// `active`: lanes that have a symbol, the others keep their states. `even`, `odd`: inverses of their frequencies.
 template <bool All>
 PERCODEC_WIDE inline void encode_step(Planes& x, __m512i frequency, __m512i start, __m512 even, __m512 odd,
                                       __mmask32 active, std::uint8_t*& next) noexcept {
     const __m512i limit = _mm512_slli_epi16(frequency, 3);  // of x >> 16
     const __mmask32 due =
         All ? _mm512_cmpge_epu16_mask(x.high, limit) : _mm512_mask_cmpge_epu16_mask(active, x.high, limit);
-    const unsigned count = static_cast<unsigned>(_mm_popcnt_u32(due));
-    next -= 2 * count;
-    _mm512_mask_storeu_epi16(next, _bzhi_u32(~0u, count), _mm512_maskz_compress_epi16(due, x.low));
-    const __m512i low = _mm512_mask_mov_epi16(x.low, due, x.high);
-    const __m512i high = _mm512_mask_mov_epi16(x.high, due, _mm512_setzero_si512());
-
-    const __m512i q_even = estimate(even_words(low, high), even), q_odd = estimate(odd_words(low, high), odd);
-    const __m512i q_low = even_words(q_even, q_odd), q_high = odd_words(q_even, q_odd);
-    // x % frequency, or that and one frequency more, fits 16 bits: so 16 bits are enough to find it.
-    const __m512i left = _mm512_sub_epi16(low, _mm512_mullo_epi16(q_low, frequency));
-    const __m512i times = _mm512_slli_epi16(q_low, kPrecisionBits);
-    const __mmask32 full = _mm512_cmpge_epu16_mask(times, _mm512_set1_epi16(static_cast<short>(0xF000)));
-    const __mmask32 over = _mm512_cmpge_epu16_mask(left, frequency);
-    const __mmask32 carry = _mm512_mask_cmpge_epu16_mask(full, left, frequency);  // one quotient more passes 16 bits
-    const __m512i whole = _mm512_set1_epi16(static_cast<short>(kProbabilityScale));
-    const __m512i new_low = _mm512_add_epi16(_mm512_add_epi16(times, start), left);
-    const __m512i new_high = _mm512_shldi_epi16(q_high, q_low, kPrecisionBits);
-    const __m512i low_over = _mm512_mask_add_epi16(new_low, over, new_low, _mm512_sub_epi16(whole, frequency));
-    const __m512i high_over = _mm512_mask_add_epi16(new_high, carry, new_high, _mm512_set1_epi16(1));
-    x.low = All ? low_over : _mm512_mask_mov_epi16(x.low, active, low_over);
-    x.high = All ? high_over : _mm512_mask_mov_epi16(x.high, active, high_over);
+    const Planes grown = planes::grow<kPrecisionBits>(planes::send(x, due, next), frequency, start, even, odd);
+    x.low = All ? grown.low : _mm512_mask_mov_epi16(x.low, active, grown.low);
+    x.high = All ? grown.high : _mm512_mask_mov_epi16(x.high, active, grown.high);
 }
 
 PERCODEC_WIDE inline __m512i slots(const Planes& x) noexcept {
@@ -112,11 +43,9 @@ PERCODEC_WIDE inline void decode_step(Planes& x, __m512i slot, __m512i frequency
                                                       _mm512_set1_epi16(static_cast<short>(kStateLow)), 0xF8);
     const __mmask32 due =
         All ? _mm512_testn_epi16_mask(reached, reached) : _mm512_mask_testn_epi16_mask(active, reached, reached);
-    const __m512i new_low = _mm512_mask_expand_epi16(low, due, _mm512_loadu_si512(next));
-    const __m512i new_high = _mm512_mask_mov_epi16(high, due, low);
-    next += 2 * static_cast<unsigned>(_mm_popcnt_u32(due));
-    x.low = All ? new_low : _mm512_mask_mov_epi16(x.low, active, new_low);
-    x.high = All ? new_high : _mm512_mask_mov_epi16(x.high, active, new_high);
+    const Planes full = planes::fetch({low, high}, due, next);
+    x.low = All ? full.low : _mm512_mask_mov_epi16(x.low, active, full.low);
+    x.high = All ? full.high : _mm512_mask_mov_epi16(x.high, active, full.high);
 }
 
 struct EncodeRow {
@@ -161,7 +90,7 @@ PERCODEC_WIDE inline __m512i decode_group(const DecodeRow<Thresholds>& row, Plan
 template <unsigned Thresholds>
 PERCODEC_WIDE bool decode(const Tables& tables, std::size_t plane, std::uint32_t* states, WordReader& words,
                           std::uint8_t* symbols) noexcept {
-    Planes x[2] = {load_planes(states), load_planes(states + kWidth)};
+    Planes x[2] = {planes::load(states), planes::load(states + kWidth)};
 
     for (unsigned channel = 0; channel < tables.channels(); ++channel) {
         const Tables::Vector& v = *tables.vector(channel);
@@ -189,7 +118,7 @@ PERCODEC_WIDE bool decode(const Tables& tables, std::size_t plane, std::uint32_t
         }
         symbols += rest;
     }
-    for (unsigned r = 0; r < 2; ++r) store_planes(states + r * kWidth, x[r]);
+    for (unsigned r = 0; r < 2; ++r) planes::store(states + r * kWidth, x[r]);
     return true;
 }
 
@@ -203,7 +132,7 @@ bool wide_supported() noexcept {
 PERCODEC_WIDE std::uint8_t* encode_avx512_wide(const Tables& tables, const std::uint8_t* symbols, std::size_t plane,
                                                unsigned, std::uint32_t* states, std::uint8_t* begin,
                                                std::uint8_t* next) noexcept {
-    Planes x[2] = {load_planes(states), load_planes(states + kWidth)};
+    Planes x[2] = {planes::load(states), planes::load(states + kWidth)};
     constexpr std::size_t lanes = 2 * kWidth;
     const std::size_t rest = plane % lanes;
 
@@ -222,7 +151,7 @@ PERCODEC_WIDE std::uint8_t* encode_avx512_wide(const Tables& tables, const std::
             encode_group<true>(row, s, x[0], ~__mmask32{0}, next);
         }
     }
-    for (unsigned r = 0; r < 2; ++r) store_planes(states + r * kWidth, x[r]);
+    for (unsigned r = 0; r < 2; ++r) planes::store(states + r * kWidth, x[r]);
     return next;
 }
 

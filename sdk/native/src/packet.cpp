@@ -74,7 +74,7 @@ Status parse_header(const std::uint8_t* packet, std::size_t size, PacketHeader* 
 
 LatentCoder::LatentCoder(const std::uint16_t* cdf, std::uint32_t channels, std::uint32_t levels, std::uint32_t height,
                          std::uint32_t width, std::uint8_t profile, std::uint64_t table_hash)
-    : tables_(cdf, channels, levels),
+    : tables_(std::in_place, cdf, channels, levels),
       channels_(channels),
       height_(height),
       width_(width),
@@ -84,12 +84,22 @@ LatentCoder::LatentCoder(const std::uint16_t* cdf, std::uint32_t channels, std::
 
 LatentCoder::LatentCoder(const std::uint16_t* cdf, Contexts contexts, std::uint32_t channels, std::uint32_t levels,
                          std::uint32_t height, std::uint32_t width, std::uint8_t profile, std::uint64_t table_hash)
-    : tables_(cdf, channels * contexts.contexts(), levels, contexts.contexts()),
+    : tables_(std::in_place, cdf, channels * contexts.contexts(), levels, contexts.contexts()),
       contexts_(std::move(contexts)),
       channels_(channels),
       height_(height),
       width_(width),
       plane_(plane_of(channels, height, width)),
+      profile_(profile),
+      table_hash_(table_hash) {}
+
+LatentCoder::LatentCoder(PairTables pairs, std::uint32_t height, std::uint32_t width, std::uint8_t profile,
+                         std::uint64_t table_hash)
+    : pairs_(std::move(pairs)),
+      channels_(pairs_->channels()),
+      height_(height),
+      width_(width),
+      plane_(plane_of(channels_, height, width)),
       profile_(profile),
       table_hash_(table_hash) {}
 
@@ -103,11 +113,14 @@ Status LatentCoder::encode(const std::uint8_t* symbols, PacketHeader* header, Ke
     std::uint8_t* payload = nullptr;
     Status coded;
     if (contexts_) {
-        coded = encode_payload(tables_, *contexts_, symbols, channels_, height_, width_, &lanes, kernel, room, end,
+        coded = encode_payload(*tables_, *contexts_, symbols, channels_, height_, width_, &lanes, kernel, room, end,
                                &payload);
+    } else if (pairs_) {
+        if (lanes == 0) lanes = lanes_for_pairs(*pairs_, symbols, plane_, kernel);
+        coded = encode_payload(*pairs_, symbols, plane_, lanes, kernel, room, end, &payload);
     } else {
-        if (!measure(tables_, symbols, plane_, lanes == 0 ? &lanes : nullptr)) return Status::symbol_out_of_range;
-        coded = encode_payload(tables_, symbols, plane_, lanes, kernel, room, end, &payload);
+        if (!measure(*tables_, symbols, plane_, lanes == 0 ? &lanes : nullptr)) return Status::symbol_out_of_range;
+        coded = encode_payload(*tables_, symbols, plane_, lanes, kernel, room, end, &payload);
     }
     if (coded != Status::ok) return coded;
     header->lanes = static_cast<std::uint8_t>(lanes);
@@ -144,10 +157,16 @@ Status LatentCoder::decode(const std::uint8_t* packet, std::size_t size, Kernel 
     if (header->profile != profile_) return Status::bad_profile;
     if (header->table_hash != table_hash_) return Status::wrong_tables;
     const std::uint8_t* const payload = packet + kHeaderBytes;
-    const Status decoded =
-        contexts_ ? decode_payload(tables_, *contexts_, payload, size - kHeaderBytes, channels_, height_, width_,
-                                   header->lanes, kernel, symbols)
-                  : decode_payload(tables_, payload, size - kHeaderBytes, plane_, header->lanes, kernel, symbols);
+    const std::size_t left = size - kHeaderBytes;
+    Status decoded;
+    if (contexts_) {
+        decoded = decode_payload(*tables_, *contexts_, payload, left, channels_, height_, width_, header->lanes, kernel,
+                                 symbols);
+    } else if (pairs_) {
+        decoded = decode_payload(*pairs_, payload, left, plane_, header->lanes, kernel, symbols);
+    } else {
+        decoded = decode_payload(*tables_, payload, left, plane_, header->lanes, kernel, symbols);
+    }
     if (decoded != Status::ok) return decoded;
     if (latent_crc(symbols, channels(), height_, width_) != header->latent_crc) return Status::bad_latent_crc;
     return Status::ok;

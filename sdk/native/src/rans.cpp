@@ -1,6 +1,7 @@
 #include "percodec/rans.hpp"
 
 #include "kernels.hpp"
+#include "payload.hpp"
 
 namespace percodec {
 namespace {
@@ -57,15 +58,6 @@ DecodeKernel decode_kernel(Kernel chosen, unsigned lanes) noexcept {
     return decode_scalar;
 }
 
-void store_state(std::uint8_t* p, std::uint32_t x) noexcept {
-    store_word(p, x);
-    store_word(p + 2, x >> 16);
-}
-
-std::uint32_t load_state(const std::uint8_t* p) noexcept {
-    return load_word(p) | load_word(p + 2) << 16;
-}
-
 }  // namespace
 
 bool kernel_supported(Kernel kernel) noexcept {
@@ -101,51 +93,10 @@ bool kernel_supported(Kernel kernel) noexcept {
     return false;
 }
 
-namespace {
-
-// States before and after, around whatever codes the symbols.
-template <typename Run>
-Status write_payload(unsigned lanes, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload, Run run) noexcept {
-    if (lanes < 1 || lanes > kMaxLanes) return Status::bad_lanes;
-    if (static_cast<std::size_t>(end - begin) < 4 * std::size_t{lanes}) return Status::no_space;
-    std::uint32_t states[kMaxLanes];
-    for (std::uint32_t& x : states) x = kStateLow;
-    std::uint8_t* const words = run(states, begin + 4 * std::size_t{lanes}, end);
-    if (words == nullptr) return Status::no_space;
-    *payload = words - 4 * std::size_t{lanes};
-    for (unsigned lane = 0; lane < lanes; ++lane) store_state(*payload + 4 * std::size_t{lane}, states[lane]);
-    return Status::ok;
-}
-
-// `group_bytes`: how far a kernel reads ahead.
-template <typename Run>
-Status read_payload(const std::uint8_t* payload, std::size_t size, unsigned lanes, std::size_t group_bytes,
-                    Run run) noexcept {
-    if (lanes < 1 || lanes > kMaxLanes) return Status::bad_lanes;
-    const std::size_t state_bytes = 4 * std::size_t{lanes};
-    if (size < state_bytes || size % 2 != 0) return Status::bad_length;
-    std::uint32_t states[kMaxLanes];
-    for (std::uint32_t& x : states) x = kStateLow;
-    for (unsigned lane = 0; lane < lanes; ++lane) {
-        states[lane] = load_state(payload + 4 * std::size_t{lane});
-        if (states[lane] < kStateLow || states[lane] >= kStateHigh) return Status::bad_state;
-    }
-    WordReader words(payload + state_bytes, payload + size, group_bytes);
-    if (!run(states, words)) return Status::truncated_payload;
-    const Status finished = words.finish();
-    if (finished != Status::ok) return finished;
-    for (unsigned lane = 0; lane < lanes; ++lane) {
-        if (states[lane] != kStateLow) return Status::bad_final_state;
-    }
-    return Status::ok;
-}
-
-}  // namespace
-
 Status encode_payload(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
                       Kernel kernel, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept {
     const EncodeKernel run = encode_kernel(choose(kernel, tables, lanes, 8), lanes);
-    return write_payload(lanes, begin, end, payload,
+    return write_payload(lanes, kStateLow, begin, end, payload,
                          [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* last) {
                              return run(tables, symbols, plane, lanes, states, first, last);
                          });
@@ -157,7 +108,7 @@ Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::si
     const DecodeKernel run = decode_kernel(chosen, lanes);
     std::size_t group_bytes = 2 * std::size_t{lanes};
     if (chosen == Kernel::avx512) group_bytes = (group_bytes + 31) / 32 * 32;  // it reads whole registers
-    return read_payload(payload, size, lanes, group_bytes, [&](std::uint32_t* states, WordReader& words) {
+    return read_payload(payload, size, lanes, kStateLow, group_bytes, [&](std::uint32_t* states, WordReader& words) {
         return run(tables, plane, lanes, states, words, symbols);
     });
 }
@@ -177,7 +128,7 @@ Status encode_payload(const Tables& tables, const Contexts& contexts, const std:
     mark_contexts(contexts, symbols, channels, height, width, kernel, scale, rows);
     if (*lanes == 0)
         *lanes = lanes_for_contexts(tables, contexts.contexts(), rows, step, symbols, channels, plane, kernel);
-    return write_payload(*lanes, begin, end, payload,
+    return write_payload(*lanes, kStateLow, begin, end, payload,
                          [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* last) {
 #if defined(__x86_64__)
                              if (wide_kernel(kernel, tables, *lanes)) {
@@ -196,7 +147,7 @@ Status decode_payload(const Tables& tables, const Contexts& contexts, const std:
     const bool wide = wide_kernel(kernel, tables, lanes);
     const std::size_t group_bytes =
         wide && lanes < 16 ? 32 : 2 * std::size_t{lanes};  // that form reads whole registers
-    return read_payload(payload, size, lanes, group_bytes, [&](std::uint32_t* states, WordReader& words) {
+    return read_payload(payload, size, lanes, kStateLow, group_bytes, [&](std::uint32_t* states, WordReader& words) {
 #if defined(__x86_64__)
         if (wide)
             return decode_contexts_avx512(tables, contexts, channels, height, width, lanes, states, words, symbols);

@@ -1,53 +1,17 @@
-#include <cmath>
 #include <stdexcept>
 #include <string>
 
 #include "percodec/contexts.hpp"
 #include "percodec/rans.hpp"
+#include "table_entries.hpp"
 
 namespace percodec {
 namespace {
-
-// log2(frequency) in 1/256, rounded down, by repeated squaring: the same on every machine.
-unsigned log2_q8(std::uint32_t frequency) {
-    unsigned exponent = 0;
-    while (frequency >> (exponent + 1)) ++exponent;
-    std::uint32_t mantissa = frequency << (15 - exponent);  // [2^15, 2^16)
-    unsigned result = exponent;
-    for (int bit = 0; bit < 8; ++bit) {
-        mantissa = mantissa * mantissa >> 15;
-        const unsigned one = mantissa >> 16;
-        result = result << 1 | one;
-        mantissa >>= one;
-    }
-    return result;
-}
 
 unsigned ceil_log2(std::uint32_t value) {
     unsigned bits = 0;
     while ((1u << bits) < value) ++bits;
     return bits;
-}
-
-Tables::Encode encode_entry(std::uint32_t start, std::uint32_t frequency) {
-    Tables::Encode e{};
-    e.renorm_from = frequency << 19;
-    e.complement = static_cast<std::uint16_t>(kProbabilityScale - frequency);
-    if (frequency == 1) {
-        // 2^64 / 1 does not fit: with 2^64 - 1 the quotient is x - 1, and the bias makes up for the missing 4095.
-        e.reciprocal = ~std::uint64_t{0};
-        e.bias = static_cast<std::uint16_t>(start + kProbabilityScale - 1);
-    } else {
-        e.reciprocal = ~std::uint64_t{0} / frequency + 1;  // ceil(2^64 / frequency): exact for every 32-bit x
-        e.bias = static_cast<std::uint16_t>(start);
-    }
-    return e;
-}
-
-float inverse(std::uint32_t frequency) {
-    const float nearest = 1.0f / static_cast<float>(frequency);
-    const bool above = static_cast<double>(nearest) * frequency > 1.0;  // exact: 24 bits by 12
-    return above ? std::nextafter(nearest, 0.0f) : nearest;
 }
 
 void set_vector_level(Tables::Vector& v, unsigned level, std::uint32_t start, std::uint32_t frequency) {
@@ -98,7 +62,7 @@ Tables::Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels, uns
         for (unsigned level = 0; level < levels; ++level) {
             const std::uint32_t start = row[level];
             const std::uint32_t frequency = row[level + 1] - start;
-            encode_.push_back(encode_entry(start, frequency));
+            encode_.push_back(encode_entry(start, frequency, kPrecisionBits, 31));
             cost_.push_back(static_cast<std::uint16_t>(256 * kPrecisionBits - log2_q8(frequency)));
             for (std::uint32_t slot = start; slot < start + frequency; ++slot) {
                 slots[slot] = level | (slot - start) << 8 | frequency << 20;

@@ -58,8 +58,10 @@ void look(const percodec::LatentCoder& coder, std::uint8_t profile, std::uint64_
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     if (size < 1 || size > 8192) return 0;
     static const std::uint64_t plain = hash_of("v1.0-order0-8x14x14-L6-auto"),
-                               contexts = hash_of("v1.0-contexts-5x7x70-L6-auto");
+                               contexts = hash_of("v1.0-contexts-5x7x70-L6-auto"),
+                               pairs = hash_of("v1.0-pairs-3x7x13-L6-lanes16");
     look(fuzz::plain(), 0, plain, data, size);
     look(fuzz::with_contexts(), 1, contexts, data, size);
+    look(fuzz::of_pairs(), 3, pairs, data, size);
     return 0;
 }

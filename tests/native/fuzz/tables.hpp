@@ -1,4 +1,4 @@
-// What all targets code with: tables of one golden packet without and one with contexts.
+// What all targets code with: tables of one golden packet without contexts, one with, and one of pairs.
 #pragma once
 
 #include <cstdlib>
@@ -31,6 +31,11 @@ inline const percodec::LatentCoder& plain() {
 
 inline const percodec::LatentCoder& with_contexts() {
     static const percodec::LatentCoder made = coder("v1.0-contexts-5x7x70-L6-auto", 7, 70);
+    return made;
+}
+
+inline const percodec::LatentCoder& of_pairs() {
+    static const percodec::LatentCoder made = coder("v1.0-pairs-3x7x13-L6-lanes16", 7, 13);
     return made;
 }
 

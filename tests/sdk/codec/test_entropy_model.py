@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from percodec.sdk.codec import EntropyModel
+from percodec.sdk.codec.entropy_model import count_pairs
 from percodec.sdk.errors import EntropyModelError
 
 COUNTS = [[10, 0, 0, 5], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 10**9]]
@@ -28,6 +29,36 @@ def test_serialisation_is_the_written_layout() -> None:
     model = EntropyModel(np.array([[0, 1, 4096]], np.uint16))
     assert model.to_bytes() == b"PCEM\x01\x00\x0c\x00\x01\x00\x02\x00" + b"\x00\x00\x01\x00\x00\x10"
     assert EntropyModel.from_bytes(model.to_bytes()) == model
+
+
+def test_pairs_are_tables_of_two_neighbours() -> None:
+    counts = np.array([[[30, 0], [1, 1]], [[0, 0], [0, 0]]])
+    model = EntropyModel.from_counts(counts)
+    assert model.cdf.tolist() == [[0, 15359, 15360, 15872, 16384], [0, 4096, 8192, 12288, 16384]]
+    assert (model.channels, model.levels, model.profile, model.precision) == (2, 2, 3, 14)
+    assert model.to_bytes()[:12] == b"PCEM\x01\x03\x0e\x00\x02\x00\x02\x00"
+    assert EntropyModel.from_bytes(model.to_bytes()) == model
+    symbols = np.array([[[0, 0, 1]], [[0, 1, 0]]], np.uint8)  # an odd plane: the last symbol is a pair with 0
+    bits = 14 - np.log2([15359, 512, 4096, 4096])
+    assert model.cost_bits(symbols) == pytest.approx(bits.sum())
+
+
+def test_pairs_cost_what_their_neighbours_do_not_tell() -> None:
+    """Two neighbours that are always equal cost one; the table of each alone pays for both."""
+    rng = np.random.default_rng(0)
+    symbols = np.repeat(rng.choice(6, (2, 40, 30), p=[0.5, 0.2, 0.1, 0.1, 0.05, 0.05]), 2, axis=2).astype(np.uint8)
+    alone = EntropyModel.from_counts(np.stack([np.bincount(s.ravel(), minlength=6) for s in symbols]))
+    pairs = EntropyModel.from_counts(count_pairs(symbols, 6))
+    assert pairs.cost_bits(symbols) < 0.51 * alone.cost_bits(symbols)
+
+
+@pytest.mark.parametrize(
+    "cdf",
+    [np.arange(6)[None], np.array([[0, 1, 2, 3, 4096]]), np.array([[0, 1, 1, 3, 16384]]), np.linspace(0, 16384, 82, dtype=np.int64)[None]],
+)
+def test_invalid_tables_of_pairs_are_refused(cdf: np.ndarray) -> None:
+    with pytest.raises(EntropyModelError):
+        EntropyModel(cdf, pairs=True)
 
 
 @given(st.data())
@@ -70,7 +101,9 @@ def test_invalid_tables_are_refused(cdf: np.ndarray) -> None:
         EntropyModel(cdf)
 
 
-@pytest.mark.parametrize("counts", [[[1]], [[-1, 2]], [[0.5, 0.5]], [1, 2], np.zeros((1, 257), np.int64), np.zeros((0, 4), np.int64)])
+@pytest.mark.parametrize(
+    "counts", [[[1]], [[-1, 2]], [[0.5, 0.5]], [1, 2], *(np.zeros(shape, np.int64) for shape in ((1, 257), (0, 4), (1, 9, 9), (1, 2, 3)))]
+)
 def test_invalid_counts_are_refused(counts: object) -> None:
     with pytest.raises(EntropyModelError):
         EntropyModel.from_counts(counts)  # type: ignore[arg-type]

@@ -23,7 +23,9 @@ def coded_latents(draw: st.DrawFn) -> tuple[EntropyModel, NDArray[np.uint8]]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     concentration = draw(st.sampled_from([0.02, 0.2, 1.0, 50.0]))
     p = rng.dirichlet(np.full(levels, concentration), channels)
-    model = EntropyModel.from_counts((p * 1e6).astype(np.int64))
+    counts = (p * 1e6).astype(np.int64)
+    pairs = levels <= 8 and draw(st.booleans())
+    model = EntropyModel.from_counts(counts[:, :, None] * counts[:, None, ::-1] if pairs else counts)
     if draw(st.booleans()):
         p = np.full_like(p, 1 / levels)
     symbols = np.stack([rng.choice(levels, size=(height, width), p=row / row.sum()) for row in p])
@@ -49,9 +51,15 @@ def test_equal_bytes_and_round_trip(
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64])
-@pytest.mark.parametrize(("levels", "plane"), [(2, (1, 1)), (6, (9, 31)), (8, (16, 16)), (16, (5, 13)), (17, (8, 9)), (256, (3, 50))])
-def test_every_kernel_writes_and_reads_the_same_bytes(lanes: int, levels: int, plane: tuple[int, int], sample) -> None:
-    model, symbols = sample(3, *plane, levels=levels, seed=lanes)
+@pytest.mark.parametrize(
+    ("levels", "plane", "pairs"),
+    [
+        *[(2, (1, 1), False), (6, (9, 31), False), (8, (16, 16), False), (16, (5, 13), False), (17, (8, 9), False), (256, (3, 50), False)],
+        *[(2, (1, 1), True), (6, (9, 31), True), (8, (16, 16), True)],
+    ],
+)
+def test_every_kernel_writes_and_reads_the_same_bytes(lanes: int, levels: int, plane: tuple[int, int], pairs: bool, sample) -> None:
+    model, symbols = sample(3, *plane, levels=levels, seed=lanes, pairs=pairs)
     coder = _rans.LatentCoder(model.cdf, *plane, model.profile, model.table_hash)
     expected = reference.encode_packet(model, symbols, frame_id=1, timestamp_ns=2, lanes=lanes)
     for kernel in KERNELS:
@@ -83,6 +91,41 @@ def test_every_frequency_codes_exactly(lanes: int, plane: tuple[int, int]) -> No
             assert (out == symbols).all()
 
 
+@pytest.mark.parametrize(("lanes", "plane"), [(4, (3, 16)), (16, (3, 32)), (64, (5, 70))])
+def test_every_frequency_of_a_pair_codes_exactly(lanes: int, plane: tuple[int, int]) -> None:
+    """All frequencies from 1 to 16381, likely and unlikely pairs alike."""
+    frequencies = np.arange(1, 16382)
+    cdf = np.stack([np.zeros_like(frequencies), *(frequencies + k for k in range(3)), np.full_like(frequencies, 16384)], 1)
+    rng = np.random.default_rng(3)
+    for first in range(0, len(cdf), 1024):
+        model = EntropyModel(cdf[first : first + 1024].astype(np.uint16), pairs=True)
+        symbols = rng.integers(0, 2, (model.channels, *plane)).astype(np.uint8)
+        coder = _rans.LatentCoder(model.cdf, *plane, model.profile, model.table_hash)
+        packets = [coder.encode(symbols, np.empty(coder.packet_bound, np.uint8), 0, 0, 0, 0, lanes, kernel) for kernel in KERNELS]
+        assert all(packet == packets[0] for packet in packets)
+        if first in (0, 15 * 1024):
+            assert packets[0] == reference.encode_packet(model, symbols, frame_id=0, timestamp_ns=0, lanes=lanes)
+        for kernel in KERNELS:
+            out = np.empty_like(symbols)
+            assert coder.decode(packets[0], out, kernel)[0] == 0
+            assert (out == symbols).all()
+
+
+def test_symbols_that_are_no_level_are_refused_by_every_kernel(sample) -> None:
+    """Pairs are looked up by three bits a symbol, and kernels find the highest symbol on their way."""
+    for lanes in (1, 3, 8, 16, 32, 64):
+        model, symbols = sample(2, 9, 31, pairs=True)
+        coder = _rans.LatentCoder(model.cdf, 9, 31, model.profile, model.table_hash)
+        for place in (0, 100, 2 * 9 * 31 - 1):
+            for value in (6, 8, 255):
+                wrong = symbols.copy()
+                wrong.ravel()[place] = value
+                for kernel in KERNELS:
+                    status = coder.encode(wrong, np.empty(coder.packet_bound, np.uint8), 0, 0, 0, 0, lanes, kernel)
+                    assert isinstance(status, int), (lanes, place, value, kernel)
+                    assert _rans.STATUS_NAMES[status] == "symbol_out_of_range"
+
+
 @given(st.binary(max_size=300), st.binary(max_size=40))
 def test_crc32c_equal_and_continuing(data: bytes, more: bytes) -> None:
     assert _rans.crc32c(data) == reference.crc32c(data)
@@ -103,5 +146,5 @@ def test_crc32c_is_castagnoli() -> None:
 
 
 def test_integer_logarithm() -> None:
-    for frequency in range(1, 4097):
+    for frequency in (*range(1, 4097), *range(4099, 16385, 7)):
         assert 0 <= np.log2(frequency) * 256 - reference.log2_q8(frequency) < 1.01

@@ -132,9 +132,9 @@ def test_the_counter_wraps(key_model: EntropyModel) -> None:
 
 def test_what_does_not_fit_is_refused(key_model: EntropyModel) -> None:
     temporal = temporal_model(2)
-    with pytest.raises(CodecError, match="profile 0 or 1"):
+    with pytest.raises(CodecError, match="profile 0, 1 or 3"):
         VideoCodec(temporal, temporal, HEIGHT, WIDTH)
-    with pytest.raises(CodecError, match="profile 0 or 1"):
+    with pytest.raises(CodecError, match="profile 0, 1 or 3"):
         VideoCodec(key_model, key_model, HEIGHT, WIDTH)
     with pytest.raises(CodecError, match="same latent"):
         VideoCodec(EntropyModel.from_counts(np.ones((CHANNELS + 1, LEVELS), np.int64)), temporal, HEIGHT, WIDTH)

@@ -26,7 +26,7 @@ Advance = Callable[[int, int], None]
 def evaluate_bundle(
     bundle: Bundle, data: DataSet, limit: int | None = None, heads: tuple[str, ...] | None = None, advance: Advance = lambda done, of: None
 ) -> dict[str, Any]:
-    """bpp from whole packets (header included), the order-0 bound, PSNR, SSIM, MS-SSIM and, with labels, what every head reaches.
+    """bpp from whole packets (header included), what its tables promise, PSNR, SSIM, MS-SSIM and, with labels, what every head reaches.
 
     `heads` are graph names (default: all). Heads are under "heads"; those called plainly head_segmentation and head_classification stand
     at the top as well. Pictures must have the bundle's frame size: nothing is resized here, so the numbers are of the codec alone.

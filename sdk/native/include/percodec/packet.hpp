@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "percodec/contexts.hpp"
+#include "percodec/pairs.hpp"
 #include "percodec/rans.hpp"
 #include "percodec/status.hpp"
 
@@ -45,6 +46,10 @@ class LatentCoder {
     LatentCoder(const std::uint16_t* cdf, Contexts contexts, std::uint32_t channels, std::uint32_t levels,
                 std::uint32_t height, std::uint32_t width, std::uint8_t profile, std::uint64_t table_hash);
 
+    // Of pairs (profile 3).
+    LatentCoder(PairTables pairs, std::uint32_t height, std::uint32_t width, std::uint8_t profile,
+                std::uint64_t table_hash);
+
     std::size_t symbols() const noexcept { return plane_ * channels_; }
 
     // Channels of the array that encode() and decode() take: in profile 2 the latent before comes first, so twice as
@@ -54,7 +59,7 @@ class LatentCoder {
     // Bytes that no packet of this shape exceeds.
     std::size_t packet_bound() const noexcept { return kHeaderBytes + payload_bound(symbols()); }
 
-    const Tables& tables() const noexcept { return tables_; }
+    const Tables& tables() const noexcept { return *tables_; }  // of every profile but 3
     std::uint32_t channels() const noexcept { return channels_; }
     std::uint32_t height() const noexcept { return height_; }
     std::uint32_t width() const noexcept { return width_; }
@@ -71,8 +76,9 @@ class LatentCoder {
                   PacketHeader* header) const noexcept;
 
   private:
-    Tables tables_;
+    std::optional<Tables> tables_;  // or pairs_
     std::optional<Contexts> contexts_;
+    std::optional<PairTables> pairs_;
     std::uint32_t channels_;
     std::uint32_t height_;
     std::uint32_t width_;

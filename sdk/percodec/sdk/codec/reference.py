@@ -8,13 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.sdk.codec.entropy_model import EntropyModel
+from percodec.sdk.codec.entropy_model import EntropyModel, pairs_of
 from percodec.sdk.codec.header import CRC, HEADER_BYTES, LAYOUT, MAGIC, MAX_LANES, VERSION, PacketHeader
 from percodec.sdk.errors import CodecError, PacketError
-
-STATE_LOW = 1 << 15  # lanes live in [2^15, 2^31); encoding starts, and decoding ends, at 2^15
-STATE_HIGH = 1 << 31
-SCALE = 1 << EntropyModel.PRECISION
 
 
 def _crc_table() -> list[int]:
@@ -54,6 +50,16 @@ def log2_q8(frequency: int) -> int:
     return result
 
 
+def state_low(model: EntropyModel) -> int:
+    """Lanes live in [low, 65536 * low); encoding starts, and decoding ends, at low."""
+    return 1 << 16 if model.pairs else 1 << 15
+
+
+def coded(model: EntropyModel, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What is coded one after the other: the symbols [C,h,w], in profile 3 their pairs [C,1,n]."""
+    return pairs_of(symbols, model.levels) if model.pairs else symbols
+
+
 def table_rows(model: EntropyModel, symbols: NDArray[np.uint8], channel: int, row: int) -> list[int]:
     """Which row of the tables codes each symbol of a row of the latent; symbols before that row are known.
 
@@ -66,7 +72,7 @@ def table_rows(model: EntropyModel, symbols: NDArray[np.uint8], channel: int, ro
 
 
 def lane_of(model: EntropyModel, row: int, column: int, width: int, lanes: int) -> int:
-    """Profile 0 counts positions through the channel; the others begin every row at lane 0, for contexts are made row by row."""
+    """Profiles 0 and 3 count through the channel; the others begin every row at lane 0, for contexts are made row by row."""
     return (row * width + column if model.contexts is None else column) % lanes
 
 
@@ -76,10 +82,11 @@ def lanes_for(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
     12/1024 with contexts, whose kernels need more lanes to be as fast.
     """
     frequencies = np.diff(model.cdf.astype(np.int64), axis=1).tolist()
+    symbols = coded(model, symbols)
     now = symbols[-model.channels :]
     channels, height, _ = now.shape
     cost = sum(
-        256 * EntropyModel.PRECISION - log2_q8(frequencies[row][symbol])
+        256 * model.precision - log2_q8(frequencies[row][symbol])
         for channel in range(channels)
         for y in range(height)
         for row, symbol in zip(table_rows(model, symbols, channel, y), now[channel, y].tolist(), strict=True)
@@ -93,9 +100,11 @@ def lanes_for(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
 
 def encode_payload(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int) -> bytes:
     """rANS over `lanes` interleaved states: final states first, then the shared 16-bit words in the order of decoding."""
+    symbols = coded(model, symbols)
     cdf, now = model.cdf.tolist(), symbols[-model.channels :]
     channels, height, width = now.shape
-    states = [STATE_LOW] * lanes
+    states = [state_low(model)] * lanes
+    carry = state_low(model).bit_length() + 15 - model.precision  # a state below frequency << carry has room
     words: list[int] = []
     for channel in reversed(range(channels)):
         for y in reversed(range(height)):
@@ -104,10 +113,10 @@ def encode_payload(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int) 
                 start, end = cdf[rows[column]][line[column]], cdf[rows[column]][line[column] + 1]
                 lane = lane_of(model, y, column, width, lanes)
                 frequency, x = end - start, states[lane]
-                if x >= frequency << 19:
+                if x >= frequency << carry:
                     words.append(x & 0xFFFF)
                     x >>= 16
-                states[lane] = x // frequency * SCALE + x % frequency + start
+                states[lane] = (x // frequency << model.precision) + x % frequency + start
     return np.array(states, "<u4").tobytes() + np.array(words[::-1], "<u2").tobytes()
 
 
@@ -118,10 +127,14 @@ def decode_payload(
     if len(payload) < 4 * lanes or len(payload) % 2:
         raise PacketError("payload length is not that of whole states and words")
     states = np.frombuffer(payload, "<u4", lanes).tolist()
-    if any(not STATE_LOW <= x < STATE_HIGH for x in states):
+    low = state_low(model)
+    if any(not low <= x < low << 16 for x in states):
         raise PacketError("a lane starts outside the coder's interval")
     words = iter(np.frombuffer(payload, "<u2", offset=4 * lanes).tolist())
     cdf = model.cdf.astype(np.int64)
+    size = height * width
+    if model.pairs:
+        height, width = 1, -(-size // 2)
     now = np.zeros((model.channels, height, width), np.uint8)
     symbols = now if before is None else np.concatenate([before, now])
     now = symbols[-model.channels :]
@@ -131,10 +144,10 @@ def decode_payload(
             for column in range(width):
                 row, lane = cdf[rows[column]], lane_of(model, y, column, width, lanes)
                 x = states[lane]
-                slot = x & (SCALE - 1)
+                slot = x & ((1 << model.precision) - 1)
                 symbol = int(np.searchsorted(row, slot, side="right")) - 1
-                x = int(row[symbol + 1] - row[symbol]) * (x >> EntropyModel.PRECISION) + slot - int(row[symbol])
-                if x < STATE_LOW:
+                x = int(row[symbol + 1] - row[symbol]) * (x >> model.precision) + slot - int(row[symbol])
+                if x < low:
                     word = next(words, None)
                     if word is None:
                         raise PacketError("payload ended before the symbols")
@@ -143,8 +156,10 @@ def decode_payload(
                 now[channel, y, column] = symbol
     if next(words, None) is not None:
         raise PacketError("payload is longer than the symbols")
-    if any(x != STATE_LOW for x in states):
+    if any(x != low for x in states):
         raise PacketError("a lane does not end in the initial state")
+    if model.pairs:
+        return np.stack(np.divmod(now, model.levels), 3).reshape(model.channels, -1)[:, :size]
     return now
 
 
@@ -187,13 +202,14 @@ def decode_packet(
         raise PacketError("reserved bits are set, or lanes outside 1..64")
     if profile != model.profile or header.table_hash != model.table_hash:
         raise PacketError("coded with another profile or other tables")
-    symbols = decode_payload(model, payload, height, width, lanes, before)
+    symbols = decode_payload(model, payload, height, width, lanes, before).reshape(model.channels, height, width)
     if latent_crc(symbols) != header.latent_crc:
         raise PacketError("decoded symbols are not the encoder's")
     return header, symbols
 
 
 __all__ = [
+    "coded",
     "crc32c",
     "decode_packet",
     "decode_payload",
@@ -203,5 +219,6 @@ __all__ = [
     "lanes_for",
     "latent_crc",
     "log2_q8",
+    "state_low",
     "table_rows",
 ]

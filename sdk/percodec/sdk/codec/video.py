@@ -23,8 +23,8 @@ _WRAP = 1 << 32
 class VideoCodec:
     """One direction of one stream: an encoder, or a decoder. Not for sharing between threads.
 
-    `key`: tables of profile 0 or 1, `predicted`: of profile 2, both of the same latent uint8 [C,h,w]. A key packet comes first, after every
-    `key_every` - 1 predicted ones, and when asked for. Raises `CodecError` when an argument does not fit.
+    `key`: tables of profile 0, 1 or 3, `predicted`: of profile 2, both of the same latent uint8 [C,h,w]. A key packet comes first, after
+    every `key_every` - 1 predicted ones, and when asked for. Raises `CodecError` when an argument does not fit.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class VideoCodec:
     ) -> None:
         if predicted.profile != PROFILE_TEMPORAL or key.profile == PROFILE_TEMPORAL:
             raise CodecError(
-                f"a stream needs tables of profile 0 or 1 for keys and 2 in between, got {key.profile} and {predicted.profile}"
+                f"a stream needs tables of profile 0, 1 or 3 for keys and 2 in between, got {key.profile} and {predicted.profile}"
             )
         if (key.channels, key.levels) != (predicted.channels, predicted.levels):
             raise CodecError("the two entropy models are not of the same latent")

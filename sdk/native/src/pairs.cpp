@@ -1,0 +1,223 @@
+#include "percodec/pairs.hpp"
+
+#include <stdexcept>
+#include <string>
+
+#include "pair_kernels.hpp"
+#include "payload.hpp"
+#include "table_entries.hpp"
+
+namespace percodec {
+namespace {
+
+unsigned pair_at(const std::uint8_t* symbols, std::size_t pair) noexcept {
+    return (symbols[2 * pair] * kPairLevels + symbols[2 * pair + 1]) % kPairs;
+}
+
+// The last pair of an odd plane has its second symbol outside: it is coded as 0.
+unsigned half_pair(std::uint8_t first) noexcept {
+    return first * kPairLevels % kPairs;
+}
+
+std::uint8_t highest_of(const std::uint8_t* symbols, std::size_t size) noexcept {
+    std::uint8_t highest = 0;
+    for (std::size_t i = 0; i < size; ++i) highest = symbols[i] > highest ? symbols[i] : highest;
+    return highest;
+}
+
+// `Lanes` of them, or 0: `count`, a multiple of Block. A block of states is held in registers.
+template <unsigned Lanes, unsigned Block>
+std::uint8_t* encode(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned count,
+                     std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next, std::uint8_t* highest) noexcept {
+    const unsigned lanes = Lanes ? Lanes : count;
+    std::uint32_t x[Lanes ? Lanes : kMaxLanes];
+    for (unsigned lane = 0; lane < lanes; ++lane) x[lane] = states[lane];
+    *highest = highest_of(symbols, tables.channels() * plane);
+    const std::size_t pairs = plane / 2;
+
+    for (unsigned channel = tables.channels(); channel-- > 0;) {
+        const Tables::Encode* row = tables.channel(channel).encode;
+        const std::uint8_t* s = symbols + std::size_t{channel} * plane;
+        const std::size_t rest = pairs % lanes, whole = pairs - rest;
+        if (static_cast<std::size_t>(next - begin) < 2 * rest + 2 * (plane % 2)) return nullptr;
+        if (plane % 2) {
+            std::uint32_t& last = x[rest];
+            last = encode_symbol(row[half_pair(s[plane - 1])], last, next);
+        }
+        for (std::size_t lane = rest; lane-- > 0;)
+            x[lane] = encode_symbol(row[pair_at(s, whole + lane)], x[lane], next);
+        for (std::size_t group = whole; group > 0; group -= lanes) {
+            if (static_cast<std::size_t>(next - begin) < 2 * std::size_t{lanes}) return nullptr;
+            const std::uint8_t* pair = s + 2 * (group - lanes);
+            for (unsigned at = lanes; at > 0; at -= Block) {
+                std::uint32_t y[Block];
+                for (unsigned k = 0; k < Block; ++k) y[k] = x[at - Block + k];
+                for (unsigned k = Block; k-- > 0;) y[k] = encode_symbol(row[pair_at(pair, at - Block + k)], y[k], next);
+                for (unsigned k = 0; k < Block; ++k) x[at - Block + k] = y[k];
+            }
+        }
+    }
+    for (unsigned lane = 0; lane < lanes; ++lane) states[lane] = x[lane];
+    return next;
+}
+
+inline unsigned decode_pair(const PairTables::Channel& channel, std::uint32_t& x, const std::uint8_t*& next) noexcept {
+    const std::uint32_t slot = x % kPairScale;
+    const unsigned pair = channel.pair_of[slot];
+    const std::uint32_t found = channel.frequency_start[pair];
+    const std::uint32_t stepped = (found & 0xFFFF) * (x >> kPairBits) + slot - (found >> 16);
+    const std::uint32_t refilled = stepped << 16 | load_word(next);
+    const bool due = stepped < kPairStateLow;
+    x = due ? refilled : stepped;
+    next += due ? 2 : 0;
+    return pair;
+}
+
+template <unsigned Lanes, unsigned Block>
+bool decode(const PairTables& tables, std::size_t plane, unsigned count, std::uint32_t* states, WordReader& words,
+            std::uint8_t* symbols) noexcept {
+    const unsigned lanes = Lanes ? Lanes : count;
+    std::uint32_t x[Lanes ? Lanes : kMaxLanes];
+    for (unsigned lane = 0; lane < lanes; ++lane) x[lane] = states[lane];
+    const std::size_t pairs = plane / 2, rest = pairs % lanes;
+
+    for (unsigned index = 0; index < tables.channels(); ++index) {
+        const PairTables::Channel& channel = tables.channel(index);
+        const auto take = [&](std::uint32_t& state, const std::uint8_t*& next, std::uint8_t* to) {
+            const unsigned pair = decode_pair(channel, state, next);
+            to[0] = static_cast<std::uint8_t>(pair / kPairLevels);
+            to[1] = static_cast<std::uint8_t>(pair % kPairLevels);
+        };
+        for (std::size_t groups = pairs / lanes; groups > 0; --groups) {
+            if (!words.ready()) return false;
+            const std::uint8_t* next = words.next;
+            for (unsigned at = 0; at < lanes; at += Block) {
+                std::uint32_t y[Block];
+                for (unsigned k = 0; k < Block; ++k) y[k] = x[at + k];
+                for (unsigned k = 0; k < Block; ++k) take(y[k], next, symbols + 2 * (at + k));
+                for (unsigned k = 0; k < Block; ++k) x[at + k] = y[k];
+            }
+            words.next = next;
+            symbols += 2 * lanes;
+        }
+        if (!words.ready()) return false;
+        for (std::size_t lane = 0; lane < rest; ++lane) take(x[lane], words.next, symbols + 2 * lane);
+        symbols += 2 * rest;
+        if (plane % 2) {
+            std::uint8_t both[2];
+            take(x[rest], words.next, both);
+            *symbols++ = both[0];
+        }
+    }
+    for (unsigned lane = 0; lane < lanes; ++lane) states[lane] = x[lane];
+    return true;
+}
+
+EncodePairs encoder(unsigned lanes, bool vectors) noexcept {
+#if defined(__x86_64__)
+    if (vectors && lanes == 64 && wide_supported()) return encode_pairs_wide;
+    if (vectors && lanes >= 8) return encode_pairs_avx512;
+#else
+    static_cast<void>(vectors);
+#endif
+    if (lanes % 8 == 0) return lanes == 8 ? encode<8, 8> : encode<0, 8>;
+    return lanes == 1 ? encode<1, 1> : lanes == 2 ? encode<2, 2> : lanes == 4 ? encode<4, 4> : encode<0, 1>;
+}
+
+DecodePairs decoder(unsigned lanes, bool vectors) noexcept {
+#if defined(__x86_64__)
+    if (vectors && lanes == 64 && wide_supported()) return decode_pairs_wide;
+    if (vectors && lanes >= 16) return decode_pairs_avx512;
+#else
+    static_cast<void>(vectors);
+#endif
+    if (lanes % 8 == 0) return lanes == 8 ? decode<8, 8> : decode<0, 8>;
+    return lanes == 1 ? decode<1, 1> : lanes == 2 ? decode<2, 2> : lanes == 4 ? decode<4, 4> : decode<0, 1>;
+}
+
+// Whether the AVX-512 forms may run.
+bool vectors_allowed(Kernel wanted) noexcept {
+    return (wanted == Kernel::automatic || wanted == Kernel::avx512) && kernel_supported(Kernel::avx512);
+}
+
+}  // namespace
+
+PairTables::PairTables(const std::uint16_t* cdf, unsigned channels, unsigned levels) : levels_(levels) {
+    if (channels < 1 || channels > kMaxChannels) throw std::invalid_argument("channels must be 1..1024");
+    if (levels < kMinLevels || levels > kPairLevels) throw std::invalid_argument("pairs are of 2..8 levels");
+    const unsigned count = levels * levels;
+    channels_.resize(channels);
+    for (unsigned index = 0; index < channels; ++index) {
+        const std::uint16_t* row = cdf + std::size_t{index} * (count + 1);
+        bool valid = row[0] == 0 && row[count] == kPairScale;
+        for (unsigned k = 0; k < count; ++k) valid = valid && row[k] < row[k + 1];
+        if (!valid) throw std::invalid_argument("channel " + std::to_string(index) + " does not rise from 0 to 16384");
+        Channel& c = channels_[index];
+        for (unsigned k = 0; k < kPairLevels; ++k) {
+            c.first[k] = k + 1 < levels ? row[(k + 1) * levels] : kPairScale;
+            for (unsigned first = 0; first < 32; ++first) {
+                c.second[k][first] = first < levels && k + 1 < levels ? row[first * levels + k + 1] : kPairScale;
+            }
+        }
+        for (unsigned pair = 0; pair < kPairs; ++pair) {
+            const unsigned first = pair / kPairLevels, second = pair % kPairLevels;
+            const unsigned entry = first < levels && second < levels ? first * levels + second : 0;
+            const std::uint32_t start = row[entry], frequency = row[entry + 1] - start;
+            c.frequency[pair] = static_cast<std::uint16_t>(frequency);
+            c.start[pair] = static_cast<std::uint16_t>(start);
+            c.inverse[pair] = inverse(frequency);
+            c.frequency_start[pair] = frequency | start << 16;
+            c.cost[pair] = static_cast<std::uint16_t>(256 * kPairBits - log2_q8(frequency));
+            c.encode[pair] = encode_entry(start, frequency, kPairBits, 32);
+            if (entry != 0 || pair == 0) {
+                for (std::uint32_t slot = start; slot < start + frequency; ++slot)
+                    c.pair_of[slot] = static_cast<std::uint8_t>(pair);
+            }
+        }
+    }
+}
+
+unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane,
+                         Kernel kernel) noexcept {
+    std::uint64_t total = 0;  // 1/256 bit; at most 2^26 pairs of 14 bits
+    unsigned found = 1;
+    for (unsigned index = 0; index < tables.channels() && found < kMaxLanes;
+         ++index) {  // more cannot change the answer
+        const PairTables::Channel& channel = tables.channel(index);
+        const std::uint8_t* s = symbols + std::size_t{index} * plane;
+        std::size_t pair = 0;
+#if defined(__x86_64__)
+        if (vectors_allowed(kernel)) {
+            total += cost_pairs_avx512(channel, s, plane);
+            pair = plane / 64 * 32;
+        }
+#endif
+        for (; pair < plane / 2; ++pair) total += channel.cost[pair_at(s, pair)];
+        if (plane % 2) total += channel.cost[half_pair(s[plane - 1])];
+        found = lanes_for((total + 255) / 256 / 8);
+    }
+    static_cast<void>(kernel);
+    return found;
+}
+
+Status encode_payload(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
+                      Kernel kernel, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept {
+    const EncodePairs run = encoder(lanes, vectors_allowed(kernel));
+    std::uint8_t highest = 0;
+    const Status written = write_payload(lanes, kPairStateLow, begin, end, payload,
+                                         [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* last) {
+                                             return run(tables, symbols, plane, lanes, states, first, last, &highest);
+                                         });
+    return written == Status::ok && highest >= tables.levels() ? Status::symbol_out_of_range : written;
+}
+
+Status decode_payload(const PairTables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
+                      unsigned lanes, Kernel kernel, std::uint8_t* symbols) noexcept {
+    const DecodePairs run = decoder(lanes, vectors_allowed(kernel));
+    const std::size_t group_bytes = (2 * std::size_t{lanes} + 31) / 32 * 32;  // vectors read whole registers
+    return read_payload(
+        payload, size, lanes, kPairStateLow, group_bytes,
+        [&](std::uint32_t* states, WordReader& words) { return run(tables, plane, lanes, states, words, symbols); });
+}
+
+}  // namespace percodec
