@@ -64,7 +64,7 @@ def test_an_installed_core_is_found_and_decodes_in_little_memory(built: Path, tm
     run("cmake", "-S", tmp_path, "-B", tmp_path / "b", f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}", f"-DEXAMPLE={example}")
     run("cmake", "--build", tmp_path / "b")
     rng = np.random.default_rng(1)
-    model = EntropyModel.from_counts(rng.integers(1, 1000, (32, 6)))
+    model = EntropyModel.from_counts(rng.integers(1, 1000, (32, 6, 6)))
     (tmp_path / "entropy.pcem").write_bytes(model.to_bytes())
     codec, files = PacketCodec(model, 45, 60), []
     for k in range(50):

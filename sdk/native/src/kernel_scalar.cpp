@@ -29,7 +29,8 @@ std::uint8_t* encode(const Tables& tables, const std::uint8_t* symbols, std::siz
     return next;
 }
 
-template <unsigned Lanes>
+// With Lanes == 0 `count` is a multiple of Block: so many states are held in registers at a time.
+template <unsigned Lanes, unsigned Block>
 bool decode(const Tables& tables, std::size_t plane, unsigned count, std::uint32_t* states, WordReader& words,
             std::uint8_t* symbols) noexcept {
     const unsigned lanes = Lanes ? Lanes : count;
@@ -42,7 +43,12 @@ bool decode(const Tables& tables, std::size_t plane, unsigned count, std::uint32
         for (std::size_t groups = plane / lanes; groups > 0; --groups) {
             if (!words.ready()) return false;
             const std::uint8_t* next = words.next;
-            for (unsigned lane = 0; lane < lanes; ++lane) symbols[lane] = decode_symbol(slots, x[lane], next);
+            for (unsigned at = 0; at < lanes; at += Block) {
+                std::uint32_t y[Block];
+                for (unsigned k = 0; k < Block; ++k) y[k] = x[at + k];
+                for (unsigned k = 0; k < Block; ++k) symbols[at + k] = decode_symbol(slots, y[k], next);
+                for (unsigned k = 0; k < Block; ++k) x[at + k] = y[k];
+            }
             words.next = next;
             symbols += lanes;
         }
@@ -76,15 +82,15 @@ bool decode_scalar(const Tables& tables, std::size_t plane, unsigned lanes, std:
                    std::uint8_t* symbols) noexcept {
     switch (lanes) {
         case 1:
-            return decode<1>(tables, plane, lanes, states, words, symbols);
+            return decode<1, 1>(tables, plane, lanes, states, words, symbols);
         case 2:
-            return decode<2>(tables, plane, lanes, states, words, symbols);
+            return decode<2, 2>(tables, plane, lanes, states, words, symbols);
         case 4:
-            return decode<4>(tables, plane, lanes, states, words, symbols);
+            return decode<4, 4>(tables, plane, lanes, states, words, symbols);
         case 8:
-            return decode<8>(tables, plane, lanes, states, words, symbols);
+            return decode<8, 8>(tables, plane, lanes, states, words, symbols);
         default:
-            return decode<0>(tables, plane, lanes, states, words, symbols);
+            return (lanes % 8 ? decode<0, 1> : decode<0, 8>)(tables, plane, lanes, states, words, symbols);
     }
 }
 

@@ -39,9 +39,10 @@ def stream(count: int, seed: int = 1, levels: int = LEVELS) -> list[np.ndarray]:
     return [rng.integers(0, levels, (CHANNELS, HEIGHT, WIDTH), np.uint8) for _ in range(count)]
 
 
-@pytest.fixture
-def key_model() -> EntropyModel:
-    return EntropyModel.from_counts(np.arange(1, CHANNELS * LEVELS + 1).reshape(CHANNELS, LEVELS))
+@pytest.fixture(params=["order 0", "pairs"])
+def key_model(request: pytest.FixtureRequest) -> EntropyModel:
+    counts = np.arange(1, CHANNELS * LEVELS + 1).reshape(CHANNELS, LEVELS)
+    return EntropyModel.from_counts(counts if request.param == "order 0" else counts[:, :, None] * counts[:, None, :])
 
 
 @pytest.mark.parametrize("levels", [3, 6, 12])
@@ -81,8 +82,8 @@ def test_a_stream_comes_back_and_keys_stand_alone(key_model: EntropyModel) -> No
         header, again = receiver.decode(packet)
         assert np.array_equal(again, latent)
         assert (header.counter, header.frame_id, header.stream_id) == (k, k, 7)
-        assert header.profile == (0 if k in (0, 4, 6, 10) else 2)
-        if header.profile == 0:
+        assert header.profile == (key_model.profile if k in (0, 4, 6, 10) else 2)
+        if header.profile != 2:
             assert np.array_equal(alone.decode(packet)[1], latent)
 
 
