@@ -44,7 +44,37 @@ std::uint8_t* encode(const Tables& tables, unsigned contexts, const std::uint8_t
     return next;
 }
 
-template <unsigned Lanes>
+// The rows of a channel, each a table of all slots. Of ten contexts they are larger than a first cache.
+struct BySlot {
+    const std::uint32_t* slots;
+    BySlot(const Tables& tables, unsigned row) noexcept : slots(tables.decode(row)) {}
+    std::uint8_t symbol(unsigned context, std::uint32_t& x, const std::uint8_t*& next) const noexcept {
+        return decode_symbol(slots + std::size_t{context} * kProbabilityScale, x, next);
+    }
+};
+
+// The rows of a channel, each at most `Thresholds` numbers to compare with: for small alphabets less work than to wait
+// for a table.
+template <unsigned Thresholds>
+struct BySearch {
+    const Tables::Vector* rows;
+    BySearch(const Tables& tables, unsigned row) noexcept : rows(tables.vector(row)) {}
+    std::uint8_t symbol(unsigned context, std::uint32_t& x, const std::uint8_t*& next) const noexcept {
+        const Tables::Vector& row = rows[context];
+        const std::uint32_t slot = x & (kProbabilityScale - 1);
+        unsigned level = 0;
+        for (unsigned k = 0; k < Thresholds; ++k) level += slot >= row.threshold[k] ? 1u : 0u;
+        const std::uint32_t found = row.frequency_start[level];
+        const std::uint32_t stepped = (found & 0xFFFF) * (x >> kPrecisionBits) + slot - (found >> 16);
+        const std::uint32_t refilled = stepped << 16 | load_word(next);
+        const bool due = stepped < kStateLow;
+        x = due ? refilled : stepped;
+        next += due ? 2 : 0;
+        return static_cast<std::uint8_t>(level);
+    }
+};
+
+template <unsigned Lanes, typename Rows>
 bool decode(const Tables& tables, const Contexts& contexts, const Shape& shape, unsigned count, Kernel kernel,
             std::uint32_t* states, WordReader& words, std::uint8_t* symbols) noexcept {
     const unsigned lanes = Lanes ? Lanes : count;
@@ -53,7 +83,7 @@ bool decode(const Tables& tables, const Contexts& contexts, const Shape& shape, 
     std::uint8_t rows[kBlock];
 
     for (unsigned c = 0; c < shape.channels; ++c) {
-        const std::uint32_t* const channel = tables.decode(c * contexts.contexts());
+        const Rows channel(tables, c * contexts.contexts());
         const ContextRows before(contexts, c, symbols, shape.height, shape.width, kernel);
         for (std::size_t y = 0; y < shape.height; ++y) {
             std::uint8_t* line = symbols + (std::size_t{c} * shape.height + y) * shape.width;
@@ -62,29 +92,45 @@ bool decode(const Tables& tables, const Contexts& contexts, const Shape& shape, 
                 before.block(y, first, many, 1, rows);
                 std::uint8_t* s = line + first;
                 std::size_t i = 0;
-                unsigned lane = static_cast<unsigned>(first % lanes);
-                while (i < many) {
+                const auto some = [&](std::size_t lane, std::size_t end) {  // part of a group
+                    if (!words.ready()) return false;
+                    for (; i < end; ++i, ++lane) s[i] = channel.symbol(rows[i], x[lane], words.next);
+                    return true;
+                };
+                const std::size_t begun = first % lanes, open = begun ? lanes - begun : 0;
+                if (open && !some(begun, open < many ? open : many)) return false;
+                std::uint32_t y[Lanes ? Lanes : kMaxLanes];  // in registers, while groups are whole
+                for (unsigned k = 0; k < lanes; ++k) y[k] = x[k];
+                for (; many - i >= lanes; i += lanes) {
                     if (!words.ready()) return false;
                     const std::uint8_t* next = words.next;
-                    if (lane == 0 && many - i >= lanes) {
-                        for (unsigned k = 0; k < lanes; ++k) {
-                            s[i + k] =
-                                decode_symbol(channel + std::size_t{rows[i + k]} * kProbabilityScale, x[k], next);
-                        }
-                        i += lanes;
-                    } else {
-                        for (; lane < lanes && i < many; ++lane, ++i) {
-                            s[i] = decode_symbol(channel + std::size_t{rows[i]} * kProbabilityScale, x[lane], next);
-                        }
-                        lane = lane == lanes ? 0 : lane;
-                    }
+                    for (unsigned k = 0; k < lanes; ++k) s[i + k] = channel.symbol(rows[i + k], y[k], next);
                     words.next = next;
                 }
+                for (unsigned k = 0; k < lanes; ++k) x[k] = y[k];
+                if (i < many && !some(0, many)) return false;
             }
         }
     }
     for (unsigned lane = 0; lane < lanes; ++lane) states[lane] = x[lane];
     return true;
+}
+
+template <typename Rows>
+bool decode_lanes(const Tables& tables, const Contexts& contexts, const Shape& shape, unsigned lanes, Kernel kernel,
+                  std::uint32_t* states, WordReader& words, std::uint8_t* symbols) noexcept {
+    switch (lanes) {
+        case 1:
+            return decode<1, Rows>(tables, contexts, shape, lanes, kernel, states, words, symbols);
+        case 2:
+            return decode<2, Rows>(tables, contexts, shape, lanes, kernel, states, words, symbols);
+        case 4:
+            return decode<4, Rows>(tables, contexts, shape, lanes, kernel, states, words, symbols);
+        case 8:
+            return decode<8, Rows>(tables, contexts, shape, lanes, kernel, states, words, symbols);
+        default:
+            return decode<0, Rows>(tables, contexts, shape, lanes, kernel, states, words, symbols);
+    }
 }
 
 }  // namespace
@@ -152,19 +198,13 @@ std::uint8_t* encode_contexts(const Tables& tables, unsigned contexts, const std
 bool decode_contexts(const Tables& tables, const Contexts& contexts, unsigned channels, std::size_t height,
                      std::size_t width, unsigned lanes, Kernel kernel, std::uint32_t* states, WordReader& words,
                      std::uint8_t* symbols) noexcept {
-    const Shape shape{channels, height, width};
-    switch (lanes) {
-        case 1:
-            return decode<1>(tables, contexts, shape, lanes, kernel, states, words, symbols);
-        case 2:
-            return decode<2>(tables, contexts, shape, lanes, kernel, states, words, symbols);
-        case 4:
-            return decode<4>(tables, contexts, shape, lanes, kernel, states, words, symbols);
-        case 8:
-            return decode<8>(tables, contexts, shape, lanes, kernel, states, words, symbols);
-        default:
-            return decode<0>(tables, contexts, shape, lanes, kernel, states, words, symbols);
-    }
+    if (tables.levels() <= 6)
+        return decode_lanes<BySearch<5>>(tables, contexts, {channels, height, width}, lanes, kernel, states, words,
+                                         symbols);
+    if (tables.levels() <= kSearchedLevels)
+        return decode_lanes<BySearch<7>>(tables, contexts, {channels, height, width}, lanes, kernel, states, words,
+                                         symbols);
+    return decode_lanes<BySlot>(tables, contexts, {channels, height, width}, lanes, kernel, states, words, symbols);
 }
 
 }  // namespace percodec

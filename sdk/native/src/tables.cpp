@@ -52,19 +52,20 @@ Tables::Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels, uns
     encode_mask_ = (1u << ceil_log2(levels)) - 1u;
     if (contexts == 0) encode_stride_ = encode_mask_ + 1u;
     encode_.reserve(std::size_t{channels} * encode_stride_);
-    decode_.resize(std::size_t{channels} * kProbabilityScale);
+    const bool slots_wanted = contexts == 0 || levels > kSearchedLevels;
+    if (slots_wanted) decode_.resize(std::size_t{channels} * kProbabilityScale);
     cost_.reserve(std::size_t{channels} * levels);
     if (levels <= kVectorLevels) vector_.resize(channels);
 
     for (unsigned channel = 0; channel < channels; ++channel) {
         const std::uint16_t* row = cdf + std::size_t{channel} * (levels + 1);
-        std::uint32_t* slots = decode_.data() + std::size_t{channel} * kProbabilityScale;
+        std::uint32_t* slots = slots_wanted ? decode_.data() + std::size_t{channel} * kProbabilityScale : nullptr;
         for (unsigned level = 0; level < levels; ++level) {
             const std::uint32_t start = row[level];
             const std::uint32_t frequency = row[level + 1] - start;
             encode_.push_back(encode_entry(start, frequency, kPrecisionBits, 31));
             cost_.push_back(static_cast<std::uint16_t>(256 * kPrecisionBits - log2_q8(frequency)));
-            for (std::uint32_t slot = start; slot < start + frequency; ++slot) {
+            for (std::uint32_t slot = start; slots_wanted && slot < start + frequency; ++slot) {
                 slots[slot] = level | (slot - start) << 8 | frequency << 20;
             }
         }

@@ -54,7 +54,13 @@ def test_pairs_cost_what_their_neighbours_do_not_tell() -> None:
 
 @pytest.mark.parametrize(
     "cdf",
-    [np.arange(6)[None], np.array([[0, 1, 2, 3, 4096]]), np.array([[0, 1, 1, 3, 16384]]), np.linspace(0, 16384, 82, dtype=np.int64)[None]],
+    [
+        np.arange(6)[None],
+        np.zeros((2, 0), np.int64),
+        np.array([[0, 1, 2, 3, 4096]]),
+        np.array([[0, 1, 1, 3, 16384]]),
+        np.linspace(0, 16384, 82, dtype=np.int64)[None],
+    ],
 )
 def test_invalid_tables_of_pairs_are_refused(cdf: np.ndarray) -> None:
     with pytest.raises(EntropyModelError):

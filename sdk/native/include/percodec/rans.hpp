@@ -23,6 +23,7 @@ constexpr unsigned kMinLevels = 2;
 constexpr unsigned kMaxLevels = 256;
 constexpr unsigned kMaxChannels = 1024;
 constexpr std::size_t kMaxSymbols = std::size_t{1} << 27;  // of one latent
+constexpr unsigned kSearchedLevels = 8;                    // with contexts, alphabets up to this size need no slots
 constexpr unsigned kVectorLevels = 16;                     // alphabets up to this size have vector kernels
 
 // Everything a coder looks up, made once from cumulative tables. Immutable.
@@ -73,7 +74,7 @@ class Tables {
     }
     unsigned encode_mask() const noexcept { return encode_mask_; }
 
-    // 4096 entries: level | (slot - start) << 8 | frequency << 20.
+    // 4096 entries: level | (slot - start) << 8 | frequency << 20. With contexts only above kSearchedLevels.
     const std::uint32_t* decode(unsigned channel) const noexcept {
         return decode_.data() + std::size_t{channel} * kProbabilityScale;
     }

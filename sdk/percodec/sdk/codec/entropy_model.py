@@ -48,7 +48,7 @@ class EntropyModel:
         self.contexts = contexts
         self.pairs = pairs
         channels, entries = len(contexts.channels) if contexts is not None else table.shape[0], table.shape[1] - 1
-        levels = math.isqrt(entries) if pairs else entries
+        levels = math.isqrt(max(entries, 0)) if pairs else entries
         most = MAX_PAIR_LEVELS if pairs else MAX_LEVELS
         if not (1 <= channels <= MAX_CHANNELS and 2 <= levels <= most and entries == (levels * levels if pairs else levels)):
             raise EntropyModelError(
