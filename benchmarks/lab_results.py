@@ -139,6 +139,7 @@ def joint(args: argparse.Namespace) -> None:
     """Joint training against its control, both exported and measured alike."""
     data, rows = load(f"camvid:{args.camvid}:val"), []
     names = ["seg-latent-cresnet51-0.0983", *(f"{role}-{tag}0.0983" for tag in ("", "long-", "ssim-") for role in ("control", "joint"))]
+    names += [f"{role}-edge-0.0983" for role in ("head", "control", "joint")]
     for seed in (1, 2):
         for name in names:
             run = args.runs / f"{name}-s{seed}"
@@ -150,10 +151,12 @@ def joint(args: argparse.Namespace) -> None:
                 export_bundle(run / "best.pt", kept, name, {"camvid": args.camvid}, 360, 480, "crop", say=lambda text: None)
             found = Bundle.open(kept).manifest["metrics"]
             keys = ("bpp_coded", "psnr_db", "ssim", "ms_ssim", "miou")
-            role = {"s": "before", "c": "control", "j": "joint"}[name[0]]
-            tag = re.search(r"-(|long-|ssim-)0\.", name)
-            loss = {"": "squared error", "long-": "squared error, 3,000 steps", "ssim-": "squared error, MS-SSIM"}[tag[1] if tag else ""]
-            loss = "" if role == "before" else loss
+            role = {"s": "before", "h": "before", "c": "control", "j": "joint"}[name[0]]
+            tag = re.search(r"-(|long-|ssim-|edge-)0\.", name)
+            loss = {"": "squared error", "long-": "squared error, 3,000 steps", "ssim-": "squared error, MS-SSIM"}.get(
+                tag[1] if tag else ""
+            )
+            loss = "squared error; edge and fpn, 1,500 steps" if "edge" in name else "" if role == "before" else loss
             rows.append({"run": f"{name}-s{seed}", "role": role, "distortion": loss, "seed": seed, **{k: found[k] for k in keys}})
             print(rows[-1], flush=True)
     save("joint", report("joint", "python benchmarks/lab_results.py --stages joint", {"name": data.name, "pictures": len(data)}, rows))

@@ -73,7 +73,7 @@ def cells() -> list[Cell]:
                         continue  # the claim is carried by equal operations: ResNet-50 on pictures, cResNet-51 on latents
                     name = f"{short}-{reads}-{network}-{point}-s{seed}"
                     out.append(head(task, network, reads, point, seed, f"codec-{point}", name))
-        out += joint_cells(seed)
+        out += joint_cells(seed) + edge_cells(seed)
     out.append(head("segmentation", "resnet50", "original", "", 2, "", "seg-original-resnet50-s2"))
     return out
 
@@ -101,6 +101,40 @@ def joint_cells(seed: int) -> list[Cell]:
         words = ("segmentation", "--config", "lab-joint-head", "--set", f"seed={seed}", *after, "--codec", f"RUNS/{control}/best.pt")
         out.append(Cell(f"control-{name}", (*words, "--head", f"RUNS/{fresh}/best.pt"), (control, fresh)))
     return out
+
+
+EDGE = ("--set", "codec.name=edge")
+FPN = (*EDGE, "--set", "codec.channels=8", "--set", "head.name=fpn", "--set", "head.width=1.0")
+
+
+def edge_cells(seed: int) -> list[Cell]:
+    """The same with the vehicle's networks, `edge` and `fpn`, heads trained four times as long, and 1,500 steps of finetuning."""
+    schedule = ("steps=2500", "lr=0.0015", "final=0.05", "freeze_norm=800", "validate_every=1250")
+    sets = [*EDGE, "--set", "loss.structure=0", "--set", "loss.beta=2500", "--set", "loss.bpp=0.1"]
+    for item in schedule:
+        sets += ["--set", f"schedule.{item}"]
+    codec, name = "codec-edge-0.0983", f"edge-0.0983-s{seed}"
+    long = ("--set", "schedule.steps=3000", "--set", "schedule.validate_every=1000", "--set", "crops.views=8")
+    steps = ("--set", "schedule.steps=1500", "--set", "schedule.validate_every=500")
+    chosen = ("--set", f"seed={seed}")
+
+    def of(run: str) -> str:
+        return f"RUNS/{run}/best.pt"
+
+    start, control, fresh = f"head-{name}", f"control-codec-{name}", f"control-head-{name}"
+    first = [Cell(codec, ("codec", "--config", "lab-codec-0.0983", *sets))] if seed == 1 else []
+    head = ("segmentation", "--config", "lab-segmentation", *FPN, *long, *chosen, "--codec")
+    joint = ("joint", "--config", "lab-joint", *FPN, *steps, *chosen, "--set", "loss.gamma=0.006", "--set", "loss.bpp=0.1007")
+    alone = ("codec", "--config", "lab-joint-control", *EDGE, *steps, *chosen, "--set", "loss.bpp=0.0995", "--codec", of(codec))
+    after = ("segmentation", "--config", "lab-joint-head", *FPN, *steps, *chosen, "--codec", of(control), "--head", of(fresh))
+    return [
+        *first,
+        Cell(start, (*head, of(codec)), (codec,)),
+        Cell(f"joint-{name}", (*joint, "--codec", of(codec), "--head", of(start)), (start,)),
+        Cell(control, alone, (codec,)),
+        Cell(fresh, (*head, of(control)), (control,)),
+        Cell(f"control-{name}", after, (control, fresh)),
+    ]
 
 
 def command(cell: Cell, runs: Path, camvid: str, imagenet: str) -> list[str]:
