@@ -149,9 +149,10 @@ def main() -> int:
         for name in READERS:
             targets[name] = feed(name, seeds[name], getattr(args, name), args.seed, readers[name])
             print(f"{name}: {targets[name]}", flush=True)
+    counts = "".join(f" --{name} {getattr(args, name)}" for name, runs in {**NATIVE, **READERS}.items() if getattr(args, name) != runs)
     result = {
         "benchmark": "fuzz",
-        "command": "python benchmarks/fuzz.py --build build/fuzz",
+        "command": f"python benchmarks/fuzz.py --build build/fuzz{counts}",
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "machine": {"cpu": cpu_name()},
         "executions": sum(t["runs"] for t in targets.values()),
