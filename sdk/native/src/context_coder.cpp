@@ -64,12 +64,7 @@ struct BySearch {
         const std::uint32_t slot = x & (kProbabilityScale - 1);
         unsigned level = 0;
         for (unsigned k = 0; k < Thresholds; ++k) level += slot >= row.threshold[k] ? 1u : 0u;
-        const std::uint32_t found = row.frequency_start[level];
-        const std::uint32_t stepped = (found & 0xFFFF) * (x >> kPrecisionBits) + slot - (found >> 16);
-        const std::uint32_t refilled = stepped << 16 | load_word(next);
-        const bool due = stepped < kStateLow;
-        x = due ? refilled : stepped;
-        next += due ? 2 : 0;
+        decode_step<kPrecisionBits, kStateLow>(row.frequency_start[level], slot, x, next);
         return static_cast<std::uint8_t>(level);
     }
 };

@@ -2,26 +2,14 @@
 // permutes of 64 entries.
 #if defined(__x86_64__)
 
-#include <immintrin.h>
-
+#include "avx512.hpp"
 #include "kernels.hpp"
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"  // false alarms inside GCC's own intrinsics
-#endif
-
-#define PERCODEC_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi2,popcnt")))
 
 namespace percodec {
 namespace {
 
 constexpr unsigned kWidth = 16;
 constexpr std::size_t kBlock = ContextRows::kBlock;  // a multiple of every lane count that comes here
-
-PERCODEC_AVX512 inline __mmask16 first_lanes(std::size_t count) noexcept {
-    return static_cast<__mmask16>(count >= kWidth ? 0xFFFFu : (1u << count) - 1u);
-}
 
 // 64 values of 32 bits by six-bit indices.
 struct Table64 {
@@ -82,7 +70,7 @@ PERCODEC_AVX512 std::uint8_t* encode(const Tables& tables, const std::uint8_t* r
                 const std::size_t at = group * lanes, many = width - at < lanes ? width - at : lanes;
                 for (unsigned r = Registers; r-- > 0;) {
                     if (many <= r * kWidth) continue;
-                    const __mmask16 active = first_lanes(many - r * kWidth);
+                    const __mmask16 active = first_of_16(many - r * kWidth);
                     const std::size_t place = line + at + r * kWidth;
                     const __m128i index = _mm_add_epi8(_mm_maskz_loadu_epi8(active, symbols + place),
                                                        _mm_maskz_loadu_epi8(active, rows + place));
@@ -165,7 +153,7 @@ PERCODEC_AVX512 bool decode(const Tables& tables, const Contexts& contexts, unsi
                     const std::uint8_t* next = words.next;
                     for (unsigned r = 0; r < Registers; ++r) {
                         if (many <= r * kWidth) continue;
-                        const __mmask16 active = first_lanes(many - r * kWidth);
+                        const __mmask16 active = first_of_16(many - r * kWidth);
                         const std::size_t place = at + r * kWidth;
                         x[r] = decode_group<Levels>(row, _mm_maskz_loadu_epi8(active, rows + place), x[r], active, next,
                                                     &found);

@@ -2,24 +2,13 @@
 // Any lane count works: the last register carries a mask.
 #if defined(__x86_64__)
 
-#include <immintrin.h>
-
+#include "avx512.hpp"
 #include "kernels.hpp"
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // false alarms inside GCC's own intrinsics
-#endif
-
-#define PERCODEC_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi2,popcnt")))
 
 namespace percodec {
 namespace {
 
 constexpr unsigned kWidth = 16;
-
-PERCODEC_AVX512 inline __mmask16 first_lanes(std::size_t count) noexcept {
-    return static_cast<__mmask16>(count >= kWidth ? 0xFFFFu : (1u << count) - 1u);
-}
 
 struct EncodeRow {
     __m512i reciprocal, shift, bias, complement;
@@ -54,7 +43,7 @@ PERCODEC_AVX512 std::uint8_t* encode(const Tables& tables, const std::uint8_t* s
                                      std::uint8_t* next) noexcept {
     __m512i x[Registers];
     for (unsigned r = 0; r < Registers; ++r) x[r] = _mm512_loadu_si512(states + r * kWidth);
-    const __mmask16 last = first_lanes(lanes - (Registers - 1) * kWidth);
+    const __mmask16 last = first_of_16(lanes - (Registers - 1) * kWidth);
     const std::size_t rest = plane % lanes;
 
     for (unsigned channel = tables.channels(); channel-- > 0;) {
@@ -65,7 +54,7 @@ PERCODEC_AVX512 std::uint8_t* encode(const Tables& tables, const std::uint8_t* s
         if (static_cast<std::size_t>(next - begin) < 2 * rest) return nullptr;
         for (unsigned r = Registers; r-- > 0;) {
             if (rest <= r * kWidth) continue;
-            const __mmask16 active = first_lanes(rest - r * kWidth);
+            const __mmask16 active = first_of_16(rest - r * kWidth);
             x[r] = encode_group(row, _mm_maskz_loadu_epi8(active, s + r * kWidth), x[r], active, next);
         }
         for (std::size_t groups = plane / lanes; groups > 0; --groups) {
@@ -116,7 +105,7 @@ PERCODEC_AVX512 bool decode(const Tables& tables, std::size_t plane, unsigned la
                             WordReader& words, std::uint8_t* symbols) noexcept {
     __m512i x[Registers];
     for (unsigned r = 0; r < Registers; ++r) x[r] = _mm512_loadu_si512(states + r * kWidth);
-    const __mmask16 last = first_lanes(lanes - (Registers - 1) * kWidth);
+    const __mmask16 last = first_of_16(lanes - (Registers - 1) * kWidth);
     const std::size_t rest = plane % lanes;
     __m128i found;
 
@@ -139,7 +128,7 @@ PERCODEC_AVX512 bool decode(const Tables& tables, std::size_t plane, unsigned la
         }
         if (!words.ready()) return false;
         for (unsigned r = 0; r < Registers && r * kWidth < rest; ++r) {
-            const __mmask16 active = first_lanes(rest - r * kWidth);
+            const __mmask16 active = first_of_16(rest - r * kWidth);
             x[r] = decode_group<Thresholds>(row, x[r], active, words.next, &found);
             _mm_mask_storeu_epi8(symbols + r * kWidth, active, found);
         }

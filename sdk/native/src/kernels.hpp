@@ -83,13 +83,25 @@ inline std::uint32_t encode_symbol(const Tables::Encode& e, std::uint32_t x, std
     return x + e.bias + quotient * e.complement;
 }
 
+// `stepped`: what a state became. It takes a word where it left the interval that begins at Low.
+template <std::uint32_t Low>
+inline void refill(std::uint32_t stepped, std::uint32_t& x, const std::uint8_t*& next) noexcept {
+    const std::uint32_t refilled = stepped << 16 | load_word(next);
+    const bool due = stepped < Low;
+    x = due ? refilled : stepped;
+    next += due ? 2 : 0;
+}
+
+// `found`: frequency | start << 16 of what `slot`, the lowest `Bits` bits of x, stands for.
+template <unsigned Bits, std::uint32_t Low>
+inline void decode_step(std::uint32_t found, std::uint32_t slot, std::uint32_t& x, const std::uint8_t*& next) noexcept {
+    refill<Low>((found & 0xFFFF) * (x >> Bits) + slot - (found >> 16), x, next);
+}
+
 inline std::uint8_t decode_symbol(const std::uint32_t* slots, std::uint32_t& x, const std::uint8_t*& next) noexcept {
     const std::uint32_t entry = slots[x & (kProbabilityScale - 1)];
     const std::uint32_t stepped = (entry >> 20) * (x >> kPrecisionBits) + (entry >> 8 & (kProbabilityScale - 1));
-    const std::uint32_t refilled = stepped << 16 | load_word(next);
-    const bool due = stepped < kStateLow;
-    x = due ? refilled : stepped;
-    next += due ? 2 : 0;
+    refill<kStateLow>(stepped, x, next);
     return static_cast<std::uint8_t>(entry);
 }
 

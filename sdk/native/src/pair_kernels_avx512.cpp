@@ -215,8 +215,7 @@ struct Share {
 };
 PERCODEC_AVX512 inline Share share(unsigned r, std::size_t symbols) noexcept {
     const std::size_t mine = symbols > 32 * r ? symbols - 32 * r : 0, pairs = (mine + 1) / 2;
-    return {static_cast<__mmask16>(pairs >= 16 ? 0xFFFFu : (1u << pairs) - 1u),
-            mine >= 32 ? ~__mmask32{0} : (__mmask32{1} << mine) - 1u};
+    return {first_of_16(pairs), mine >= 32 ? ~__mmask32{0} : (__mmask32{1} << mine) - 1u};
 }
 
 template <unsigned Registers>

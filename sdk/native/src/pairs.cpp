@@ -64,12 +64,7 @@ std::uint8_t* encode(const PairTables& tables, const std::uint8_t* symbols, std:
 inline unsigned decode_pair(const PairTables::Channel& channel, std::uint32_t& x, const std::uint8_t*& next) noexcept {
     const std::uint32_t slot = x % kPairScale;
     const unsigned pair = channel.pair_of[slot];
-    const std::uint32_t found = channel.frequency_start[pair];
-    const std::uint32_t stepped = (found & 0xFFFF) * (x >> kPairBits) + slot - (found >> 16);
-    const std::uint32_t refilled = stepped << 16 | load_word(next);
-    const bool due = stepped < kPairStateLow;
-    x = due ? refilled : stepped;
-    next += due ? 2 : 0;
+    decode_step<kPairBits, kPairStateLow>(channel.frequency_start[pair], slot, x, next);
     return pair;
 }
 
@@ -181,8 +176,8 @@ unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, 
                          Kernel kernel) noexcept {
     std::uint64_t total = 0;  // 1/256 bit; at most 2^26 pairs of 14 bits
     unsigned found = 1;
-    for (unsigned index = 0; index < tables.channels() && found < kMaxLanes;
-         ++index) {  // more cannot change the answer
+    // With kMaxLanes more content cannot change the answer.
+    for (unsigned index = 0; index < tables.channels() && found < kMaxLanes; ++index) {
         const PairTables::Channel& channel = tables.channel(index);
         const std::uint8_t* s = symbols + std::size_t{index} * plane;
         std::size_t pair = 0;

@@ -2,18 +2,10 @@
 // With AVX-512 of Ice Lake, Zen 4 and later.
 #pragma once
 
-#include <immintrin.h>
-
 #include <cstddef>
 #include <cstdint>
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"  // false alarms inside GCC's own intrinsics
-#endif
-
-#define PERCODEC_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi2,popcnt")))
-#define PERCODEC_WIDE __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2,bmi2,popcnt")))
+#include "avx512.hpp"
 
 namespace percodec::planes {
 

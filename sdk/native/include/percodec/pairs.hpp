@@ -28,9 +28,9 @@ class PairTables {
         float inverse[kPairs];                  // 1 / frequency, rounded down
         std::uint32_t frequency_start[kPairs];  // frequency | start << 16
         std::uint16_t cost[kPairs];             // ideal code length in 1/256 bit
-        std::uint16_t second[kPairLevels]
-                            [32];  // second[k][first]: slots at or above belong to second symbol k + 1 or higher
-        std::uint16_t first[kPairLevels];  // first[k]: slots at or above belong to first symbol k + 1 or higher
+        // second[k][first], first[k]: slots at or above belong to second, first symbol k + 1 or higher.
+        std::uint16_t second[kPairLevels][32];
+        std::uint16_t first[kPairLevels];
         Tables::Encode encode[kPairs];
         std::uint8_t pair_of[kPairScale];  // of each slot
     };

@@ -18,7 +18,6 @@ constexpr unsigned kPrecisionBits = 12;
 constexpr std::uint32_t kProbabilityScale = 1u << kPrecisionBits;
 constexpr unsigned kMaxLanes = 64;
 constexpr std::uint32_t kStateLow = 1u << 15;  // every lane starts encoding, and ends decoding, at this value
-constexpr std::uint32_t kStateHigh = 1u << 31;
 constexpr unsigned kMinLevels = 2;
 constexpr unsigned kMaxLevels = 256;
 constexpr unsigned kMaxChannels = 1024;

@@ -96,7 +96,8 @@ class EntropyModel:
         cdf = np.zeros((rows.shape[0], rows.shape[1] + 1), np.uint16)
         for channel, row in enumerate(rows.tolist()):
             if pairs:
-                row = [max((count << _PAIR_PRECISION) - sum(row), 0) for count in row]
+                total = sum(row)
+                row = [max((count << _PAIR_PRECISION) - total, 0) for count in row]
             cdf[channel, 1:] = np.cumsum(_frequencies_from_counts(row, 1 << (_PAIR_PRECISION if pairs else _PRECISION)))
         return cls(cdf, pairs=pairs)
 
