@@ -9,6 +9,34 @@ namespace {
 
 using planes::first_lanes, planes::kWidth, planes::Planes;
 
+// Of two registers the even words, or the odd words, side by side: numbers of 32 bits from their halves, and back.
+PERCODEC_WIDE inline __m512i even_words(__m512i low, __m512i high) noexcept {
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi32(0xFFFF), low, _mm512_slli_epi32(high, 16), 0xCA);
+}
+PERCODEC_WIDE inline __m512i odd_words(__m512i low, __m512i high) noexcept {
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi32(0xFFFF), _mm512_srli_epi32(low, 16), high, 0xCA);
+}
+
+// For x below frequency << 19: x / frequency << 12, + x % frequency + start. `even`, `odd`: inverses of the frequencies
+// of the even and the odd lanes.
+PERCODEC_WIDE inline Planes grow(const Planes& x, __m512i frequency, __m512i start, __m512 even, __m512 odd) noexcept {
+    const __m512i q_even = estimate(even_words(x.low, x.high), even);
+    const __m512i q_odd = estimate(odd_words(x.low, x.high), odd);
+    const __m512i q_low = even_words(q_even, q_odd), q_high = odd_words(q_even, q_odd);
+    // x % frequency, or that and one frequency more, fits 16 bits: so 16 bits are enough to find it.
+    const __m512i left = _mm512_sub_epi16(x.low, _mm512_mullo_epi16(q_low, frequency));
+    const __m512i times = _mm512_slli_epi16(q_low, kPrecisionBits);
+    const __m512i whole = _mm512_set1_epi16(static_cast<short>(kProbabilityScale));
+    const __m512i last = _mm512_set1_epi16(static_cast<short>(65536u - kProbabilityScale));
+    const __mmask32 full = _mm512_cmpge_epu16_mask(times, last);
+    const __mmask32 over = _mm512_cmpge_epu16_mask(left, frequency);
+    const __mmask32 carry = _mm512_mask_cmpge_epu16_mask(full, left, frequency);  // one quotient more passes 16 bits
+    const __m512i low = _mm512_add_epi16(_mm512_add_epi16(times, start), left);
+    const __m512i high = _mm512_shldi_epi16(q_high, q_low, kPrecisionBits);
+    return {_mm512_mask_add_epi16(low, over, low, _mm512_sub_epi16(whole, frequency)),
+            _mm512_mask_add_epi16(high, carry, high, _mm512_set1_epi16(1))};
+}
+
 // `active`: lanes that have a symbol, the others keep their states. `even`, `odd`: inverses of their frequencies.
 template <bool All>
 PERCODEC_WIDE inline void encode_step(Planes& x, __m512i frequency, __m512i start, __m512 even, __m512 odd,
@@ -16,7 +44,7 @@ PERCODEC_WIDE inline void encode_step(Planes& x, __m512i frequency, __m512i star
     const __m512i limit = _mm512_slli_epi16(frequency, 3);  // of x >> 16
     const __mmask32 due =
         All ? _mm512_cmpge_epu16_mask(x.high, limit) : _mm512_mask_cmpge_epu16_mask(active, x.high, limit);
-    const Planes grown = planes::grow<kPrecisionBits>(planes::send(x, due, next), frequency, start, even, odd);
+    const Planes grown = grow(planes::send(x, due, next), frequency, start, even, odd);
     x.low = All ? grown.low : _mm512_mask_mov_epi16(x.low, active, grown.low);
     x.high = All ? grown.high : _mm512_mask_mov_epi16(x.high, active, grown.high);
 }

@@ -161,6 +161,11 @@ PairTables::PairTables(const std::uint16_t* cdf, unsigned channels, unsigned lev
             c.frequency[pair] = static_cast<std::uint16_t>(frequency);
             c.start[pair] = static_cast<std::uint16_t>(start);
             c.inverse[pair] = inverse(frequency);
+            // 2^32 / frequency; for 1 what keeps the kernels' sums within 16 bits and their error within 3.
+            const std::uint32_t reciprocal =
+                frequency == 1 ? 0xFFFFAAAAu : static_cast<std::uint32_t>((std::uint64_t{1} << 32) / frequency);
+            c.reciprocal_low[pair] = static_cast<std::uint16_t>(reciprocal);
+            c.reciprocal_high[pair] = static_cast<std::uint16_t>(reciprocal >> 16);
             c.frequency_start[pair] = frequency | start << 16;
             c.cost[pair] = static_cast<std::uint16_t>(256 * kPairBits - log2_q8(frequency));
             c.encode[pair] = encode_entry(start, frequency, kPairBits, 32);

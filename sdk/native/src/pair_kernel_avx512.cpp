@@ -1,38 +1,17 @@
-// Profile 3 with AVX-512: 64 lanes in planes, two groups of 32 pairs at a time; other lanes with a state in 32
-// bits.
+// Profile 3 with AVX-512, any lanes: sixteen to a register, in the last one those that are left. A group ends where its
+// channel does, and a lane without a pair keeps its state.
 #if defined(__x86_64__)
 
+#include "avx512.hpp"
 #include "pair_kernels.hpp"
-#include "planes_avx512.hpp"
 
 namespace percodec {
 namespace {
 
-using planes::Planes;
 using Channel = PairTables::Channel;
 
 constexpr short kSlotMask = kPairScale - 1;
 constexpr short kFirstTimes8 = 0x0108;  // of two neighbours: first * 8 + second * 1
-
-PERCODEC_AVX512 inline __mmask64 first_bytes(std::size_t count) noexcept {
-    return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1u;
-}
-
-PERCODEC_AVX512 inline std::uint8_t highest_byte(__m512i bytes) noexcept {
-    alignas(64) std::uint8_t each[64];
-    _mm512_store_si512(each, bytes);
-    std::uint8_t highest = 0;
-    for (const std::uint8_t one : each) highest = one > highest ? one : highest;
-    return highest;
-}
-
-// 64 words by their six lowest bits.
-struct Words64 {
-    __m512i below, above;
-    PERCODEC_AVX512 explicit Words64(const std::uint16_t* table) noexcept
-        : below(_mm512_load_si512(table)), above(_mm512_load_si512(table + 32)) {}
-    PERCODEC_AVX512 __m512i at(__m512i index) const noexcept { return _mm512_permutex2var_epi16(below, index, above); }
-};
 
 // 64 numbers of 32 bits by the six lowest bits of as many.
 struct Numbers64 {
@@ -46,104 +25,6 @@ struct Numbers64 {
         return _mm512_mask_mov_epi32(below, _mm512_test_epi32_mask(index, _mm512_set1_epi32(32)), above);
     }
 };
-
-// 64 lanes.
-
-struct WideRow {
-    Words64 frequency, start;
-    Numbers64 inverse;
-};
-
-template <bool All>
-PERCODEC_WIDE inline void encode_wide(const WideRow& row, __m512i symbols, Planes& x, __mmask32 active,
-                                      std::uint8_t*& next) noexcept {
-    const __m512i pair = _mm512_maddubs_epi16(symbols, _mm512_set1_epi16(kFirstTimes8));
-    const __m512i frequency = row.frequency.at(pair);
-    const __m512i limit = _mm512_slli_epi16(frequency, 16 - kPairBits);  // of x >> 16
-    const __mmask32 due =
-        All ? _mm512_cmpge_epu16_mask(x.high, limit) : _mm512_mask_cmpge_epu16_mask(active, x.high, limit);
-    const __m512 even = _mm512_castsi512_ps(row.inverse.at(pair));
-    const __m512 odd = _mm512_castsi512_ps(row.inverse.at(_mm512_srli_epi32(pair, 16)));
-    const Planes grown = planes::grow<kPairBits>(planes::send(x, due, next), frequency, row.start.at(pair), even, odd);
-    x.low = All ? grown.low : _mm512_mask_mov_epi16(x.low, active, grown.low);
-    x.high = All ? grown.high : _mm512_mask_mov_epi16(x.high, active, grown.high);
-}
-
-template <unsigned Thresholds>
-struct WideDecodeRow {
-    __m512i first[Thresholds], second[Thresholds];
-    Words64 frequency, start;
-};
-
-// Pairs, a word each: first symbol | second << 8.
-template <bool All, unsigned Thresholds>
-PERCODEC_WIDE inline __m512i decode_wide(const WideDecodeRow<Thresholds>& row, Planes& x, __mmask32 active,
-                                         const std::uint8_t*& next) noexcept {
-    const __m512i slot = _mm512_and_si512(x.low, _mm512_set1_epi16(kSlotMask));
-    const __m512i one = _mm512_set1_epi16(1), step = _mm512_set1_epi16(256);
-    __m512i sum[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};  // each waits for itself only
-    for (unsigned k = 0; k < Thresholds; ++k)
-        sum[k % 2] = _mm512_mask_add_epi16(sum[k % 2], _mm512_cmpge_epu16_mask(slot, row.first[k]), sum[k % 2], one);
-    const __m512i first = _mm512_add_epi16(sum[0], sum[1]);
-    sum[0] = first;
-    sum[1] = _mm512_setzero_si512();
-    for (unsigned k = 0; k < Thresholds; ++k) {
-        const __m512i threshold = _mm512_permutexvar_epi16(first, row.second[k]);
-        sum[k % 2] = _mm512_mask_add_epi16(sum[k % 2], _mm512_cmpge_epu16_mask(slot, threshold), sum[k % 2], step);
-    }
-    const __m512i symbols = _mm512_add_epi16(sum[0], sum[1]);
-    const __m512i pair = _mm512_or_si512(_mm512_slli_epi16(symbols, 3), _mm512_srli_epi16(symbols, 8));
-    const __m512i frequency = row.frequency.at(pair), start = row.start.at(pair);
-
-    const __m512i times_low = _mm512_shldi_epi16(x.high, x.low, 16 - kPairBits);  // x >> 14
-    const __m512i times_high = _mm512_srli_epi16(x.high, kPairBits);
-    const __m512i upper =
-        _mm512_add_epi16(_mm512_mulhi_epu16(frequency, times_low), _mm512_mullo_epi16(frequency, times_high));
-    const __m512i offset = _mm512_sub_epi16(slot, start);
-    const __m512i low = _mm512_add_epi16(_mm512_mullo_epi16(frequency, times_low), offset);
-    const __mmask32 carry = _mm512_cmplt_epu16_mask(low, offset);
-    const __m512i high = _mm512_mask_add_epi16(upper, carry, upper, one);
-    const __mmask32 zero = _mm512_testn_epi16_mask(upper, upper);
-    const Planes full = planes::fetch({low, high}, All ? zero & ~carry : zero & ~carry & active, next);
-    x.low = All ? full.low : _mm512_mask_mov_epi16(x.low, active, full.low);
-    x.high = All ? full.high : _mm512_mask_mov_epi16(x.high, active, full.high);
-    return symbols;
-}
-
-template <unsigned Thresholds>
-PERCODEC_WIDE bool decode_wide(const PairTables& tables, std::size_t plane, std::uint32_t* states, WordReader& words,
-                               std::uint8_t* symbols) noexcept {
-    Planes x[2] = {planes::load(states), planes::load(states + planes::kWidth)};
-    for (unsigned index = 0; index < tables.channels(); ++index) {
-        const Channel& c = tables.channel(index);
-        WideDecodeRow<Thresholds> row{{}, {}, Words64(c.frequency), Words64(c.start)};
-        for (unsigned k = 0; k < Thresholds; ++k) {
-            row.first[k] = _mm512_set1_epi16(static_cast<short>(c.first[k]));
-            row.second[k] = _mm512_load_si512(c.second[k]);
-        }
-        for (std::size_t groups = plane / 128; groups > 0; --groups) {
-            if (!words.ready()) return false;
-            const std::uint8_t* next = words.next;
-            for (unsigned r = 0; r < 2; ++r)
-                _mm512_storeu_si512(symbols + 64 * r, decode_wide<true>(row, x[r], ~__mmask32{0}, next));
-            words.next = next;
-            symbols += 128;
-        }
-        if (!words.ready()) return false;
-        const std::size_t rest = plane % 128;
-        for (unsigned r = 0; r < 2 && 64 * r < rest; ++r) {
-            const __mmask32 active = planes::first_lanes((rest - 64 * r + 1) / 2);
-            const __m512i found = decode_wide<false>(row, x[r], active, words.next);
-            _mm512_mask_storeu_epi8(symbols + 64 * r, first_bytes(rest - 64 * r), found);
-        }
-        symbols += rest;
-    }
-    for (unsigned r = 0; r < 2; ++r) planes::store(states + r * planes::kWidth, x[r]);
-    return true;
-}
-
-// Any lanes: sixteen to a register, in the last one those that are left. A group ends where its channel does, and a
-// lane without a pair keeps its state.
 
 struct NarrowRow {
     Numbers64 frequency_start, inverse;
@@ -160,7 +41,7 @@ PERCODEC_AVX512 inline __m512i encode_narrow(const NarrowRow& row, __m256i symbo
     _mm256_mask_storeu_epi16(next, static_cast<__mmask16>((1u << count) - 1u),
                              _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(due, x)));
     const __m512i y = _mm512_mask_srli_epi32(x, due, x, 16);
-    const __m512i quotient = planes::estimate(y, _mm512_castsi512_ps(row.inverse.at(pair)));
+    const __m512i quotient = estimate(y, _mm512_castsi512_ps(row.inverse.at(pair)));
     // The remainder, or that and one frequency more, fits 16 bits: only the low words of the product matter.
     const __m512i left = _mm512_maskz_sub_epi16(0x55555555, y, _mm512_mullo_epi16(quotient, frequency));
     const __m512i grown =
@@ -281,44 +162,6 @@ PERCODEC_AVX512 bool decode_narrow(const PairTables& tables, std::size_t plane, 
 }
 
 }  // namespace
-
-PERCODEC_WIDE std::uint8_t* encode_pairs_wide(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane,
-                                              unsigned, std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next,
-                                              std::uint8_t* highest) noexcept {
-    Planes x[2] = {planes::load(states), planes::load(states + planes::kWidth)};
-    __m512i most = _mm512_setzero_si512();
-    const std::size_t rest = plane % 128;
-    for (unsigned index = tables.channels(); index-- > 0;) {
-        const Channel& c = tables.channel(index);
-        const WideRow row{Words64(c.frequency), Words64(c.start), Numbers64(c.inverse)};
-        const std::uint8_t* s = symbols + std::size_t{index} * plane + (plane - rest);
-        if (static_cast<std::size_t>(next - begin) < rest + 1) return nullptr;
-        for (unsigned r = 2; r-- > 0;) {
-            if (rest <= 64 * r) continue;
-            const __m512i loaded = _mm512_maskz_loadu_epi8(first_bytes(rest - 64 * r), s + 64 * r);
-            most = _mm512_max_epu8(most, loaded);
-            encode_wide<false>(row, loaded, x[r], planes::first_lanes((rest - 64 * r + 1) / 2), next);
-        }
-        for (std::size_t groups = plane / 128; groups > 0; --groups) {
-            s -= 128;
-            if (static_cast<std::size_t>(next - begin) < 128) return nullptr;
-            for (unsigned r = 2; r-- > 0;) {
-                const __m512i loaded = _mm512_loadu_si512(s + 64 * r);
-                most = _mm512_max_epu8(most, loaded);
-                encode_wide<true>(row, loaded, x[r], ~__mmask32{0}, next);
-            }
-        }
-    }
-    for (unsigned r = 0; r < 2; ++r) planes::store(states + r * planes::kWidth, x[r]);
-    *highest = highest_byte(most);
-    return next;
-}
-
-bool decode_pairs_wide(const PairTables& tables, std::size_t plane, unsigned, std::uint32_t* states, WordReader& words,
-                       std::uint8_t* symbols) noexcept {
-    if (tables.levels() <= 6) return decode_wide<5>(tables, plane, states, words, symbols);
-    return decode_wide<7>(tables, plane, states, words, symbols);
-}
 
 std::uint8_t* encode_pairs_avx512(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane,
                                   unsigned lanes, std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next,
