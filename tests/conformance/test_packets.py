@@ -137,3 +137,40 @@ def test_random_bytes_are_refused_by_every_kernel(name: str, low: int) -> None:
                 if _rans.kernel_supported(kernel):
                     status, _ = coder.decode(packet, np.empty_like(symbols), kernel)
                     assert _rans.STATUS_NAMES[status] in {"truncated_payload", "trailing_payload", "bad_final_state", "bad_latent_crc"}
+
+
+PAIRS_OF_SIX = EntropyModel.from_counts(np.ones((1, 6, 6), np.int64))
+
+
+def test_the_last_pairs_of_a_lane_are_its_initial_state() -> None:
+    """BITSTREAM.md, "Numbers": of 6 levels three pairs fit, so a plane of six symbols takes no step."""
+    symbols = np.array([5, 1, 0, 3, 2, 4], np.uint8).reshape(1, 2, 3)
+    packet = PacketCodec(PAIRS_OF_SIX, 2, 3, lanes=1).encode(symbols, frame_id=0, timestamp_ns=0)
+    assert packet[44:] == (2**16 + 31 + 36 * (3 + 36 * 16)).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    ("width", "number", "valid"),
+    [
+        (6, 6**6 - 1, True),
+        (6, 6**6, False),
+        (6, 2**16 - 1, False),
+        (5, 35 + 36 * 35 + 36**2 * 30, True),
+        (5, 35 + 36 * 35 + 36**2 * 31, False),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused(width: int, number: int, valid: bool) -> None:
+    """Symbols all 5, so that the latent CRC is right where the number is; the sixth of five is not there, and 0."""
+    symbols = np.full((1, 1, width), 5, np.uint8)
+    payload = (2**16 + number).to_bytes(4, "little")
+    head = reference.LAYOUT.pack(b"PC", 0x10, 3, 1, 0, 0, 0, 0, 0, PAIRS_OF_SIX.table_hash, len(payload), reference.latent_crc(symbols))
+    packet = head + _rans.crc32c(payload, _rans.crc32c(head)).to_bytes(4, "little") + payload
+    codec = PacketCodec(PAIRS_OF_SIX, 1, width)
+    if valid:
+        assert (codec.decode(packet)[1] == symbols).all()
+        assert (reference.decode_packet(PAIRS_OF_SIX, packet, 1, width)[1] == symbols).all()
+    else:
+        with pytest.raises(PacketError, match="initial state"):
+            codec.decode(packet)
+        with pytest.raises(PacketError, match="initial state"):
+            reference.decode_packet(PAIRS_OF_SIX, packet, 1, width)

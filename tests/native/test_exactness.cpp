@@ -120,13 +120,15 @@ int main(int count, char** arguments) {
             const std::vector<std::uint16_t> cdf =
                 random_tables(random, channels, levels * levels, percodec::kPairScale);
             percodec::PairTables tables(cdf.data(), channels, levels);
+            const bool as_likely = random.below(4) != 0;  // or all alike: then most of them are of the rarest pairs
             Bytes symbols;
             for (unsigned c = 0; c < channels; ++c) {
                 for (unsigned i = 0; i < height * width; i += 2) {
                     const unsigned pair = tables.channel(c).pair_of[random.below(percodec::kPairScale)];
-                    symbols.push_back(static_cast<std::uint8_t>(pair / percodec::kPairLevels));
-                    if (i + 1 < height * width)
-                        symbols.push_back(static_cast<std::uint8_t>(pair % percodec::kPairLevels));
+                    const unsigned first = as_likely ? pair / percodec::kPairLevels : random.below(levels);
+                    const unsigned second = as_likely ? pair % percodec::kPairLevels : random.below(levels);
+                    symbols.push_back(static_cast<std::uint8_t>(first));
+                    if (i + 1 < height * width) symbols.push_back(static_cast<std::uint8_t>(second));
                 }
             }
             run(percodec::LatentCoder(std::move(tables), height, width, 3, 1), symbols, lanes, total);

@@ -101,18 +101,19 @@ PERCODEC_AVX512 inline Share share(unsigned r, std::size_t symbols) noexcept {
 
 template <unsigned Registers>
 PERCODEC_AVX512 std::uint8_t* encode_narrow(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane,
-                                            unsigned lanes, std::uint32_t* states, std::uint8_t* begin,
-                                            std::uint8_t* next, std::uint8_t* highest) noexcept {
+                                            std::size_t last, unsigned lanes, std::uint32_t* states,
+                                            std::uint8_t* begin, std::uint8_t* next, std::uint8_t* highest) noexcept {
     __m512i x[Registers];
     for (unsigned r = 0; r < Registers; ++r) x[r] = _mm512_loadu_si512(states + 16 * r);
     __m256i most = _mm256_setzero_si256();
-    const std::size_t group = 2 * std::size_t{lanes}, rest = plane % group;
+    const std::size_t group = 2 * std::size_t{lanes};
     for (unsigned index = tables.channels(); index-- > 0;) {
+        const std::size_t count = index + 1 < tables.channels() ? plane : last, rest = count % group;
         const Channel& c = tables.channel(index);
         const NarrowRow row{Numbers64(c.frequency_start), Numbers64(c.inverse)};
-        const std::uint8_t* s = symbols + std::size_t{index} * plane + plane;
+        const std::uint8_t* s = symbols + std::size_t{index} * plane + count;
         std::size_t size = rest == 0 ? group : rest;
-        for (std::size_t left = plane; left > 0; left -= size, size = group) {
+        for (std::size_t left = count; left > 0; left -= size, size = group) {
             size = size < left ? size : left;
             s -= size;
             if (static_cast<std::size_t>(next - begin) < size + 1) return nullptr;
@@ -130,8 +131,8 @@ PERCODEC_AVX512 std::uint8_t* encode_narrow(const PairTables& tables, const std:
 }
 
 template <unsigned Registers, unsigned Thresholds>
-PERCODEC_AVX512 bool decode_narrow(const PairTables& tables, std::size_t plane, unsigned lanes, std::uint32_t* states,
-                                   WordReader& words, std::uint8_t* symbols) noexcept {
+PERCODEC_AVX512 bool decode_narrow(const PairTables& tables, std::size_t plane, std::size_t last, unsigned lanes,
+                                   std::uint32_t* states, WordReader& words, std::uint8_t* symbols) noexcept {
     __m512i x[Registers];
     for (unsigned r = 0; r < Registers; ++r) x[r] = _mm512_loadu_si512(states + 16 * r);
     const std::size_t group = 2 * std::size_t{lanes};
@@ -143,7 +144,7 @@ PERCODEC_AVX512 bool decode_narrow(const PairTables& tables, std::size_t plane, 
             row.first[k] = _mm512_set1_epi32(c.first[k]);
             row.second[k] = _mm512_cvtepu16_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(c.second[k])));
         }
-        for (std::size_t left = plane; left > 0;) {
+        for (std::size_t left = index + 1 < tables.channels() ? plane : last; left > 0;) {
             const std::size_t size = left < group ? left : group;
             if (!words.ready()) return false;
             const std::uint8_t* next = words.next;
@@ -164,32 +165,36 @@ PERCODEC_AVX512 bool decode_narrow(const PairTables& tables, std::size_t plane, 
 }  // namespace
 
 std::uint8_t* encode_pairs_avx512(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane,
-                                  unsigned lanes, std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next,
-                                  std::uint8_t* highest) noexcept {
+                                  std::size_t last, unsigned lanes, std::uint32_t* states, std::uint8_t* begin,
+                                  std::uint8_t* next, std::uint8_t* highest) noexcept {
     switch ((lanes + 15) / 16) {
         case 1:
-            return encode_narrow<1>(tables, symbols, plane, lanes, states, begin, next, highest);
+            return encode_narrow<1>(tables, symbols, plane, last, lanes, states, begin, next, highest);
         case 2:
-            return encode_narrow<2>(tables, symbols, plane, lanes, states, begin, next, highest);
+            return encode_narrow<2>(tables, symbols, plane, last, lanes, states, begin, next, highest);
         case 3:
-            return encode_narrow<3>(tables, symbols, plane, lanes, states, begin, next, highest);
+            return encode_narrow<3>(tables, symbols, plane, last, lanes, states, begin, next, highest);
         default:
-            return encode_narrow<4>(tables, symbols, plane, lanes, states, begin, next, highest);
+            return encode_narrow<4>(tables, symbols, plane, last, lanes, states, begin, next, highest);
     }
 }
 
-bool decode_pairs_avx512(const PairTables& tables, std::size_t plane, unsigned lanes, std::uint32_t* states,
-                         WordReader& words, std::uint8_t* symbols) noexcept {
+bool decode_pairs_avx512(const PairTables& tables, std::size_t plane, std::size_t last, unsigned lanes,
+                         std::uint32_t* states, WordReader& words, std::uint8_t* symbols) noexcept {
     const bool small = tables.levels() <= 6;
     switch ((lanes + 15) / 16) {
         case 1:
-            return (small ? decode_narrow<1, 5> : decode_narrow<1, 7>)(tables, plane, lanes, states, words, symbols);
+            return (small ? decode_narrow<1, 5> : decode_narrow<1, 7>)(tables, plane, last, lanes, states, words,
+                                                                       symbols);
         case 2:
-            return (small ? decode_narrow<2, 5> : decode_narrow<2, 7>)(tables, plane, lanes, states, words, symbols);
+            return (small ? decode_narrow<2, 5> : decode_narrow<2, 7>)(tables, plane, last, lanes, states, words,
+                                                                       symbols);
         case 3:
-            return (small ? decode_narrow<3, 5> : decode_narrow<3, 7>)(tables, plane, lanes, states, words, symbols);
+            return (small ? decode_narrow<3, 5> : decode_narrow<3, 7>)(tables, plane, last, lanes, states, words,
+                                                                       symbols);
         default:
-            return (small ? decode_narrow<4, 5> : decode_narrow<4, 7>)(tables, plane, lanes, states, words, symbols);
+            return (small ? decode_narrow<4, 5> : decode_narrow<4, 7>)(tables, plane, last, lanes, states, words,
+                                                                       symbols);
     }
 }
 

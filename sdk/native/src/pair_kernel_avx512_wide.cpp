@@ -102,8 +102,8 @@ PERCODEC_WIDE inline __m512i decode_group(const DecodeRow<Thresholds>& row, Plan
 }
 
 template <unsigned Thresholds>
-PERCODEC_WIDE bool decode(const PairTables& tables, std::size_t plane, std::uint32_t* states, WordReader& words,
-                          std::uint8_t* symbols) noexcept {
+PERCODEC_WIDE bool decode(const PairTables& tables, std::size_t plane, std::size_t last, std::uint32_t* states,
+                          WordReader& words, std::uint8_t* symbols) noexcept {
     Planes x[2] = {planes::load(states), planes::load(states + planes::kWidth)};
     for (unsigned index = 0; index < tables.channels(); ++index) {
         const Channel& c = tables.channel(index);
@@ -112,7 +112,8 @@ PERCODEC_WIDE bool decode(const PairTables& tables, std::size_t plane, std::uint
             row.first[k] = _mm512_set1_epi16(static_cast<short>(c.first[k]));
             row.second[k] = _mm512_load_si512(c.second[k]);
         }
-        for (std::size_t groups = plane / 128; groups > 0; --groups) {
+        const std::size_t count = index + 1 < tables.channels() ? plane : last;
+        for (std::size_t groups = count / 128; groups > 0; --groups) {
             if (!words.ready()) return false;
             const std::uint8_t* next = words.next;
             for (unsigned r = 0; r < 2; ++r)
@@ -121,7 +122,7 @@ PERCODEC_WIDE bool decode(const PairTables& tables, std::size_t plane, std::uint
             symbols += 128;
         }
         if (!words.ready()) return false;
-        const std::size_t rest = plane % 128;
+        const std::size_t rest = count % 128;
         for (unsigned r = 0; r < 2 && 64 * r < rest; ++r) {
             const __mmask32 active = planes::first_lanes((rest - 64 * r + 1) / 2);
             const __m512i found = decode_group<false>(row, x[r], active, words.next);
@@ -136,16 +137,16 @@ PERCODEC_WIDE bool decode(const PairTables& tables, std::size_t plane, std::uint
 }  // namespace
 
 PERCODEC_WIDE std::uint8_t* encode_pairs_wide(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane,
-                                              unsigned, std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next,
-                                              std::uint8_t* highest) noexcept {
+                                              std::size_t last, unsigned, std::uint32_t* states, std::uint8_t* begin,
+                                              std::uint8_t* next, std::uint8_t* highest) noexcept {
     Planes x[2] = {planes::load(states), planes::load(states + planes::kWidth)};
     __m512i most = _mm512_setzero_si512();
-    const std::size_t rest = plane % 128;
     for (unsigned index = tables.channels(); index-- > 0;) {
+        const std::size_t count = index + 1 < tables.channels() ? plane : last, rest = count % 128;
         const Channel& c = tables.channel(index);
         const EncodeRow row{Words64(c.frequency), Words64(c.start), Words64(c.reciprocal_low),
                             Words64(c.reciprocal_high)};
-        const std::uint8_t* s = symbols + std::size_t{index} * plane + (plane - rest);
+        const std::uint8_t* s = symbols + std::size_t{index} * plane + (count - rest);
         if (static_cast<std::size_t>(next - begin) < rest + 1) return nullptr;
         for (unsigned r = 2; r-- > 0;) {
             if (rest <= 64 * r) continue;
@@ -153,7 +154,7 @@ PERCODEC_WIDE std::uint8_t* encode_pairs_wide(const PairTables& tables, const st
             most = _mm512_max_epu8(most, loaded);
             encode_group<false>(row, loaded, x[r], planes::first_lanes((rest - 64 * r + 1) / 2), next);
         }
-        for (std::size_t groups = plane / 128; groups > 0; --groups) {
+        for (std::size_t groups = count / 128; groups > 0; --groups) {
             s -= 128;
             if (static_cast<std::size_t>(next - begin) < 128) return nullptr;
             for (unsigned r = 2; r-- > 0;) {
@@ -168,10 +169,10 @@ PERCODEC_WIDE std::uint8_t* encode_pairs_wide(const PairTables& tables, const st
     return next;
 }
 
-bool decode_pairs_wide(const PairTables& tables, std::size_t plane, unsigned, std::uint32_t* states, WordReader& words,
-                       std::uint8_t* symbols) noexcept {
-    if (tables.levels() <= 6) return decode<5>(tables, plane, states, words, symbols);
-    return decode<7>(tables, plane, states, words, symbols);
+bool decode_pairs_wide(const PairTables& tables, std::size_t plane, std::size_t last, unsigned, std::uint32_t* states,
+                       WordReader& words, std::uint8_t* symbols) noexcept {
+    if (tables.levels() <= 6) return decode<5>(tables, plane, last, states, words, symbols);
+    return decode<7>(tables, plane, last, states, words, symbols);
 }
 
 }  // namespace percodec

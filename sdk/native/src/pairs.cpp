@@ -27,23 +27,21 @@ std::uint8_t highest_of(const std::uint8_t* symbols, std::size_t size) noexcept 
 
 // `Lanes` of them, or 0: `count`, a multiple of Block. A block of states is held in registers.
 template <unsigned Lanes, unsigned Block>
-std::uint8_t* encode(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned count,
-                     std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next, std::uint8_t* highest) noexcept {
+std::uint8_t* encode(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane, std::size_t last,
+                     unsigned count, std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next,
+                     std::uint8_t* highest) noexcept {
     const unsigned lanes = Lanes ? Lanes : count;
     std::uint32_t x[Lanes ? Lanes : kMaxLanes];
     for (unsigned lane = 0; lane < lanes; ++lane) x[lane] = states[lane];
-    *highest = highest_of(symbols, tables.channels() * plane);
-    const std::size_t pairs = plane / 2;
+    *highest = highest_of(symbols, (tables.channels() - 1) * plane + last);
 
     for (unsigned channel = tables.channels(); channel-- > 0;) {
         const Tables::Encode* row = tables.channel(channel).encode;
         const std::uint8_t* s = symbols + std::size_t{channel} * plane;
-        const std::size_t rest = pairs % lanes, whole = pairs - rest;
-        if (static_cast<std::size_t>(next - begin) < 2 * rest + 2 * (plane % 2)) return nullptr;
-        if (plane % 2) {
-            std::uint32_t& last = x[rest];
-            last = encode_symbol(row[half_pair(s[plane - 1])], last, next);
-        }
+        const std::size_t size = channel + 1 < tables.channels() ? plane : last;
+        const std::size_t rest = size / 2 % lanes, whole = size / 2 - rest;
+        if (static_cast<std::size_t>(next - begin) < 2 * rest + 2 * (size % 2)) return nullptr;
+        if (size % 2) x[rest] = encode_symbol(row[half_pair(s[size - 1])], x[rest], next);
         for (std::size_t lane = rest; lane-- > 0;)
             x[lane] = encode_symbol(row[pair_at(s, whole + lane)], x[lane], next);
         for (std::size_t group = whole; group > 0; group -= lanes) {
@@ -69,12 +67,11 @@ inline unsigned decode_pair(const PairTables::Channel& channel, std::uint32_t& x
 }
 
 template <unsigned Lanes, unsigned Block>
-bool decode(const PairTables& tables, std::size_t plane, unsigned count, std::uint32_t* states, WordReader& words,
-            std::uint8_t* symbols) noexcept {
+bool decode(const PairTables& tables, std::size_t plane, std::size_t last, unsigned count, std::uint32_t* states,
+            WordReader& words, std::uint8_t* symbols) noexcept {
     const unsigned lanes = Lanes ? Lanes : count;
     std::uint32_t x[Lanes ? Lanes : kMaxLanes];
     for (unsigned lane = 0; lane < lanes; ++lane) x[lane] = states[lane];
-    const std::size_t pairs = plane / 2, rest = pairs % lanes;
 
     for (unsigned index = 0; index < tables.channels(); ++index) {
         const PairTables::Channel& channel = tables.channel(index);
@@ -83,7 +80,8 @@ bool decode(const PairTables& tables, std::size_t plane, unsigned count, std::ui
             to[0] = static_cast<std::uint8_t>(pair / kPairLevels);
             to[1] = static_cast<std::uint8_t>(pair % kPairLevels);
         };
-        for (std::size_t groups = pairs / lanes; groups > 0; --groups) {
+        const std::size_t size = index + 1 < tables.channels() ? plane : last, rest = size / 2 % lanes;
+        for (std::size_t groups = size / 2 / lanes; groups > 0; --groups) {
             if (!words.ready()) return false;
             const std::uint8_t* next = words.next;
             for (unsigned at = 0; at < lanes; at += Block) {
@@ -98,7 +96,7 @@ bool decode(const PairTables& tables, std::size_t plane, unsigned count, std::ui
         if (!words.ready()) return false;
         for (std::size_t lane = 0; lane < rest; ++lane) take(x[lane], words.next, symbols + 2 * lane);
         symbols += 2 * rest;
-        if (plane % 2) {
+        if (size % 2) {
             std::uint8_t both[2];
             take(x[rest], words.next, both);
             *symbols++ = both[0];
@@ -107,6 +105,60 @@ bool decode(const PairTables& tables, std::size_t plane, unsigned count, std::ui
     for (unsigned lane = 0; lane < lanes; ++lane) states[lane] = x[lane];
     return true;
 }
+
+// A state that begins at 2^16 has room for a number of 16 bits: the lane's last pairs, in the last channel, are its
+// digits.
+class Tail {
+  public:
+    Tail(unsigned levels, std::size_t plane, unsigned lanes) noexcept
+        : levels_(levels), lanes_(lanes), plane_(plane), end_((plane + 1) / 2), begin_(end_) {
+        for (const std::uint32_t base = levels * levels; limit_ * base <= kPairStateLow && begin_ >= lanes;) {
+            begin_ -= lanes;
+            limit_ *= base;
+        }
+    }
+
+    // Symbols of the last channel before the tail: those that take steps.
+    std::size_t begin() const noexcept { return begin_ == end_ ? plane_ : 2 * begin_; }
+
+    // symbols: of the last channel.
+    void put(const std::uint8_t* symbols, std::uint32_t* states) const noexcept {
+        std::uint32_t numbers[kMaxLanes] = {};
+        for (std::size_t pair = end_; pair-- > begin_;) {
+            const unsigned second = 2 * pair + 1 < plane_ ? symbols[2 * pair + 1] : 0;
+            const unsigned digit = (symbols[2 * pair] * levels_ + second) % (levels_ * levels_);
+            numbers[pair % lanes_] = numbers[pair % lanes_] * levels_ * levels_ + digit;
+        }
+        for (unsigned lane = 0; lane < lanes_; ++lane) states[lane] += numbers[lane];
+    }
+
+    // Leaves states without their numbers; as they are where one is no number of such pairs.
+    void take(std::uint32_t* states, std::uint8_t* symbols) const noexcept {
+        std::uint32_t numbers[kMaxLanes];
+        for (unsigned lane = 0; lane < lanes_; ++lane) {
+            numbers[lane] = states[lane] - kPairStateLow;
+            if (numbers[lane] >= limit_) return;
+        }
+        for (std::size_t pair = begin_; pair < end_; ++pair) {
+            std::uint32_t& number = numbers[pair % lanes_];
+            const auto second = static_cast<std::uint8_t>(number % levels_);
+            if (2 * pair + 1 < plane_) {
+                symbols[2 * pair + 1] = second;
+            } else if (second != 0) {
+                return;
+            }
+            number /= levels_;
+            symbols[2 * pair] = static_cast<std::uint8_t>(number % levels_);
+            number /= levels_;
+        }
+        for (unsigned lane = 0; lane < lanes_; ++lane) states[lane] = kPairStateLow;
+    }
+
+  private:
+    unsigned levels_, lanes_;
+    std::size_t plane_, end_, begin_;  // pairs, but for the plane
+    std::uint32_t limit_ = 1;          // of a lane's number
+};
 
 EncodePairs encoder(unsigned lanes, bool vectors) noexcept {
 #if defined(__x86_64__)
@@ -203,21 +255,30 @@ unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, 
 Status encode_payload(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
                       Kernel kernel, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept {
     const EncodePairs run = encoder(lanes, vectors_allowed(kernel));
-    std::uint8_t highest = 0;
-    const Status written = write_payload(lanes, kPairStateLow, begin, end, payload,
-                                         [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* last) {
-                                             return run(tables, symbols, plane, lanes, states, first, last, &highest);
-                                         });
-    return written == Status::ok && highest >= tables.levels() ? Status::symbol_out_of_range : written;
+    const std::uint8_t* const last = symbols + (tables.channels() - 1) * plane;
+    std::uint8_t highest = 0, highest_of_tail = 0;
+    const auto code = [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* next) {
+        const Tail tail(tables.levels(), plane, lanes);
+        highest_of_tail = highest_of(last + tail.begin(), plane - tail.begin());
+        tail.put(last, states);
+        return run(tables, symbols, plane, tail.begin(), lanes, states, first, next, &highest);
+    };
+    const Status written = write_payload(lanes, kPairStateLow, begin, end, payload, code);
+    const bool levels_only = highest < tables.levels() && highest_of_tail < tables.levels();
+    return written == Status::ok && !levels_only ? Status::symbol_out_of_range : written;
 }
 
 Status decode_payload(const PairTables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
                       unsigned lanes, Kernel kernel, std::uint8_t* symbols) noexcept {
     const DecodePairs run = decoder(lanes, vectors_allowed(kernel));
     const std::size_t group_bytes = (2 * std::size_t{lanes} + 31) / 32 * 32;  // vectors read whole registers
-    return read_payload(
-        payload, size, lanes, kPairStateLow, group_bytes,
-        [&](std::uint32_t* states, WordReader& words) { return run(tables, plane, lanes, states, words, symbols); });
+    const auto code = [&](std::uint32_t* states, WordReader& words) {
+        const Tail tail(tables.levels(), plane, lanes);
+        if (!run(tables, plane, tail.begin(), lanes, states, words, symbols)) return false;
+        tail.take(states, symbols + (tables.channels() - 1) * plane);
+        return true;
+    };
+    return read_payload(payload, size, lanes, kPairStateLow, group_bytes, code);
 }
 
 }  // namespace percodec

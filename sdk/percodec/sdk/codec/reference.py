@@ -51,8 +51,16 @@ def log2_q8(frequency: int) -> int:
 
 
 def state_low(model: EntropyModel) -> int:
-    """Lanes live in [low, 65536 * low); encoding starts, and decoding ends, at low."""
+    """Lanes live in [low, 65536 * low); encoding starts, and decoding ends, at low, in profile 3 with a number on top."""
     return 1 << 16 if model.pairs else 1 << 15
+
+
+def digits_of(model: EntropyModel, pairs: int, lanes: int) -> int:
+    """How many of its last pairs a lane's initial state holds, of `pairs` in a channel; 0 in other profiles."""
+    digits = 0
+    while model.pairs and model.levels ** (2 * digits + 2) <= 1 << 16 and (digits + 1) * lanes <= pairs:
+        digits += 1
+    return digits
 
 
 def coded(model: EntropyModel, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -103,13 +111,17 @@ def encode_payload(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int) 
     symbols = coded(model, symbols)
     cdf, now = model.cdf.tolist(), symbols[-model.channels :]
     channels, height, width = now.shape
+    ends = [width] * channels
+    ends[-1] -= lanes * digits_of(model, width, lanes)
     states = [state_low(model)] * lanes
+    for k, pair in enumerate(now[-1, 0, ends[-1] :].tolist()):
+        states[(ends[-1] + k) % lanes] += pair * model.levels ** (2 * (k // lanes))
     carry = state_low(model).bit_length() + 15 - model.precision  # a state below frequency << carry has room
     words: list[int] = []
     for channel in reversed(range(channels)):
         for y in reversed(range(height)):
             rows, line = table_rows(model, symbols, channel, y), now[channel, y].tolist()
-            for column in reversed(range(width)):
+            for column in reversed(range(ends[channel])):
                 start, end = cdf[rows[column]][line[column]], cdf[rows[column]][line[column] + 1]
                 lane = lane_of(model, y, column, width, lanes)
                 frequency, x = end - start, states[lane]
@@ -135,13 +147,16 @@ def decode_payload(
     size = height * width
     if model.pairs:
         height, width = 1, -(-size // 2)
+    digits = digits_of(model, width, lanes)
+    ends = [width] * model.channels
+    ends[-1] -= lanes * digits
     now = np.zeros((model.channels, height, width), np.uint8)
     symbols = now if before is None else np.concatenate([before, now])
     now = symbols[-model.channels :]
     for channel in range(model.channels):
         for y in range(height):
             rows = table_rows(model, symbols, channel, y)
-            for column in range(width):
+            for column in range(ends[channel]):
                 row, lane = cdf[rows[column]], lane_of(model, y, column, width, lanes)
                 x = states[lane]
                 slot = x & ((1 << model.precision) - 1)
@@ -156,8 +171,14 @@ def decode_payload(
                 now[channel, y, column] = symbol
     if next(words, None) is not None:
         raise PacketError("payload is longer than the symbols")
-    if any(x != low for x in states):
-        raise PacketError("a lane does not end in the initial state")
+    numbers = [x - low for x in states]
+    if any(not 0 <= number < model.levels ** (2 * digits) for number in numbers):
+        raise PacketError("a lane does not end in an initial state")
+    for k in range(lanes * digits):
+        number = numbers[(ends[-1] + k) % lanes]
+        now[-1, 0, ends[-1] + k] = number // model.levels ** (2 * (k // lanes)) % model.levels**2
+    if digits and size % 2 and now[-1, 0, -1] % model.levels:
+        raise PacketError("a lane does not end in an initial state: a symbol outside the latent is not 0")
     if model.pairs:
         return np.stack(np.divmod(now, model.levels), 3).reshape(model.channels, -1)[:, :size]
     return now
@@ -213,6 +234,7 @@ __all__ = [
     "crc32c",
     "decode_packet",
     "decode_payload",
+    "digits_of",
     "encode_packet",
     "encode_payload",
     "lane_of",
