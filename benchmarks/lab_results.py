@@ -33,6 +33,14 @@ from percodec.sdk.bundle import Bundle
 HERE = Path(__file__).parent
 RESULTS, BUNDLES = HERE / "results", HERE / "bundles"
 CODECS = ("jpeg", "jpeg2000", "webp", "avif", "hevc")
+# Of joint training and its control, by what stands in a run's name.
+DISTORTIONS = {
+    "": "squared error",
+    "long-": "squared error, 3,000 steps",
+    "ssim-": "squared error, MS-SSIM",
+    "edge-": "squared error; edge and fpn, 1,500 steps",
+    "again-": "squared error; edge and fpn, 1,500 steps more",
+}
 
 
 def slug() -> str:
@@ -139,7 +147,7 @@ def joint(args: argparse.Namespace) -> None:
     """Joint training against its control, both exported and measured alike."""
     data, rows = load(f"camvid:{args.camvid}:val"), []
     names = ["seg-latent-cresnet51-0.0983", *(f"{role}-{tag}0.0983" for tag in ("", "long-", "ssim-") for role in ("control", "joint"))]
-    names += [f"{role}-edge-0.0983" for role in ("head", "control", "joint")]
+    names += ["head-edge-0.0983", *(f"{role}-{tag}-0.0983" for tag in ("edge", "again") for role in ("control", "joint"))]
     for seed in (1, 2):
         for name in names:
             run = args.runs / f"{name}-s{seed}"
@@ -152,11 +160,8 @@ def joint(args: argparse.Namespace) -> None:
             found = Bundle.open(kept).manifest["metrics"]
             keys = ("bpp_coded", "psnr_db", "ssim", "ms_ssim", "miou")
             role = {"s": "before", "h": "before", "c": "control", "j": "joint"}[name[0]]
-            tag = re.search(r"-(|long-|ssim-|edge-)0\.", name)
-            loss = {"": "squared error", "long-": "squared error, 3,000 steps", "ssim-": "squared error, MS-SSIM"}.get(
-                tag[1] if tag else ""
-            )
-            loss = "squared error; edge and fpn, 1,500 steps" if "edge" in name else "" if role == "before" else loss
+            tag = re.search(r"-(|long-|ssim-|edge-|again-)0\.", name)
+            loss = DISTORTIONS[tag[1]] if tag and not name.startswith("seg-") else ""
             rows.append({"run": f"{name}-s{seed}", "role": role, "distortion": loss, "seed": seed, **{k: found[k] for k in keys}})
             print(rows[-1], flush=True)
     save("joint", report("joint", "python benchmarks/lab_results.py --stages joint", {"name": data.name, "pictures": len(data)}, rows))
