@@ -296,12 +296,43 @@ void test_altered_packets() {
     }
 }
 
+// What the AVX-512 encoder takes for granted of the reciprocals: with the product's three upper parts the quotient is 0
+// to 3 too low, and the two lower ones together are a word.
+void test_reciprocals_of_pairs() {
+    Random random{6};
+    for (std::uint32_t frequency = 1; frequency <= 16381; ++frequency) {
+        const auto f = static_cast<std::uint16_t>(frequency);
+        const std::uint16_t rest[] = {static_cast<std::uint16_t>(f + 1), static_cast<std::uint16_t>(f + 2)};
+        const std::uint16_t cdf[] = {0, f, rest[0], rest[1], 16384};
+        const percodec::PairTables tables(cdf, 1, 2);
+        const std::uint32_t low = tables.channel(0).reciprocal_low[0], high = tables.channel(0).reciprocal_high[0];
+        const auto check = [&](std::uint32_t x) {
+            const std::uint32_t upper = x >> 16, lower = x & 0xFFFF;
+            const std::uint32_t below = (upper * low >> 16) + (lower * high >> 16);
+            const std::uint32_t estimate = upper * high + below, quotient = x / frequency;
+            CHECK(below < 65536);
+            CHECK(estimate <= quotient && quotient <= estimate + 3);
+        };
+        const std::uint32_t end = frequency << 18;  // one renormalised state more than there can be
+        if (frequency == 1) {
+            for (std::uint32_t x = 0; x < end; ++x) check(x);
+        }
+        for (std::uint32_t k = 1; k <= 64; ++k) {
+            check(end - k);
+            check(end - (random(4 * frequency) << 16) - k);
+            check(frequency * (1 + random((1u << 18) - 1)) - 1);
+            check(random(end));
+        }
+    }
+}
+
 }  // namespace
 
 int main() {
     test_crc32c();
     test_tables();
     test_pair_tables();
+    test_reciprocals_of_pairs();
     test_round_trips();
     test_encode_bounds();
     test_altered_packets();
