@@ -119,19 +119,23 @@ def test_altered_payloads_behind_a_matching_crc_never_pass_silently(name: str) -
             codec.decode(altered, unknown(model, symbols))
 
 
+def around(payload: bytes, model: EntropyModel, lanes: int, latent_crc: int = 0) -> bytes:
+    """A packet whose header and packet CRC agree with `payload`."""
+    head = reference.LAYOUT.pack(b"PC", 0x10, model.profile, lanes, 0, 0, 0, 0, 0, model.table_hash, len(payload), latent_crc)
+    return head + _rans.crc32c(payload, _rans.crc32c(head)).to_bytes(4, "little") + payload
+
+
 @pytest.mark.parametrize(("name", "low"), [("v1.0-order0-8x14x14-L6-auto", 1 << 15), ("v1.0-pairs-3x7x13-L6-lanes16", 1 << 16)])
 def test_random_bytes_are_refused_by_every_kernel(name: str, low: int) -> None:
     """Well-formed headers over random payloads: no crash, no hang, an error."""
     _, model, symbols = golden(name)
     rng = np.random.default_rng(5)
-    template = reference.LAYOUT
     for lanes in (1, 3, 8, 16, 40, 64):
         for size in [4 * lanes, *rng.integers(4 * lanes, 2000, 60).tolist()]:
             size += size % 2
             states = rng.integers(low, low << 16, lanes, dtype=np.uint32).tobytes()
             payload = states + rng.bytes(size - len(states))
-            head = template.pack(b"PC", 0x10, model.profile, lanes, 0, 0, 0, 0, 0, model.table_hash, len(payload), 0)
-            packet = head + _rans.crc32c(payload, _rans.crc32c(head)).to_bytes(4, "little") + payload
+            packet = around(payload, model, lanes)
             coder = _rans.LatentCoder(model.cdf, *symbols.shape[1:], model.profile, model.table_hash)
             for kernel in _rans.Kernel:
                 if _rans.kernel_supported(kernel):
@@ -163,8 +167,7 @@ def test_a_number_that_cannot_be_is_refused(width: int, number: int, valid: bool
     """Symbols all 5, so that the latent CRC is right where the number is; the sixth of five is not there, and 0."""
     symbols = np.full((1, 1, width), 5, np.uint8)
     payload = (2**16 + number).to_bytes(4, "little")
-    head = reference.LAYOUT.pack(b"PC", 0x10, 3, 1, 0, 0, 0, 0, 0, PAIRS_OF_SIX.table_hash, len(payload), reference.latent_crc(symbols))
-    packet = head + _rans.crc32c(payload, _rans.crc32c(head)).to_bytes(4, "little") + payload
+    packet = around(payload, PAIRS_OF_SIX, 1, reference.latent_crc(symbols))
     codec = PacketCodec(PAIRS_OF_SIX, 1, width)
     if valid:
         assert (codec.decode(packet)[1] == symbols).all()

@@ -11,30 +11,13 @@ namespace {
 constexpr unsigned kWidth = 16;
 constexpr std::size_t kBlock = ContextRows::kBlock;  // a multiple of every lane count that comes here
 
-// 64 values of 32 bits by six-bit indices.
-struct Table64 {
-    __m512i part[4];
-};
-
-PERCODEC_AVX512 inline Table64 load_table(const std::uint32_t* values) noexcept {
-    return {{_mm512_load_si512(values), _mm512_load_si512(values + 16), _mm512_load_si512(values + 32),
-             _mm512_load_si512(values + 48)}};
-}
-
-template <bool Half>
-PERCODEC_AVX512 inline __m512i look_up(const Table64& table, __m512i index, __mmask16 high) noexcept {
-    const __m512i low = _mm512_permutex2var_epi32(table.part[0], index, table.part[1]);
-    if (Half) return low;
-    return _mm512_mask_mov_epi32(low, high, _mm512_permutex2var_epi32(table.part[2], index, table.part[3]));
-}
-
 // As in kernel_avx512.cpp, with `index` = context * levels + level instead of the level. Half: no index is above 31.
 template <bool Half>
-PERCODEC_AVX512 inline __m512i encode_group(const Table64& reciprocals, const Table64& rest, __m128i index8, __m512i x,
-                                            __mmask16 active, std::uint8_t*& next) noexcept {
+PERCODEC_AVX512 inline __m512i encode_group(const Numbers64& reciprocals, const Numbers64& rest, __m128i index8,
+                                            __m512i x, __mmask16 active, std::uint8_t*& next) noexcept {
     const __m512i index = _mm512_cvtepu8_epi32(index8);
-    const __mmask16 high = Half ? static_cast<__mmask16>(0) : _mm512_test_epi32_mask(index, _mm512_set1_epi32(32));
-    const __m512i reciprocal = look_up<Half>(reciprocals, index, high), packed = look_up<Half>(rest, index, high);
+    const __m512i reciprocal = Half ? reciprocals.of_half(index) : reciprocals.at(index);
+    const __m512i packed = Half ? rest.of_half(index) : rest.at(index);
     const __m512i complement = _mm512_and_si512(packed, _mm512_set1_epi32(0xFFF));
     const __m512i bias = _mm512_and_si512(_mm512_srli_epi32(packed, 12), _mm512_set1_epi32(0x1FFF));
     const __m512i shift = _mm512_srli_epi32(packed, 25);
@@ -62,7 +45,7 @@ PERCODEC_AVX512 std::uint8_t* encode(const Tables& tables, const std::uint8_t* r
 
     for (unsigned c = channels; c-- > 0;) {
         const Tables::Wide& v = *tables.wide(c);
-        const Table64 reciprocals = load_table(v.reciprocal), rest = load_table(v.packed);
+        const Numbers64 reciprocals(v.reciprocal), rest(v.packed);
         for (std::size_t y = height; y-- > 0;) {
             const std::size_t line = (std::size_t{c} * height + y) * width;
             if (static_cast<std::size_t>(next - begin) < 2 * width) return nullptr;

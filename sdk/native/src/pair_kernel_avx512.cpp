@@ -10,22 +10,6 @@ namespace {
 
 using Channel = PairTables::Channel;
 
-constexpr short kSlotMask = kPairScale - 1;
-constexpr short kFirstTimes8 = 0x0108;  // of two neighbours: first * 8 + second * 1
-
-// 64 numbers of 32 bits by the six lowest bits of as many.
-struct Numbers64 {
-    __m512i part[4];
-    PERCODEC_AVX512 explicit Numbers64(const void* table) noexcept {
-        for (unsigned k = 0; k < 4; ++k) part[k] = _mm512_load_si512(static_cast<const std::uint32_t*>(table) + 16 * k);
-    }
-    PERCODEC_AVX512 __m512i at(__m512i index) const noexcept {
-        const __m512i below = _mm512_permutex2var_epi32(part[0], index, part[1]);
-        const __m512i above = _mm512_permutex2var_epi32(part[2], index, part[3]);
-        return _mm512_mask_mov_epi32(below, _mm512_test_epi32_mask(index, _mm512_set1_epi32(32)), above);
-    }
-};
-
 struct NarrowRow {
     Numbers64 frequency_start, inverse;
 };
@@ -100,18 +84,18 @@ PERCODEC_AVX512 inline Share share(unsigned r, std::size_t symbols) noexcept {
 }
 
 template <unsigned Registers>
-PERCODEC_AVX512 std::uint8_t* encode_narrow(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane,
-                                            std::size_t last, unsigned lanes, std::uint32_t* states,
+PERCODEC_AVX512 std::uint8_t* encode_narrow(const PairTables& tables, const std::uint8_t* symbols,
+                                            const PairSteps& steps, unsigned lanes, std::uint32_t* states,
                                             std::uint8_t* begin, std::uint8_t* next, std::uint8_t* highest) noexcept {
     __m512i x[Registers];
     for (unsigned r = 0; r < Registers; ++r) x[r] = _mm512_loadu_si512(states + 16 * r);
     __m256i most = _mm256_setzero_si256();
     const std::size_t group = 2 * std::size_t{lanes};
     for (unsigned index = tables.channels(); index-- > 0;) {
-        const std::size_t count = index + 1 < tables.channels() ? plane : last, rest = count % group;
+        const std::size_t count = steps.of(index), rest = count % group;
         const Channel& c = tables.channel(index);
         const NarrowRow row{Numbers64(c.frequency_start), Numbers64(c.inverse)};
-        const std::uint8_t* s = symbols + std::size_t{index} * plane + count;
+        const std::uint8_t* s = symbols + std::size_t{index} * steps.plane + count;
         std::size_t size = rest == 0 ? group : rest;
         for (std::size_t left = count; left > 0; left -= size, size = group) {
             size = size < left ? size : left;
@@ -131,7 +115,7 @@ PERCODEC_AVX512 std::uint8_t* encode_narrow(const PairTables& tables, const std:
 }
 
 template <unsigned Registers, unsigned Thresholds>
-PERCODEC_AVX512 bool decode_narrow(const PairTables& tables, std::size_t plane, std::size_t last, unsigned lanes,
+PERCODEC_AVX512 bool decode_narrow(const PairTables& tables, const PairSteps& steps, unsigned lanes,
                                    std::uint32_t* states, WordReader& words, std::uint8_t* symbols) noexcept {
     __m512i x[Registers];
     for (unsigned r = 0; r < Registers; ++r) x[r] = _mm512_loadu_si512(states + 16 * r);
@@ -144,7 +128,7 @@ PERCODEC_AVX512 bool decode_narrow(const PairTables& tables, std::size_t plane, 
             row.first[k] = _mm512_set1_epi32(c.first[k]);
             row.second[k] = _mm512_cvtepu16_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(c.second[k])));
         }
-        for (std::size_t left = index + 1 < tables.channels() ? plane : last; left > 0;) {
+        for (std::size_t left = steps.of(index); left > 0;) {
             const std::size_t size = left < group ? left : group;
             if (!words.ready()) return false;
             const std::uint8_t* next = words.next;
@@ -164,37 +148,33 @@ PERCODEC_AVX512 bool decode_narrow(const PairTables& tables, std::size_t plane, 
 
 }  // namespace
 
-std::uint8_t* encode_pairs_avx512(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane,
-                                  std::size_t last, unsigned lanes, std::uint32_t* states, std::uint8_t* begin,
-                                  std::uint8_t* next, std::uint8_t* highest) noexcept {
+std::uint8_t* encode_pairs_avx512(const PairTables& tables, const std::uint8_t* symbols, const PairSteps& steps,
+                                  unsigned lanes, std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next,
+                                  std::uint8_t* highest) noexcept {
     switch ((lanes + 15) / 16) {
         case 1:
-            return encode_narrow<1>(tables, symbols, plane, last, lanes, states, begin, next, highest);
+            return encode_narrow<1>(tables, symbols, steps, lanes, states, begin, next, highest);
         case 2:
-            return encode_narrow<2>(tables, symbols, plane, last, lanes, states, begin, next, highest);
+            return encode_narrow<2>(tables, symbols, steps, lanes, states, begin, next, highest);
         case 3:
-            return encode_narrow<3>(tables, symbols, plane, last, lanes, states, begin, next, highest);
+            return encode_narrow<3>(tables, symbols, steps, lanes, states, begin, next, highest);
         default:
-            return encode_narrow<4>(tables, symbols, plane, last, lanes, states, begin, next, highest);
+            return encode_narrow<4>(tables, symbols, steps, lanes, states, begin, next, highest);
     }
 }
 
-bool decode_pairs_avx512(const PairTables& tables, std::size_t plane, std::size_t last, unsigned lanes,
-                         std::uint32_t* states, WordReader& words, std::uint8_t* symbols) noexcept {
+bool decode_pairs_avx512(const PairTables& tables, const PairSteps& steps, unsigned lanes, std::uint32_t* states,
+                         WordReader& words, std::uint8_t* symbols) noexcept {
     const bool small = tables.levels() <= 6;
     switch ((lanes + 15) / 16) {
         case 1:
-            return (small ? decode_narrow<1, 5> : decode_narrow<1, 7>)(tables, plane, last, lanes, states, words,
-                                                                       symbols);
+            return (small ? decode_narrow<1, 5> : decode_narrow<1, 7>)(tables, steps, lanes, states, words, symbols);
         case 2:
-            return (small ? decode_narrow<2, 5> : decode_narrow<2, 7>)(tables, plane, last, lanes, states, words,
-                                                                       symbols);
+            return (small ? decode_narrow<2, 5> : decode_narrow<2, 7>)(tables, steps, lanes, states, words, symbols);
         case 3:
-            return (small ? decode_narrow<3, 5> : decode_narrow<3, 7>)(tables, plane, last, lanes, states, words,
-                                                                       symbols);
+            return (small ? decode_narrow<3, 5> : decode_narrow<3, 7>)(tables, steps, lanes, states, words, symbols);
         default:
-            return (small ? decode_narrow<4, 5> : decode_narrow<4, 7>)(tables, plane, last, lanes, states, words,
-                                                                       symbols);
+            return (small ? decode_narrow<4, 5> : decode_narrow<4, 7>)(tables, steps, lanes, states, words, symbols);
     }
 }
 

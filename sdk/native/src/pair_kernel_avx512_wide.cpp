@@ -10,9 +10,6 @@ namespace {
 using planes::Planes;
 using Channel = PairTables::Channel;
 
-constexpr short kSlotMask = kPairScale - 1;
-constexpr short kFirstTimes8 = 0x0108;  // of two neighbours: first * 8 + second * 1
-
 PERCODEC_AVX512 inline __mmask64 first_bytes(std::size_t count) noexcept {
     return count >= 64 ? ~__mmask64{0} : (__mmask64{1} << count) - 1u;
 }
@@ -102,8 +99,8 @@ PERCODEC_WIDE inline __m512i decode_group(const DecodeRow<Thresholds>& row, Plan
 }
 
 template <unsigned Thresholds>
-PERCODEC_WIDE bool decode(const PairTables& tables, std::size_t plane, std::size_t last, std::uint32_t* states,
-                          WordReader& words, std::uint8_t* symbols) noexcept {
+PERCODEC_WIDE bool decode(const PairTables& tables, const PairSteps& steps, std::uint32_t* states, WordReader& words,
+                          std::uint8_t* symbols) noexcept {
     Planes x[2] = {planes::load(states), planes::load(states + planes::kWidth)};
     for (unsigned index = 0; index < tables.channels(); ++index) {
         const Channel& c = tables.channel(index);
@@ -112,7 +109,7 @@ PERCODEC_WIDE bool decode(const PairTables& tables, std::size_t plane, std::size
             row.first[k] = _mm512_set1_epi16(static_cast<short>(c.first[k]));
             row.second[k] = _mm512_load_si512(c.second[k]);
         }
-        const std::size_t count = index + 1 < tables.channels() ? plane : last;
+        const std::size_t count = steps.of(index);
         for (std::size_t groups = count / 128; groups > 0; --groups) {
             if (!words.ready()) return false;
             const std::uint8_t* next = words.next;
@@ -136,17 +133,17 @@ PERCODEC_WIDE bool decode(const PairTables& tables, std::size_t plane, std::size
 
 }  // namespace
 
-PERCODEC_WIDE std::uint8_t* encode_pairs_wide(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane,
-                                              std::size_t last, unsigned, std::uint32_t* states, std::uint8_t* begin,
-                                              std::uint8_t* next, std::uint8_t* highest) noexcept {
+PERCODEC_WIDE std::uint8_t* encode_pairs_wide(const PairTables& tables, const std::uint8_t* symbols,
+                                              const PairSteps& steps, unsigned, std::uint32_t* states,
+                                              std::uint8_t* begin, std::uint8_t* next, std::uint8_t* highest) noexcept {
     Planes x[2] = {planes::load(states), planes::load(states + planes::kWidth)};
     __m512i most = _mm512_setzero_si512();
     for (unsigned index = tables.channels(); index-- > 0;) {
-        const std::size_t count = index + 1 < tables.channels() ? plane : last, rest = count % 128;
+        const std::size_t count = steps.of(index), rest = count % 128;
         const Channel& c = tables.channel(index);
         const EncodeRow row{Words64(c.frequency), Words64(c.start), Words64(c.reciprocal_low),
                             Words64(c.reciprocal_high)};
-        const std::uint8_t* s = symbols + std::size_t{index} * plane + (count - rest);
+        const std::uint8_t* s = symbols + std::size_t{index} * steps.plane + (count - rest);
         if (static_cast<std::size_t>(next - begin) < rest + 1) return nullptr;
         for (unsigned r = 2; r-- > 0;) {
             if (rest <= 64 * r) continue;
@@ -169,10 +166,10 @@ PERCODEC_WIDE std::uint8_t* encode_pairs_wide(const PairTables& tables, const st
     return next;
 }
 
-bool decode_pairs_wide(const PairTables& tables, std::size_t plane, std::size_t last, unsigned, std::uint32_t* states,
+bool decode_pairs_wide(const PairTables& tables, const PairSteps& steps, unsigned, std::uint32_t* states,
                        WordReader& words, std::uint8_t* symbols) noexcept {
-    if (tables.levels() <= 6) return decode<5>(tables, plane, last, states, words, symbols);
-    return decode<7>(tables, plane, last, states, words, symbols);
+    if (tables.levels() <= 6) return decode<5>(tables, steps, states, words, symbols);
+    return decode<7>(tables, steps, states, words, symbols);
 }
 
 }  // namespace percodec

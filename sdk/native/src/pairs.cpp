@@ -27,18 +27,17 @@ std::uint8_t highest_of(const std::uint8_t* symbols, std::size_t size) noexcept 
 
 // `Lanes` of them, or 0: `count`, a multiple of Block. A block of states is held in registers.
 template <unsigned Lanes, unsigned Block>
-std::uint8_t* encode(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane, std::size_t last,
-                     unsigned count, std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next,
-                     std::uint8_t* highest) noexcept {
+std::uint8_t* encode(const PairTables& tables, const std::uint8_t* symbols, const PairSteps& steps, unsigned count,
+                     std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next, std::uint8_t* highest) noexcept {
     const unsigned lanes = Lanes ? Lanes : count;
     std::uint32_t x[Lanes ? Lanes : kMaxLanes];
     for (unsigned lane = 0; lane < lanes; ++lane) x[lane] = states[lane];
-    *highest = highest_of(symbols, (tables.channels() - 1) * plane + last);
+    *highest = highest_of(symbols, (tables.channels() - 1) * steps.plane + steps.last);
 
     for (unsigned channel = tables.channels(); channel-- > 0;) {
         const Tables::Encode* row = tables.channel(channel).encode;
-        const std::uint8_t* s = symbols + std::size_t{channel} * plane;
-        const std::size_t size = channel + 1 < tables.channels() ? plane : last;
+        const std::uint8_t* s = symbols + std::size_t{channel} * steps.plane;
+        const std::size_t size = steps.of(channel);
         const std::size_t rest = size / 2 % lanes, whole = size / 2 - rest;
         if (static_cast<std::size_t>(next - begin) < 2 * rest + 2 * (size % 2)) return nullptr;
         if (size % 2) x[rest] = encode_symbol(row[half_pair(s[size - 1])], x[rest], next);
@@ -67,8 +66,8 @@ inline unsigned decode_pair(const PairTables::Channel& channel, std::uint32_t& x
 }
 
 template <unsigned Lanes, unsigned Block>
-bool decode(const PairTables& tables, std::size_t plane, std::size_t last, unsigned count, std::uint32_t* states,
-            WordReader& words, std::uint8_t* symbols) noexcept {
+bool decode(const PairTables& tables, const PairSteps& steps, unsigned count, std::uint32_t* states, WordReader& words,
+            std::uint8_t* symbols) noexcept {
     const unsigned lanes = Lanes ? Lanes : count;
     std::uint32_t x[Lanes ? Lanes : kMaxLanes];
     for (unsigned lane = 0; lane < lanes; ++lane) x[lane] = states[lane];
@@ -80,7 +79,7 @@ bool decode(const PairTables& tables, std::size_t plane, std::size_t last, unsig
             to[0] = static_cast<std::uint8_t>(pair / kPairLevels);
             to[1] = static_cast<std::uint8_t>(pair % kPairLevels);
         };
-        const std::size_t size = index + 1 < tables.channels() ? plane : last, rest = size / 2 % lanes;
+        const std::size_t size = steps.of(index), rest = size / 2 % lanes;
         for (std::size_t groups = size / 2 / lanes; groups > 0; --groups) {
             if (!words.ready()) return false;
             const std::uint8_t* next = words.next;
@@ -261,7 +260,7 @@ Status encode_payload(const PairTables& tables, const std::uint8_t* symbols, std
         const Tail tail(tables.levels(), plane, lanes);
         highest_of_tail = highest_of(last + tail.begin(), plane - tail.begin());
         tail.put(last, states);
-        return run(tables, symbols, plane, tail.begin(), lanes, states, first, next, &highest);
+        return run(tables, symbols, {plane, tail.begin(), tables.channels()}, lanes, states, first, next, &highest);
     };
     const Status written = write_payload(lanes, kPairStateLow, begin, end, payload, code);
     const bool levels_only = highest < tables.levels() && highest_of_tail < tables.levels();
@@ -274,7 +273,7 @@ Status decode_payload(const PairTables& tables, const std::uint8_t* payload, std
     const std::size_t group_bytes = (2 * std::size_t{lanes} + 31) / 32 * 32;  // vectors read whole registers
     const auto code = [&](std::uint32_t* states, WordReader& words) {
         const Tail tail(tables.levels(), plane, lanes);
-        if (!run(tables, plane, tail.begin(), lanes, states, words, symbols)) return false;
+        if (!run(tables, {plane, tail.begin(), tables.channels()}, lanes, states, words, symbols)) return false;
         tail.take(states, symbols + (tables.channels() - 1) * plane);
         return true;
     };
