@@ -146,10 +146,13 @@ def perception(args: argparse.Namespace) -> None:
 def joint(args: argparse.Namespace) -> None:
     """Joint training against its control, both exported and measured alike."""
     data, rows = load(f"camvid:{args.camvid}:val"), []
-    names = ["seg-latent-cresnet51-0.0983", *(f"{role}-{tag}0.0983" for tag in ("", "long-", "ssim-") for role in ("control", "joint"))]
-    names += ["head-edge-0.0983", *(f"{role}-{tag}-0.0983" for tag in ("edge", "again") for role in ("control", "joint"))]
+    todo = [("seg-latent-cresnet51-0.0983", "before", "")]
+    for tag, distortion in DISTORTIONS.items():
+        if tag == "edge-":
+            todo.append(("head-edge-0.0983", "before", distortion))
+        todo += [(f"{role}-{tag}0.0983", role, distortion) for role in ("control", "joint")]
     for seed in (1, 2):
-        for name in names:
+        for name, role, distortion in todo:
             run = args.runs / f"{name}-s{seed}"
             if not (run / "best.json").exists():
                 continue
@@ -159,10 +162,7 @@ def joint(args: argparse.Namespace) -> None:
                 export_bundle(run / "best.pt", kept, name, {"camvid": args.camvid}, 360, 480, "crop", say=lambda text: None)
             found = Bundle.open(kept).manifest["metrics"]
             keys = ("bpp_coded", "psnr_db", "ssim", "ms_ssim", "miou")
-            role = {"s": "before", "h": "before", "c": "control", "j": "joint"}[name[0]]
-            tag = re.search(r"-(|long-|ssim-|edge-|again-)0\.", name)
-            loss = DISTORTIONS[tag[1]] if tag and not name.startswith("seg-") else ""
-            rows.append({"run": f"{name}-s{seed}", "role": role, "distortion": loss, "seed": seed, **{k: found[k] for k in keys}})
+            rows.append({"run": f"{name}-s{seed}", "role": role, "distortion": distortion, "seed": seed, **{k: found[k] for k in keys}})
             print(rows[-1], flush=True)
     save("joint", report("joint", "python benchmarks/lab_results.py --stages joint", {"name": data.name, "pictures": len(data)}, rows))
 
