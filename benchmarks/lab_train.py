@@ -78,14 +78,31 @@ def cells() -> list[Cell]:
     return out
 
 
-def joint_cells(seed: int) -> list[Cell]:
-    """Joint training and its control (section 6): codec finetuned alone; on it a new head, trained, then finetuned as the joint one is.
+def of(run: str) -> str:
+    return f"RUNS/{run}/best.pt"
 
-    Three times: distortion as in the paper, the squared error alone; the same for three times the steps, the joint run's rate matched to
+
+def finetuned(
+    name: str, codec: str, start: str, fresh: Cell, joint: tuple[str, ...], alone: tuple[str, ...], after: tuple[str, ...]
+) -> list[Cell]:
+    """Joint training of a `codec` and its head `start`, and the control (section 6): codec finetuned alone; on it a new head, trained, then
+    finetuned as the joint one is. `joint`, `alone`, `after`: the settings of the three finetunings; `fresh`: the new head's own run.
+    """
+    control = f"control-codec-{name}"
+    words = ("segmentation", "--config", "lab-joint-head", *after, "--codec", of(control), "--head", of(fresh.name))
+    return [
+        Cell(f"joint-{name}", ("joint", "--config", "lab-joint", *joint, "--codec", of(codec), "--head", of(start)), (codec, start)),
+        Cell(control, ("codec", "--config", "lab-joint-control", *alone, "--codec", of(codec)), (codec,)),
+        fresh,
+        Cell(f"control-{name}", words, (control, fresh.name)),
+    ]
+
+
+def joint_cells(seed: int) -> list[Cell]:
+    """Three times: distortion as in the paper, the squared error alone; the same for three times the steps, the joint run's rate matched to
     its control's on val; and with MS-SSIM in the distortion, as everywhere else here.
     """
-    out = []
-    start, codec = f"seg-latent-cresnet51-0.0983-s{seed}", ("--codec", "RUNS/codec-0.0983/best.pt")
+    out, chosen = [], ("--set", f"seed={seed}")
     steps = ("--set", "schedule.steps=3000", "--set", "schedule.validate_every=1000")
     for tag, more, gamma, after in (
         ("", (), (), ()),
@@ -93,13 +110,9 @@ def joint_cells(seed: int) -> list[Cell]:
         ("ssim-", ("--set", "loss.structure=4000"), ("--set", "loss.gamma=0.004", "--set", "loss.bpp=0.1"), ()),
     ):
         name = f"{tag}0.0983-s{seed}"
-        words = ("joint", "--config", "lab-joint", "--set", f"seed={seed}", *more, *gamma, *codec, "--head", f"RUNS/{start}/best.pt")
-        out.append(Cell(f"joint-{name}", words, (start,)))
-        control, fresh = f"control-codec-{name}", f"control-head-{name}"
-        out.append(Cell(control, ("codec", "--config", "lab-joint-control", "--set", f"seed={seed}", *more, *codec), ("codec-0.0983",)))
-        out.append(head("segmentation", "cresnet51", "latent", "0.0983", seed, control, fresh))
-        words = ("segmentation", "--config", "lab-joint-head", "--set", f"seed={seed}", *after, "--codec", f"RUNS/{control}/best.pt")
-        out.append(Cell(f"control-{name}", (*words, "--head", f"RUNS/{fresh}/best.pt"), (control, fresh)))
+        fresh = head("segmentation", "cresnet51", "latent", "0.0983", seed, f"control-codec-{name}", f"control-head-{name}")
+        start = f"seg-latent-cresnet51-0.0983-s{seed}"
+        out += finetuned(name, "codec-0.0983", start, fresh, (*chosen, *more, *gamma), (*chosen, *more), (*chosen, *after))
     return out
 
 
@@ -120,26 +133,15 @@ def edge_cells(seed: int) -> list[Cell]:
     long = ("--set", "schedule.steps=3000", "--set", "schedule.validate_every=1000", "--set", "crops.views=8")
     steps = ("--set", "schedule.steps=1500", "--set", "schedule.validate_every=500", "--set", f"seed={seed}")
 
-    def of(run: str) -> str:
-        return f"RUNS/{run}/best.pt"
-
     def trained_head(name: str, codec: str) -> Cell:
         words = ("segmentation", "--config", "lab-segmentation", *FPN, *long, "--set", f"seed={seed}", "--codec", of(codec))
         return Cell(name, words, (codec,))
 
-    def finetuned(tag: str, codec: str, head: str, gamma: float, bpp: float) -> list[Cell]:
+    def round_of(tag: str, codec: str, start: str, gamma: float, bpp: float) -> list[Cell]:
         name = f"{tag}-0.0983-s{seed}"
-        control, fresh = f"control-codec-{name}", f"control-head-{name}"
-        target = ("--set", f"loss.gamma={gamma}", "--set", f"loss.bpp={bpp}")
-        joint = ("joint", "--config", "lab-joint", *FPN, *steps, *target, "--codec", of(codec), "--head", of(head))
-        alone = ("codec", "--config", "lab-joint-control", *EDGE, *steps, "--set", "loss.bpp=0.0995", "--codec", of(codec))
-        after = ("segmentation", "--config", "lab-joint-head", *FPN, *steps, "--codec", of(control), "--head", of(fresh))
-        return [
-            Cell(f"joint-{name}", joint, (codec, head)),
-            Cell(control, alone, (codec,)),
-            trained_head(fresh, control),
-            Cell(f"control-{name}", after, (control, fresh)),
-        ]
+        fresh = trained_head(f"control-head-{name}", f"control-codec-{name}")
+        joint = (*FPN, *steps, "--set", f"loss.gamma={gamma}", "--set", f"loss.bpp={bpp}")
+        return finetuned(name, codec, start, fresh, joint, (*EDGE, *steps, "--set", "loss.bpp=0.0995"), (*FPN, *steps))
 
     codec, start = "codec-edge-0.0983", f"head-edge-0.0983-s{seed}"
     first = [Cell(codec, ("codec", "--config", "lab-codec-0.0983", *sets))] if seed == 1 else []
@@ -147,8 +149,8 @@ def edge_cells(seed: int) -> list[Cell]:
     return [
         *first,
         trained_head(start, codec),
-        *finetuned("edge", codec, start, 0.006, 0.1007),
-        *finetuned("again", *again, 0.003, (0.1016, 0.103)[seed - 1]),
+        *round_of("edge", codec, start, 0.006, 0.1007),
+        *round_of("again", *again, 0.003, (0.1016, 0.103)[seed - 1]),
     ]
 
 
