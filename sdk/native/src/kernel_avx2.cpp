@@ -4,9 +4,8 @@
 
 #include <immintrin.h>
 
-#include <array>
-
 #include "kernels.hpp"
+#include "shuffles.hpp"
 
 #define PERCODEC_AVX2 __attribute__((target("avx2,popcnt")))
 
@@ -14,33 +13,6 @@ namespace percodec {
 namespace {
 
 constexpr unsigned kWidth = kAvx2Lanes;
-
-// Byte shuffles of eight 16-bit words, by a mask of the lanes that are due.
-using Shuffles = std::array<std::array<std::uint8_t, 16>, 256>;
-
-// compress: the words of the lanes that are due, in order, at the top. expand: the first words, to the lanes that are
-// due, zero elsewhere.
-constexpr Shuffles make_shuffles(bool compress) {
-    Shuffles table{};
-    for (unsigned mask = 0; mask < 256; ++mask) {
-        unsigned count = 0;
-        for (unsigned lane = 0; lane < 8; ++lane) count += mask >> lane & 1u;
-        unsigned place = compress ? 8 - count : 0;
-        for (std::uint8_t& byte : table[mask]) byte = 0x80;
-        for (unsigned lane = 0; lane < 8; ++lane) {
-            if (!(mask >> lane & 1u)) continue;
-            const unsigned to = compress ? place : lane;
-            const unsigned from = compress ? lane : place;
-            table[mask][2 * to] = static_cast<std::uint8_t>(2 * from);
-            table[mask][2 * to + 1] = static_cast<std::uint8_t>(2 * from + 1);
-            ++place;
-        }
-    }
-    return table;
-}
-
-alignas(64) constexpr Shuffles kCompress = make_shuffles(true);
-alignas(64) constexpr Shuffles kExpand = make_shuffles(false);
 
 PERCODEC_AVX2 inline __m128i shuffle(const Shuffles& table, unsigned mask) noexcept {
     return _mm_load_si128(reinterpret_cast<const __m128i*>(table[mask].data()));

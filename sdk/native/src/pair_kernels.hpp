@@ -36,8 +36,18 @@ std::uint8_t* encode_pairs_wide(const PairTables&, const std::uint8_t*, const Pa
 bool decode_pairs_wide(const PairTables&, const PairSteps&, unsigned, std::uint32_t*, WordReader&,
                        std::uint8_t*) noexcept;
 
-// What the pairs of a channel cost.
+// What the pairs of a channel cost, in whole groups of 64 symbols.
 std::uint64_t cost_pairs_avx512(const PairTables::Channel&, const std::uint8_t* symbols, std::size_t plane) noexcept;
+#endif
+
+#if defined(__x86_64__) || defined(__aarch64__)
+#define PERCODEC_PLANES
+// AVX2 or NEON, for 16, 32 and 64 lanes; null otherwise.
+EncodePairs encode_pairs_planes(unsigned lanes, unsigned levels) noexcept;
+DecodePairs decode_pairs_planes(unsigned lanes, unsigned levels) noexcept;
+// What `groups` of 32 symbols cost.
+std::uint64_t cost_pairs_planes(const PairTables::Channel&, const std::uint8_t* symbols, std::size_t groups,
+                                unsigned levels) noexcept;
 #endif
 
 }  // namespace percodec

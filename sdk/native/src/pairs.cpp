@@ -159,31 +159,44 @@ class Tail {
     std::uint32_t limit_ = 1;          // of a lane's number
 };
 
-EncodePairs encoder(unsigned lanes, bool vectors) noexcept {
 #if defined(__x86_64__)
-    if (vectors && lanes == 64 && wide_supported()) return encode_pairs_wide;
-    if (vectors && lanes >= 8) return encode_pairs_avx512;
-#else
-    static_cast<void>(vectors);
+bool avx512_allowed(Kernel wanted) noexcept {
+    return (wanted == Kernel::automatic || wanted == Kernel::avx512) && kernel_supported(Kernel::avx512);
+}
 #endif
+#if defined(PERCODEC_PLANES)
+bool planes_allowed(Kernel wanted) noexcept {
+    const Kernel planes = kernel_supported(Kernel::neon) ? Kernel::neon : Kernel::avx2;
+    return (wanted == Kernel::automatic || wanted == planes) && kernel_supported(planes);
+}
+#endif
+
+EncodePairs encoder(unsigned lanes, unsigned levels, Kernel wanted) noexcept {
+#if defined(__x86_64__)
+    if (avx512_allowed(wanted) && lanes == 64 && wide_supported()) return encode_pairs_wide;
+    if (avx512_allowed(wanted) && lanes >= 8) return encode_pairs_avx512;
+#endif
+#if defined(PERCODEC_PLANES)
+    const EncodePairs planes = planes_allowed(wanted) ? encode_pairs_planes(lanes, levels) : nullptr;
+    if (planes != nullptr) return planes;
+#endif
+    static_cast<void>(levels), static_cast<void>(wanted);
     if (lanes % 8 == 0) return lanes == 8 ? encode<8, 8> : encode<0, 8>;
     return lanes == 1 ? encode<1, 1> : lanes == 2 ? encode<2, 2> : lanes == 4 ? encode<4, 4> : encode<0, 1>;
 }
 
-DecodePairs decoder(unsigned lanes, bool vectors) noexcept {
+DecodePairs decoder(unsigned lanes, unsigned levels, Kernel wanted) noexcept {
 #if defined(__x86_64__)
-    if (vectors && lanes == 64 && wide_supported()) return decode_pairs_wide;
-    if (vectors && lanes >= 16) return decode_pairs_avx512;
-#else
-    static_cast<void>(vectors);
+    if (avx512_allowed(wanted) && lanes == 64 && wide_supported()) return decode_pairs_wide;
+    if (avx512_allowed(wanted) && lanes >= 16) return decode_pairs_avx512;
 #endif
+#if defined(PERCODEC_PLANES)
+    const DecodePairs planes = planes_allowed(wanted) ? decode_pairs_planes(lanes, levels) : nullptr;
+    if (planes != nullptr) return planes;
+#endif
+    static_cast<void>(levels), static_cast<void>(wanted);
     if (lanes % 8 == 0) return lanes == 8 ? decode<8, 8> : decode<0, 8>;
     return lanes == 1 ? decode<1, 1> : lanes == 2 ? decode<2, 2> : lanes == 4 ? decode<4, 4> : decode<0, 1>;
-}
-
-// Whether the AVX-512 forms may run.
-bool vectors_allowed(Kernel wanted) noexcept {
-    return (wanted == Kernel::automatic || wanted == Kernel::avx512) && kernel_supported(Kernel::avx512);
 }
 
 }  // namespace
@@ -238,9 +251,15 @@ unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, 
         const std::uint8_t* s = symbols + std::size_t{index} * plane;
         std::size_t pair = 0;
 #if defined(__x86_64__)
-        if (vectors_allowed(kernel)) {
+        if (avx512_allowed(kernel)) {
             total += cost_pairs_avx512(channel, s, plane);
             pair = plane / 64 * 32;
+        }
+#endif
+#if defined(PERCODEC_PLANES)
+        if (pair == 0 && planes_allowed(kernel)) {
+            total += cost_pairs_planes(channel, s, plane / 32, tables.levels());
+            pair = plane / 32 * 16;
         }
 #endif
         for (; pair < plane / 2; ++pair) total += channel.cost[pair_at(s, pair)];
@@ -253,7 +272,7 @@ unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, 
 
 Status encode_payload(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
                       Kernel kernel, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept {
-    const EncodePairs run = encoder(lanes, vectors_allowed(kernel));
+    const EncodePairs run = encoder(lanes, tables.levels(), kernel);
     const std::uint8_t* const last = symbols + (tables.channels() - 1) * plane;
     std::uint8_t highest = 0, highest_of_tail = 0;
     const auto code = [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* next) {
@@ -269,7 +288,7 @@ Status encode_payload(const PairTables& tables, const std::uint8_t* symbols, std
 
 Status decode_payload(const PairTables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
                       unsigned lanes, Kernel kernel, std::uint8_t* symbols) noexcept {
-    const DecodePairs run = decoder(lanes, vectors_allowed(kernel));
+    const DecodePairs run = decoder(lanes, tables.levels(), kernel);
     const std::size_t group_bytes = (2 * std::size_t{lanes} + 31) / 32 * 32;  // vectors read whole registers
     const auto code = [&](std::uint32_t* states, WordReader& words) {
         const Tail tail(tables.levels(), plane, lanes);

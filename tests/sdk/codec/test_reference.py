@@ -111,6 +111,19 @@ def test_every_frequency_of_a_pair_codes_exactly(lanes: int, plane: tuple[int, i
             assert (out == symbols).all()
 
 
+@pytest.mark.parametrize(("plane", "lanes"), [((48, 45), 16), ((64, 128), 64)])
+def test_every_kernel_chooses_the_same_lanes_for_the_rarest_pairs(plane: tuple[int, int], lanes: int) -> None:
+    """Sums of costs are kept in words of 16 bits for as long as the dearest pairs fit."""
+    counts = np.ones((4, 6, 6), np.int64)
+    counts[:, 0, 0] = 10**9
+    model, symbols = EntropyModel.from_counts(counts), np.full((4, *plane), 5, np.uint8)
+    coder = _rans.LatentCoder(model.cdf, *plane, model.profile, model.table_hash)
+    expected = reference.encode_packet(model, symbols, frame_id=0, timestamp_ns=0)
+    assert reference.decode_packet(model, expected, *plane)[0].lanes == lanes
+    for kernel in KERNELS:
+        assert coder.encode(symbols, np.empty(coder.packet_bound, np.uint8), 0, 0, 0, 0, 0, kernel) == expected, kernel
+
+
 def test_symbols_that_are_no_level_are_refused_by_every_kernel(sample) -> None:
     """Pairs are looked up by three bits a symbol, and kernels find the highest symbol on their way."""
     for lanes in (1, 3, 8, 16, 32, 64):
