@@ -119,6 +119,17 @@ def cpu_ms(call: Callable[[], object], repeat: int) -> float:
     return (time.process_time_ns() - start) / repeat / 1e6
 
 
+def alone(
+    name: str, codec: PacketCodec, packet: bytes, symbols: np.ndarray, out: np.ndarray, kernel: _rans.Kernel
+) -> dict[str, Callable[[], object]]:
+    """Calls of one kernel, the lanes given."""
+    coder, scratch, lanes = codec._coder, np.empty(codec._coder.packet_bound, np.uint8), parse_header(packet).lanes
+    return {
+        f"{name}_encode": lambda: coder.encode(symbols, scratch, 0, 0, 0, 0, lanes, kernel),
+        f"{name}_decode": lambda: coder.decode(packet, out, kernel),
+    }
+
+
 def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
     shape = SIZES[name]
     model, symbols = latent_of(shape, seed)
@@ -147,13 +158,10 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
         calls |= {"compressai_encode": third.encode, "compressai_decode": third.decode}
     except ImportError:
         pass
-    coder, scratch, lanes = codec._coder, np.empty(codec._coder.packet_bound, np.uint8), parse_header(packet).lanes
+    lanes = parse_header(packet).lanes
     for kernel in KERNELS:
-        calls[f"{kernel.name.lower()}_encode"] = lambda k=kernel: coder.encode(symbols, scratch, 0, 0, 0, 0, lanes, k)  # type: ignore[misc]
-        calls[f"{kernel.name.lower()}_decode"] = lambda k=kernel: coder.decode(packet, out, k)  # type: ignore[misc]
-    alone, plain = paired._coder, _rans.Kernel.SCALAR
-    calls["pairs_scalar_encode"] = lambda: alone.encode(symbols, scratch, 0, 0, 0, 0, parse_header(paired_packet).lanes, plain)
-    calls["pairs_scalar_decode"] = lambda: alone.decode(paired_packet, out, plain)
+        for tag, which, coded in (("", codec, packet), ("pairs_", paired, paired_packet)):
+            calls |= alone(f"{tag}{kernel.name.lower()}", which, coded, symbols, out, kernel)
     if name == REFERENCE_SIZE:
         calls["reference_encode"] = lambda: reference.encode_packet(model, symbols, frame_id=0, timestamp_ns=0)
         calls["reference_decode"] = lambda: reference.decode_packet(model, packet, shape[1], shape[2])
@@ -187,14 +195,9 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
             "packet_bytes": len(paired_packet),
             "lanes": parse_header(paired_packet).lanes,
             "times_constriction": against("constriction", "pairs"),
-            "times_constriction_plain_cpp": against("constriction", "pairs_scalar"),
+            "kernels": {kernel.name.lower(): against("constriction", f"pairs_{kernel.name.lower()}") for kernel in KERNELS},
         },
-        "kernels": {
-            kernel.name.lower(): {
-                way: median[f"constriction_{way}"] / median[f"{kernel.name.lower()}_{way}"] for way in ("encode", "decode")
-            }
-            for kernel in KERNELS
-        },
+        "kernels": {kernel.name.lower(): against("constriction", kernel.name.lower()) for kernel in KERNELS},
     }
     for baseline in ("compressai", "reference"):
         if f"{baseline}_encode" in calls:

@@ -60,10 +60,12 @@ def rans(result: dict[str, Any]) -> str:
         pairs = case.get("pairs")
         row.append(str(pairs["packet_bytes"]) if pairs else "-")
         row += [f"{speed[f'pairs_{way}']:.0f} ({pairs['times_constriction'][way]:.1f} x)" if pairs else "-" for way in ("encode", "decode")]
-        row += [f"{case['kernels'][kernel]['encode']:.1f} / {case['kernels'][kernel]['decode']:.1f} x" for kernel in case["kernels"]]
+        paired = pairs.get("kernels", {}) if pairs else {}
+        for kernel, ratios in case["kernels"].items():
+            row.append("; ".join(f"{r['encode']:.1f} / {r['decode']:.1f} x" for r in (ratios, paired.get(kernel)) if r))
         both = [third, pairs.get("times_compressai")] if pairs else [third]
         rows.append([*row, "; ".join(f"{t['encode']:.0f} / {t['decode']:.0f} x" for t in both if t) or "-"])
-    names = [f"{kernel}, encode / decode" for kernel in result["cases"][0]["kernels"]]
+    names = [f"{kernel}: order 0; pairs" for kernel in result["cases"][0]["kernels"]]
     head = ["latent", "packet (ideal), bytes", "encode, million symbols/s", "decode", "pairs: packet", "encode", "decode", *names]
     head.append("CompressAI's: order 0; pairs")
     about = f"x: times the speed of constriction {result['versions']['constriction']}, and in the last column of CompressAI's rANS"
