@@ -12,63 +12,48 @@ namespace {
 
 constexpr unsigned kHalves = 2;  // look-ups are of 32 bytes
 
-struct Words {
-    __m256i v;
-    PERCODEC_VECTOR static Words all(unsigned word) noexcept { return {_mm256_set1_epi16(static_cast<short>(word))}; }
-    PERCODEC_VECTOR static Words load(const void* p) noexcept {
-        return {_mm256_loadu_si256(static_cast<const __m256i*>(p))};
-    }
-    PERCODEC_VECTOR static Words repeat(const std::uint16_t* eight) noexcept {
-        return {_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(eight)))};
-    }
-    PERCODEC_VECTOR void store(void* p) const noexcept { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
-};
+using Words = std::uint16_t __attribute__((vector_size(32)));  // no struct: GCC would move its copies in halves
 
-PERCODEC_VECTOR inline Words operator+(Words a, Words b) noexcept {
-    return {_mm256_add_epi16(a.v, b.v)};
+PERCODEC_VECTOR inline __m256i bits(Words a) noexcept {
+    return reinterpret_cast<__m256i>(a);
 }
-PERCODEC_VECTOR inline Words operator-(Words a, Words b) noexcept {
-    return {_mm256_sub_epi16(a.v, b.v)};
+PERCODEC_VECTOR inline Words words_of(__m256i a) noexcept {
+    return reinterpret_cast<Words>(a);
 }
-PERCODEC_VECTOR inline Words operator&(Words a, Words b) noexcept {
-    return {_mm256_and_si256(a.v, b.v)};
+
+PERCODEC_VECTOR inline Words all(unsigned word) noexcept {
+    return words_of(_mm256_set1_epi16(static_cast<short>(word)));
 }
-PERCODEC_VECTOR inline Words operator|(Words a, Words b) noexcept {
-    return {_mm256_or_si256(a.v, b.v)};
+PERCODEC_VECTOR inline Words load(const void* p) noexcept {
+    return words_of(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
 }
-PERCODEC_VECTOR inline Words operator<<(Words a, int bits) noexcept {
-    return {_mm256_slli_epi16(a.v, bits)};
+PERCODEC_VECTOR inline void store(void* p, Words a) noexcept {
+    _mm256_storeu_si256(static_cast<__m256i*>(p), bits(a));
 }
-PERCODEC_VECTOR inline Words operator>>(Words a, int bits) noexcept {
-    return {_mm256_srli_epi16(a.v, bits)};
-}
-PERCODEC_VECTOR inline Words times(Words a, Words b) noexcept {
-    return {_mm256_mullo_epi16(a.v, b.v)};
+PERCODEC_VECTOR inline Words repeat(const std::uint16_t* eight) noexcept {
+    return words_of(_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(eight))));
 }
 PERCODEC_VECTOR inline Words times_high(Words a, Words b) noexcept {
-    return {_mm256_mulhi_epu16(a.v, b.v)};
+    return words_of(_mm256_mulhi_epu16(bits(a), bits(b)));
 }
 PERCODEC_VECTOR inline Words larger_bytes(Words a, Words b) noexcept {
-    return {_mm256_max_epu8(a.v, b.v)};
+    return words_of(_mm256_max_epu8(bits(a), bits(b)));
 }
 PERCODEC_VECTOR inline Words equal(Words a, Words b) noexcept {
-    return {_mm256_cmpeq_epi16(a.v, b.v)};
+    return words_of(_mm256_cmpeq_epi16(bits(a), bits(b)));
 }
 PERCODEC_VECTOR inline Words at_least(Words a, Words b) noexcept {
-    return equal({_mm256_max_epu16(a.v, b.v)}, a);
+    return equal(words_of(_mm256_max_epu16(bits(a), bits(b))), a);
 }
 // Of words below 2^15.
 PERCODEC_VECTOR inline Words above(Words a, Words b) noexcept {
-    return {_mm256_cmpgt_epi16(a.v, b.v)};
+    return words_of(_mm256_cmpgt_epi16(bits(a), bits(b)));
 }
 PERCODEC_VECTOR inline Words choose(Words mask, Words a, Words b) noexcept {
-    return {_mm256_blendv_epi8(b.v, a.v, mask.v)};
-}
-PERCODEC_VECTOR inline Words without(Words a, Words mask) noexcept {
-    return {_mm256_andnot_si256(mask.v, a.v)};
+    return words_of(_mm256_blendv_epi8(bits(b), bits(a), bits(mask)));
 }
 PERCODEC_VECTOR inline Words pick(Words repeated, Words bytes) noexcept {
-    return {_mm256_shuffle_epi8(repeated.v, bytes.v)};
+    return words_of(_mm256_shuffle_epi8(bits(repeated), bits(bytes)));
 }
 
 // Places in a Table of 16 * Rows, a byte each; of row k as k * 16 less: what is negative then finds nothing.
@@ -77,8 +62,8 @@ struct Pairs {
     __m256i place[Rows];
     PERCODEC_VECTOR explicit Pairs(const Words (&symbols)[Halves]) noexcept {
         const __m256i first_times_8 = _mm256_set1_epi16(0x0108);  // of two neighbours: first * 8 + second * 1
-        const __m256i front = _mm256_maddubs_epi16(symbols[0].v, first_times_8);
-        const __m256i back = Halves == 1 ? front : _mm256_maddubs_epi16(symbols[Halves - 1].v, first_times_8);
+        const __m256i front = _mm256_maddubs_epi16(bits(symbols[0]), first_times_8);
+        const __m256i back = Halves == 1 ? front : _mm256_maddubs_epi16(bits(symbols[Halves - 1]), first_times_8);
         place[0] = _mm256_packus_epi16(front, back);
         for (unsigned k = 1; k < Rows; ++k)
             place[k] = _mm256_sub_epi8(place[0], _mm256_set1_epi8(static_cast<char>(16 * k)));
@@ -111,15 +96,15 @@ struct Table {
             a = _mm256_xor_si256(a, _mm256_shuffle_epi8(low[k], pairs.place[k]));
             b = _mm256_xor_si256(b, _mm256_shuffle_epi8(high[k], pairs.place[k]));
         }
-        words[0].v = _mm256_unpacklo_epi8(a, b);
-        if (Halves == 2) words[Halves - 1].v = _mm256_unpackhi_epi8(a, b);
+        words[0] = words_of(_mm256_unpacklo_epi8(a, b));
+        if (Halves == 2) words[Halves - 1] = words_of(_mm256_unpackhi_epi8(a, b));
     }
 };
 
 // Masks of eight lanes: byte h those of half h's lower lanes, byte 2 + h of its upper.
 template <unsigned Halves>
 PERCODEC_VECTOR inline unsigned masks(const Words (&due)[Halves]) noexcept {
-    return static_cast<unsigned>(_mm256_movemask_epi8(_mm256_packs_epi16(due[0].v, due[Halves - 1].v)));
+    return static_cast<unsigned>(_mm256_movemask_epi8(_mm256_packs_epi16(bits(due[0]), bits(due[Halves - 1]))));
 }
 
 PERCODEC_VECTOR inline __m128i shuffle(const Shuffles& table, unsigned mask) noexcept {
@@ -137,8 +122,8 @@ PERCODEC_VECTOR inline std::uint8_t* send(const Words (&words)[Halves], const Wo
                                           std::uint8_t* next) noexcept {
     const unsigned all = masks(due);
     for (unsigned h = Halves; h-- > 0;) {
-        next = send_eight(_mm256_extracti128_si256(words[h].v, 1), all >> (16 + 8 * h) & 0xFFu, next);
-        next = send_eight(_mm256_castsi256_si128(words[h].v), all >> 8 * h & 0xFFu, next);
+        next = send_eight(_mm256_extracti128_si256(bits(words[h]), 1), all >> (16 + 8 * h) & 0xFFu, next);
+        next = send_eight(_mm256_castsi256_si128(bits(words[h])), all >> 8 * h & 0xFFu, next);
     }
     return next;
 }
@@ -157,7 +142,7 @@ PERCODEC_VECTOR inline const std::uint8_t* fetch(Words (&words)[Halves], const W
     for (unsigned h = 0; h < Halves; ++h) {
         const __m128i lower = fetch_eight(all >> 8 * h & 0xFFu, next);
         const __m128i upper = fetch_eight(all >> (16 + 8 * h) & 0xFFu, next);
-        words[h].v = _mm256_inserti128_si256(_mm256_castsi128_si256(lower), upper, 1);
+        words[h] = words_of(_mm256_inserti128_si256(_mm256_castsi128_si256(lower), upper, 1));
     }
     return next;
 }

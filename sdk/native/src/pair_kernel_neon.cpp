@@ -14,25 +14,25 @@ constexpr unsigned kHalves = 1;  // look-ups are of 16 bytes
 
 struct Words {
     uint16x8_t lower, upper;
-    static Words all(unsigned word) noexcept {
-        const uint16x8_t v = vdupq_n_u16(static_cast<std::uint16_t>(word));
-        return {v, v};
-    }
-    static Words load(const void* p) noexcept {
-        const auto* bytes = static_cast<const std::uint8_t*>(p);
-        return {vreinterpretq_u16_u8(vld1q_u8(bytes)), vreinterpretq_u16_u8(vld1q_u8(bytes + 16))};
-    }
-    static Words repeat(const std::uint16_t* eight) noexcept {
-        const uint16x8_t v = vld1q_u16(eight);
-        return {v, v};
-    }
-    void store(void* p) const noexcept {
-        auto* bytes = static_cast<std::uint8_t*>(p);
-        vst1q_u8(bytes, vreinterpretq_u8_u16(lower));
-        vst1q_u8(bytes + 16, vreinterpretq_u8_u16(upper));
-    }
 };
 
+inline Words all(unsigned word) noexcept {
+    const uint16x8_t v = vdupq_n_u16(static_cast<std::uint16_t>(word));
+    return {v, v};
+}
+inline Words load(const void* p) noexcept {
+    const auto* bytes = static_cast<const std::uint8_t*>(p);
+    return {vreinterpretq_u16_u8(vld1q_u8(bytes)), vreinterpretq_u16_u8(vld1q_u8(bytes + 16))};
+}
+inline Words repeat(const std::uint16_t* eight) noexcept {
+    const uint16x8_t v = vld1q_u16(eight);
+    return {v, v};
+}
+inline void store(void* p, Words a) noexcept {
+    auto* bytes = static_cast<std::uint8_t*>(p);
+    vst1q_u8(bytes, vreinterpretq_u8_u16(a.lower));
+    vst1q_u8(bytes + 16, vreinterpretq_u8_u16(a.upper));
+}
 inline Words operator+(Words a, Words b) noexcept {
     return {a.lower + b.lower, a.upper + b.upper};
 }
@@ -45,13 +45,16 @@ inline Words operator&(Words a, Words b) noexcept {
 inline Words operator|(Words a, Words b) noexcept {
     return {a.lower | b.lower, a.upper | b.upper};
 }
+inline Words operator~(Words a) noexcept {
+    return {~a.lower, ~a.upper};
+}
 inline Words operator<<(Words a, int bits) noexcept {
     return {a.lower << bits, a.upper << bits};
 }
 inline Words operator>>(Words a, int bits) noexcept {
     return {a.lower >> bits, a.upper >> bits};
 }
-inline Words times(Words a, Words b) noexcept {
+inline Words operator*(Words a, Words b) noexcept {
     return {a.lower * b.lower, a.upper * b.upper};
 }
 inline uint16x8_t times_high(uint16x8_t a, uint16x8_t b) noexcept {
@@ -76,9 +79,6 @@ inline Words above(Words a, Words b) noexcept {
 }
 inline Words choose(Words mask, Words a, Words b) noexcept {
     return {vbslq_u16(mask.lower, a.lower, b.lower), vbslq_u16(mask.upper, a.upper, b.upper)};
-}
-inline Words without(Words a, Words mask) noexcept {
-    return {vbicq_u16(a.lower, mask.lower), vbicq_u16(a.upper, mask.upper)};
 }
 inline uint16x8_t shuffled(uint16x8_t words, uint8x16_t bytes) noexcept {
     return vreinterpretq_u16_u8(vqtbl1q_u8(vreinterpretq_u8_u16(words), bytes));

@@ -1,7 +1,7 @@
 // Profile 3 where a register holds words but cannot compress them: AVX2, NEON. States are two planes of 16 bits, 16
 // lanes each; `Halves` of such planes are looked up together. The file that includes this has named its functions'
-// attribute, PERCODEC_VECTOR, and in its own namespace what a processor does with words: Words, Table, Pairs, send(),
-// fetch() and the functions on Words used here.
+// attribute, PERCODEC_VECTOR, and what a processor does with words: Words with the usual operators and the functions on
+// them used here, Table, Pairs, send() and fetch().
 #pragma once
 
 #include <cstddef>
@@ -25,13 +25,13 @@ PERCODEC_VECTOR inline Planes load_planes(const std::uint32_t* states) noexcept 
         low[lane] = static_cast<std::uint16_t>(states[lane]);
         high[lane] = static_cast<std::uint16_t>(states[lane] >> 16);
     }
-    return {Words::load(low), Words::load(high)};
+    return {load(low), load(high)};
 }
 
 PERCODEC_VECTOR inline void store_planes(std::uint32_t* states, const Planes& x) noexcept {
     alignas(32) std::uint16_t low[kHalf], high[kHalf];
-    x.low.store(low);
-    x.high.store(high);
+    store(low, x.low);
+    store(high, x.high);
     for (unsigned lane = 0; lane < kHalf; ++lane) states[lane] = std::uint32_t{high[lane]} << 16 | low[lane];
 }
 
@@ -39,7 +39,7 @@ PERCODEC_VECTOR inline void store_planes(std::uint32_t* states, const Planes& x)
 PERCODEC_VECTOR inline Words first_lanes(std::size_t count, std::size_t lane) noexcept {
     alignas(32) static constexpr std::uint16_t kLane[kHalf] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const std::size_t mine = count > lane ? count - lane : 0;
-    return above(Words::all(mine < kHalf ? static_cast<unsigned>(mine) : kHalf), Words::load(kLane));
+    return above(all(mine < kHalf ? static_cast<unsigned>(mine) : kHalf), load(kLane));
 }
 
 template <unsigned Rows>
@@ -54,12 +54,12 @@ struct EncodeRow {
 
 // As in pair_kernel_avx512_wide.cpp: the quotient of three partial products is 0 to 3 too low.
 PERCODEC_VECTOR inline Planes grow(const Planes& x, Words frequency, Words start, Words low, Words high) noexcept {
-    const Words one = Words::all(1);
+    const Words one = all(1);
     const Words below = times_high(x.high, low) + times_high(x.low, high);
-    const Words estimate = times(x.high, high) + below;
+    const Words estimate = x.high * high + below;
     Words q_high = times_high(x.high, high) + one + at_least(estimate, below);
 
-    Words left = x.low - times(estimate, frequency);
+    Words left = x.low - estimate * frequency;
     const Words twice = frequency + frequency, by_two = at_least(left, twice);
     left = left - (by_two & twice);
     const Words by_one = at_least(left, frequency);
@@ -86,7 +86,7 @@ PERCODEC_VECTOR inline void encode_group(const EncodeRow<Rows>& row, const Words
     row.reciprocal_low.at(pairs, low);
     row.reciprocal_high.at(pairs, high);
     for (unsigned h = 0; h < Halves; ++h) {
-        const Planes sent{choose(due[h], x[h].high, x[h].low), without(x[h].high, due[h])};
+        const Planes sent{choose(due[h], x[h].high, x[h].low), x[h].high & ~due[h]};
         const Planes grown = grow(sent, frequency[h], start[h], low[h], high[h]);
         x[h].low = All ? grown.low : choose(lanes[h], grown.low, x[h].low);
         x[h].high = All ? grown.high : choose(lanes[h], grown.high, x[h].high);
@@ -99,7 +99,7 @@ PERCODEC_VECTOR std::uint8_t* encode_planes(const PairTables& tables, const std:
                                             std::uint8_t* begin, std::uint8_t* next, std::uint8_t* highest) noexcept {
     constexpr std::size_t unit = 2 * kHalf * Halves, group = unit * Units;
     Planes x[Units][Halves];
-    Words loaded[Halves], lanes[Halves], most = Words::all(0);
+    Words loaded[Halves], lanes[Halves], most = all(0);
     for (unsigned k = 0; k < Units * Halves; ++k) x[k / Halves][k % Halves] = load_planes(states + kHalf * k);
     for (unsigned h = 0; h < Halves; ++h) lanes[h] = most;
     for (unsigned index = tables.channels(); index-- > 0;) {
@@ -112,7 +112,7 @@ PERCODEC_VECTOR std::uint8_t* encode_planes(const PairTables& tables, const std:
             std::uint8_t* first = sent + sizeof(sent);
             for (unsigned u = Units; u-- > 0;) {
                 for (unsigned h = 0; h < Halves; ++h) {
-                    loaded[h] = Words::load(padded + unit * u + 2 * kHalf * h);
+                    loaded[h] = load(padded + unit * u + 2 * kHalf * h);
                     most = larger_bytes(most, loaded[h]);
                     lanes[h] = first_lanes((rest + 1) / 2, kHalf * (Halves * u + h));
                 }
@@ -128,7 +128,7 @@ PERCODEC_VECTOR std::uint8_t* encode_planes(const PairTables& tables, const std:
             if (static_cast<std::size_t>(next - begin) < group) return nullptr;
             for (unsigned u = Units; u-- > 0;) {
                 for (unsigned h = 0; h < Halves; ++h) {
-                    loaded[h] = Words::load(s + unit * u + 2 * kHalf * h);
+                    loaded[h] = load(s + unit * u + 2 * kHalf * h);
                     most = larger_bytes(most, loaded[h]);
                 }
                 encode_group<true, Halves, Rows>(row, loaded, x[u], lanes, next);
@@ -137,7 +137,7 @@ PERCODEC_VECTOR std::uint8_t* encode_planes(const PairTables& tables, const std:
     }
     for (unsigned k = 0; k < Units * Halves; ++k) store_planes(states + kHalf * k, x[k / Halves][k % Halves]);
     alignas(32) std::uint8_t each[2 * kHalf];
-    most.store(each);
+    store(each, most);
     *highest = 0;
     for (const std::uint8_t one : each) *highest = one > *highest ? one : *highest;
     return next;
@@ -150,8 +150,8 @@ struct DecodeRow {
     Table<Rows> frequency, start;
     PERCODEC_VECTOR explicit DecodeRow(const PairTables::Channel& c) noexcept : frequency(c.frequency), start(c.start) {
         for (unsigned k = 0; k < kThresholds; ++k) {
-            first[k] = Words::all(c.first[k] - 1u);
-            second[k] = Words::repeat(c.second[k]) - Words::all(1);
+            first[k] = all(c.first[k] - 1u);
+            second[k] = repeat(c.second[k]) - all(1);
         }
     }
 };
@@ -159,9 +159,9 @@ struct DecodeRow {
 // Pairs, a word each: first symbol | second << 8.
 template <unsigned Rows>
 PERCODEC_VECTOR inline Words pairs_at(const DecodeRow<Rows>& row, Words slot) noexcept {
-    Words first = Words::all(0), second = first;
+    Words first = all(0), second = first;
     for (unsigned k = 0; k < row.kThresholds; ++k) first = first - above(slot, row.first[k]);
-    const Words bytes = times(first, Words::all(0x0202)) + Words::all(0x0100);
+    const Words bytes = first * all(0x0202) + all(0x0100);
     for (unsigned k = 0; k < row.kThresholds; ++k) second = second - above(slot, pick(row.second[k], bytes));
     return first | second << 8;
 }
@@ -171,9 +171,9 @@ PERCODEC_VECTOR inline void decode_group(const DecodeRow<Rows>& row, Planes (&x)
                                          const std::uint8_t*& next, std::uint8_t* symbols) noexcept {
     Words slot[Halves], both[Halves], frequency[Halves], start[Halves], low[Halves], high[Halves], due[Halves];
     for (unsigned h = 0; h < Halves; ++h) {
-        slot[h] = x[h].low & Words::all(kPairScale - 1);
+        slot[h] = x[h].low & all(kPairScale - 1);
         both[h] = pairs_at(row, slot[h]);
-        both[h].store(symbols + 2 * kHalf * h);
+        store(symbols + 2 * kHalf * h, both[h]);
     }
     const Pairs<Halves, Rows> pairs(both);
     row.frequency.at(pairs, frequency);
@@ -181,10 +181,9 @@ PERCODEC_VECTOR inline void decode_group(const DecodeRow<Rows>& row, Planes (&x)
     for (unsigned h = 0; h < Halves; ++h) {
         const Words times_low = x[h].high << (16 - kPairBits) | x[h].low >> kPairBits;  // x >> 14
         const Words times_top = x[h].high >> kPairBits, offset = slot[h] - start[h];
-        low[h] = times(frequency[h], times_low) + offset;
-        high[h] = times_high(frequency[h], times_low) + times(frequency[h], times_top) + Words::all(1) +
-                  at_least(low[h], offset);
-        due[h] = equal(high[h], Words::all(0));
+        low[h] = frequency[h] * times_low + offset;
+        high[h] = times_high(frequency[h], times_low) + frequency[h] * times_top + all(1) + at_least(low[h], offset);
+        due[h] = equal(high[h], all(0));
         if (!All) due[h] = due[h] & lanes[h];
     }
     Words words[Halves];
@@ -203,7 +202,7 @@ PERCODEC_VECTOR bool decode_planes(const PairTables& tables, const PairSteps& st
     Planes x[Units][Halves];
     Words lanes[Halves];
     for (unsigned k = 0; k < Units * Halves; ++k) x[k / Halves][k % Halves] = load_planes(states + kHalf * k);
-    for (unsigned h = 0; h < Halves; ++h) lanes[h] = Words::all(0);
+    for (unsigned h = 0; h < Halves; ++h) lanes[h] = all(0);
     for (unsigned index = 0; index < tables.channels(); ++index) {
         const DecodeRow<Rows> row(tables.channel(index));
         const std::size_t count = steps.of(index), rest = count % group;
@@ -236,15 +235,15 @@ PERCODEC_VECTOR std::uint64_t cost_planes(const PairTables::Channel& channel, co
     const Table<Rows> table(channel.cost);
     std::uint64_t total = 0;
     while (groups > 0) {
-        Words sum = Words::all(0), cost[1];
+        Words sum = all(0), cost[1];
         const std::size_t block = groups < 16 ? groups : 16;  // sums of 3584 each stay below 2^16
         for (std::size_t k = 0; k < block; ++k, symbols += 2 * kHalf) {
-            const Words loaded[1] = {Words::load(symbols)};
+            const Words loaded[1] = {load(symbols)};
             table.at(Pairs<1, Rows>(loaded), cost);
             sum = sum + cost[0];
         }
         alignas(32) std::uint16_t each[kHalf];
-        sum.store(each);
+        store(each, sum);
         for (const std::uint16_t one : each) total += one;
         groups -= block;
     }
