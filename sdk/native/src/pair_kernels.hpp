@@ -20,6 +20,11 @@ using EncodePairs = std::uint8_t* (*)(const PairTables& tables, const std::uint8
 using DecodePairs = bool (*)(const PairTables& tables, const PairSteps& steps, unsigned lanes, std::uint32_t* states,
                              WordReader& words, std::uint8_t* symbols) noexcept;
 
+struct PairKernels {
+    EncodePairs encode;
+    DecodePairs decode;
+};
+
 #if defined(__x86_64__)
 constexpr short kSlotMask = kPairScale - 1;
 constexpr short kFirstTimes8 = 0x0108;  // of two neighbours: first * 8 + second * 1
@@ -43,8 +48,7 @@ std::uint64_t cost_pairs_avx512(const PairTables::Channel&, const std::uint8_t* 
 #if defined(__x86_64__) || defined(__aarch64__)
 #define PERCODEC_PLANES
 // AVX2 or NEON, for 16, 32 and 64 lanes; null otherwise.
-EncodePairs encode_pairs_planes(unsigned lanes, unsigned levels) noexcept;
-DecodePairs decode_pairs_planes(unsigned lanes, unsigned levels) noexcept;
+PairKernels pairs_in_planes(unsigned lanes, unsigned levels) noexcept;
 // What `groups` of 32 symbols cost.
 std::uint64_t cost_pairs_planes(const PairTables::Channel&, const std::uint8_t* symbols, std::size_t groups,
                                 unsigned levels) noexcept;

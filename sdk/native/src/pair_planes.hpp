@@ -228,6 +228,11 @@ PERCODEC_VECTOR bool decode_planes(const PairTables& tables, const PairSteps& st
     return true;
 }
 
+template <unsigned Halves, unsigned Units, unsigned Rows>
+PairKernels kernels() noexcept {
+    return {encode_planes<Halves, Units, Rows>, decode_planes<Halves, Units, Rows>};
+}
+
 // What whole groups of 32 symbols cost.
 template <unsigned Rows>
 PERCODEC_VECTOR std::uint64_t cost_planes(const PairTables::Channel& channel, const std::uint8_t* symbols,
@@ -252,20 +257,12 @@ PERCODEC_VECTOR std::uint64_t cost_planes(const PairTables::Channel& channel, co
 
 }  // namespace
 
-EncodePairs encode_pairs_planes(unsigned lanes, unsigned levels) noexcept {
+PairKernels pairs_in_planes(unsigned lanes, unsigned levels) noexcept {
     const bool small = levels <= 6;
-    if (lanes == 64) return small ? encode_planes<kHalves, 4 / kHalves, 3> : encode_planes<kHalves, 4 / kHalves, 4>;
-    if (lanes == 32) return small ? encode_planes<kHalves, 2 / kHalves, 3> : encode_planes<kHalves, 2 / kHalves, 4>;
-    if (lanes == 16) return small ? encode_planes<1, 1, 3> : encode_planes<1, 1, 4>;
-    return nullptr;
-}
-
-DecodePairs decode_pairs_planes(unsigned lanes, unsigned levels) noexcept {
-    const bool small = levels <= 6;
-    if (lanes == 64) return small ? decode_planes<kHalves, 4 / kHalves, 3> : decode_planes<kHalves, 4 / kHalves, 4>;
-    if (lanes == 32) return small ? decode_planes<kHalves, 2 / kHalves, 3> : decode_planes<kHalves, 2 / kHalves, 4>;
-    if (lanes == 16) return small ? decode_planes<1, 1, 3> : decode_planes<1, 1, 4>;
-    return nullptr;
+    if (lanes == 64) return small ? kernels<kHalves, 4 / kHalves, 3>() : kernels<kHalves, 4 / kHalves, 4>();
+    if (lanes == 32) return small ? kernels<kHalves, 2 / kHalves, 3>() : kernels<kHalves, 2 / kHalves, 4>();
+    if (lanes == 16) return small ? kernels<1, 1, 3>() : kernels<1, 1, 4>();
+    return {nullptr, nullptr};
 }
 
 std::uint64_t cost_pairs_planes(const PairTables::Channel& channel, const std::uint8_t* symbols, std::size_t groups,

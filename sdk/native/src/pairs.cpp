@@ -171,32 +171,33 @@ bool planes_allowed(Kernel wanted) noexcept {
 }
 #endif
 
-EncodePairs encoder(unsigned lanes, unsigned levels, Kernel wanted) noexcept {
-#if defined(__x86_64__)
-    if (avx512_allowed(wanted) && lanes == 64 && wide_supported()) return encode_pairs_wide;
-    if (avx512_allowed(wanted) && lanes >= 8) return encode_pairs_avx512;
-#endif
-#if defined(PERCODEC_PLANES)
-    const EncodePairs planes = planes_allowed(wanted) ? encode_pairs_planes(lanes, levels) : nullptr;
-    if (planes != nullptr) return planes;
-#endif
-    static_cast<void>(levels), static_cast<void>(wanted);
-    if (lanes % 8 == 0) return lanes == 8 ? encode<8, 8> : encode<0, 8>;
-    return lanes == 1 ? encode<1, 1> : lanes == 2 ? encode<2, 2> : lanes == 4 ? encode<4, 4> : encode<0, 1>;
+template <unsigned Lanes, unsigned Block>
+PairKernels plain() noexcept {
+    return {encode<Lanes, Block>, decode<Lanes, Block>};
 }
 
-DecodePairs decoder(unsigned lanes, unsigned levels, Kernel wanted) noexcept {
-#if defined(__x86_64__)
-    if (avx512_allowed(wanted) && lanes == 64 && wide_supported()) return decode_pairs_wide;
-    if (avx512_allowed(wanted) && lanes >= 16) return decode_pairs_avx512;
-#endif
+PairKernels choose(unsigned lanes, unsigned levels, Kernel wanted) noexcept {
+    PairKernels found = lanes == 8       ? plain<8, 8>()
+                        : lanes % 8 == 0 ? plain<0, 8>()
+                        : lanes == 4     ? plain<4, 4>()
+                        : lanes == 2     ? plain<2, 2>()
+                        : lanes == 1     ? plain<1, 1>()
+                                         : plain<0, 1>();
 #if defined(PERCODEC_PLANES)
-    const DecodePairs planes = planes_allowed(wanted) ? decode_pairs_planes(lanes, levels) : nullptr;
-    if (planes != nullptr) return planes;
+    if (planes_allowed(wanted)) {
+        const PairKernels planes = pairs_in_planes(lanes, levels);
+        if (planes.encode != nullptr) found = planes;
+    }
+#endif
+#if defined(__x86_64__)
+    if (avx512_allowed(wanted)) {
+        if (lanes == 64 && wide_supported()) return {encode_pairs_wide, decode_pairs_wide};
+        if (lanes >= 8) found.encode = encode_pairs_avx512;
+        if (lanes >= 16) found.decode = decode_pairs_avx512;
+    }
 #endif
     static_cast<void>(levels), static_cast<void>(wanted);
-    if (lanes % 8 == 0) return lanes == 8 ? decode<8, 8> : decode<0, 8>;
-    return lanes == 1 ? decode<1, 1> : lanes == 2 ? decode<2, 2> : lanes == 4 ? decode<4, 4> : decode<0, 1>;
+    return found;
 }
 
 }  // namespace
@@ -272,7 +273,7 @@ unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, 
 
 Status encode_payload(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
                       Kernel kernel, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept {
-    const EncodePairs run = encoder(lanes, tables.levels(), kernel);
+    const EncodePairs run = choose(lanes, tables.levels(), kernel).encode;
     const std::uint8_t* const last = symbols + (tables.channels() - 1) * plane;
     std::uint8_t highest = 0, highest_of_tail = 0;
     const auto code = [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* next) {
@@ -288,7 +289,7 @@ Status encode_payload(const PairTables& tables, const std::uint8_t* symbols, std
 
 Status decode_payload(const PairTables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
                       unsigned lanes, Kernel kernel, std::uint8_t* symbols) noexcept {
-    const DecodePairs run = decoder(lanes, tables.levels(), kernel);
+    const DecodePairs run = choose(lanes, tables.levels(), kernel).decode;
     const std::size_t group_bytes = (2 * std::size_t{lanes} + 31) / 32 * 32;  // vectors read whole registers
     const auto code = [&](std::uint32_t* states, WordReader& words) {
         const Tail tail(tables.levels(), plane, lanes);
