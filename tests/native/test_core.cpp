@@ -296,8 +296,8 @@ void test_altered_packets() {
     }
 }
 
-// What the AVX-512 encoder takes for granted of the reciprocals: with the product's three upper parts the quotient is 0
-// to 3 too low, and the two lower ones together are a word.
+// What the encoders in planes take for granted of the reciprocals: with the product's three upper parts the quotient is
+// 0 to 3 too low, and the two lower ones together are a word.
 void test_reciprocals_of_pairs() {
     Random random{6};
     for (std::uint32_t frequency = 1; frequency <= 16381; ++frequency) {

@@ -3,6 +3,7 @@
 
 #include <immintrin.h>
 
+#include "pair_kernels.hpp"
 #include "shuffles.hpp"
 
 #define PERCODEC_VECTOR __attribute__((target("avx2,popcnt")))
@@ -61,7 +62,7 @@ template <unsigned Halves, unsigned Rows>
 struct Pairs {
     __m256i place[Rows];
     PERCODEC_VECTOR explicit Pairs(const Words (&symbols)[Halves]) noexcept {
-        const __m256i first_times_8 = _mm256_set1_epi16(0x0108);  // of two neighbours: first * 8 + second * 1
+        const __m256i first_times_8 = _mm256_set1_epi16(kFirstTimes8);
         const __m256i front = _mm256_maddubs_epi16(bits(symbols[0]), first_times_8);
         const __m256i back = Halves == 1 ? front : _mm256_maddubs_epi16(bits(symbols[Halves - 1]), first_times_8);
         place[0] = _mm256_packus_epi16(front, back);
