@@ -82,7 +82,7 @@ def measure(path: Path, frames: list[NDArray[np.uint8]], args: argparse.Namespac
     counts = np.stack([np.bincount(seen[:, c].ravel(), minlength=bundle.levels) for c in range(seen.shape[1])])
     order0, intra = EntropyModel.from_counts(counts), learn_contexts(seen, bundle.levels)
     on_clip = learn_contexts(np.stack(latents[:half]), bundle.levels)
-    predicted = learn_contexts(pairs, bundle.levels, neighbours=24, temporal=True)
+    predicted = learn_contexts(pairs, bundle.levels, temporal=True)
     rest = latents[half:]
     video = VideoCodec(intra, predicted, *rest[0].shape[1:], key_every=args.key_every)
     receiver = VideoCodec(intra, predicted, *rest[0].shape[1:])

@@ -35,6 +35,7 @@ class Case:
     contexts: int = 0
     temporal: bool = False
     pairs: bool = False
+    reach: int = 18  # of what a neighbour adds; seven of more than 18 may wrap
 
 
 CASES = (
@@ -46,6 +47,8 @@ CASES = (
     Case("v1.0-contexts-5x7x70-L6-auto", (5, 7, 70), 6, None, 6, 9, 10, 11, 12, contexts=10),
     Case("v1.0-contexts-3x9x21-L6-lanes16", (3, 9, 21), 6, 16, 7, 1, 2, 3, 4, contexts=10),
     Case("v1.0-temporal-3x6x70-L6-lanes8", (3, 6, 70), 6, 8, 9, 4, 5, 6, 7, contexts=10, temporal=True),
+    Case("v1.0-contexts-4x9x70-L6-K16-auto", (4, 9, 70), 6, None, 13, 1, 2, 3, 4, contexts=16, reach=60),
+    Case("v1.0-temporal-3x6x90-L6-K16-lanes32", (3, 6, 90), 6, 32, 14, 4, 5, 6, 7, contexts=16, temporal=True, reach=60),
     Case("v1.0-contexts-2x4x300-L17-lanes5", (2, 4, 300), 17, 5, 8, 0, 1, 0, 0, contexts=3),
     Case("v1.0-pairs-3x7x13-L6-lanes16", (3, 7, 13), 6, 16, 10, 1, 2, 3, 4, pairs=True),
     Case("v1.0-pairs-2x9x31-L8-lanes64", (2, 9, 31), 8, 64, 11, 5, 6, 7, 8, pairs=True),
@@ -108,7 +111,7 @@ def contexts_of(case: Case, numbers: Iterator[int]) -> Contexts:
             channel = c if own else next(numbers) % c
             if case.temporal and next(numbers) % 2:
                 dy, channel = next(numbers) % 5 - 2, case.shape[0] + next(numbers) % case.shape[0]
-            neighbours.append(Neighbour(channel, dy, dx, signed(18, case.levels), signed(18, case.levels)))
+            neighbours.append(Neighbour(channel, dy, dx, signed(case.reach, case.levels), signed(case.reach, case.levels)))
         borders = [np.sort(signed(60, bins - 1)) for bins in (MEAN_BINS, SPREAD_BINS)]
         mapped = np.array([next(numbers) % case.contexts for _ in range(MEAN_BINS * SPREAD_BINS)], np.uint8)
         channels.append(ChannelContexts(tuple(neighbours), borders[0], borders[1], mapped, next(numbers) % case.levels))

@@ -23,6 +23,8 @@ SHAPES = {
     "v1.0-contexts-3x9x21-L6-lanes16": (3, 9, 21),
     "v1.0-contexts-2x4x300-L17-lanes5": (2, 4, 300),
     "v1.0-temporal-3x6x70-L6-lanes8": (6, 6, 70),  # the latent before, then this one
+    "v1.0-contexts-4x9x70-L6-K16-auto": (4, 9, 70),
+    "v1.0-temporal-3x6x90-L6-K16-lanes32": (6, 6, 90),
     "v1.0-pairs-3x7x13-L6-lanes16": (3, 7, 13),
     "v1.0-pairs-2x9x31-L8-lanes64": (2, 9, 31),
     "v1.0-pairs-4x20x30-L3-auto": (4, 20, 30),

@@ -18,8 +18,10 @@ namespace {
 
 using Bytes = std::vector<std::uint8_t>;
 
-const char* const kContextModels[] = {"v1.0-contexts-5x7x70-L6-auto", "v1.0-contexts-3x9x21-L6-lanes16",
-                                      "v1.0-contexts-2x4x300-L17-lanes5", "v1.0-temporal-3x6x70-L6-lanes8"};
+const char* const kContextModels[] = {"v1.0-contexts-5x7x70-L6-auto",     "v1.0-contexts-3x9x21-L6-lanes16",
+                                      "v1.0-contexts-2x4x300-L17-lanes5", "v1.0-temporal-3x6x70-L6-lanes8",
+                                      "v1.0-contexts-4x9x70-L6-K16-auto", "v1.0-temporal-3x6x90-L6-K16-lanes32"};
+constexpr unsigned kModels = sizeof(kContextModels) / sizeof(kContextModels[0]);
 const unsigned kLevels[] = {6, 6, 6, 6, 2, 3, 5, 8, 15, 16, 17, 40};
 const unsigned kLanes[] = {0, 0, 64, 64, 32, 16, 8, 4, 1, 3, 33, 48};
 
@@ -107,7 +109,7 @@ int main(int count, char** arguments) {
         const unsigned height = 1 + random.below(64), width = 1 + random.below(300);
         const unsigned lanes = kLanes[random.below(12)];
         if (random.below(3) == 0) {
-            const percodec::EntropyModel& model = models[random.below(4)];
+            const percodec::EntropyModel& model = models[random.below(kModels)];
             const percodec::LatentCoder coder = model.coder(height, width);
             Bytes symbols(std::size_t{coder.planes()} * height * width);
             const unsigned spread = 1 + random.below(model.levels());

@@ -20,12 +20,13 @@ struct Case {
 };
 
 const Case kCases[] = {
-    {"v1.0-order0-4x6x7-L6-lane1", 6, 7},       {"v1.0-order0-8x14x14-L6-auto", 14, 14},
-    {"v1.0-order0-3x9x11-L16-lanes16", 9, 11},  {"v1.0-order0-2x5x37-L6-lanes64", 5, 37},
-    {"v1.0-order0-2x3x50-L256-lanes3", 3, 50},  {"v1.0-contexts-5x7x70-L6-auto", 7, 70},
-    {"v1.0-contexts-3x9x21-L6-lanes16", 9, 21}, {"v1.0-contexts-2x4x300-L17-lanes5", 4, 300},
-    {"v1.0-temporal-3x6x70-L6-lanes8", 6, 70},  {"v1.0-pairs-3x7x13-L6-lanes16", 7, 13},
-    {"v1.0-pairs-2x9x31-L8-lanes64", 9, 31},    {"v1.0-pairs-4x20x30-L3-auto", 20, 30},
+    {"v1.0-order0-4x6x7-L6-lane1", 6, 7},        {"v1.0-order0-8x14x14-L6-auto", 14, 14},
+    {"v1.0-order0-3x9x11-L16-lanes16", 9, 11},   {"v1.0-order0-2x5x37-L6-lanes64", 5, 37},
+    {"v1.0-order0-2x3x50-L256-lanes3", 3, 50},   {"v1.0-contexts-5x7x70-L6-auto", 7, 70},
+    {"v1.0-contexts-3x9x21-L6-lanes16", 9, 21},  {"v1.0-contexts-2x4x300-L17-lanes5", 4, 300},
+    {"v1.0-temporal-3x6x70-L6-lanes8", 6, 70},   {"v1.0-pairs-3x7x13-L6-lanes16", 7, 13},
+    {"v1.0-contexts-4x9x70-L6-K16-auto", 9, 70}, {"v1.0-temporal-3x6x90-L6-K16-lanes32", 6, 90},
+    {"v1.0-pairs-2x9x31-L8-lanes64", 9, 31},     {"v1.0-pairs-4x20x30-L3-auto", 20, 30},
 };
 
 void check(bool condition, const std::string& what) {

@@ -36,21 +36,26 @@ struct Words64 {
     PERCODEC_AVX512 __m512i at(__m512i index) const noexcept { return _mm512_permutex2var_epi16(below, index, above); }
 };
 
-// 64 numbers of 32 bits by the six lowest bits of as many.
-struct Numbers64 {
-    __m512i part[4];
-    PERCODEC_AVX512 explicit Numbers64(const void* table) noexcept {
-        for (unsigned k = 0; k < 4; ++k) part[k] = _mm512_load_si512(static_cast<const std::uint32_t*>(table) + 16 * k);
-    }
-    // Of the first 32, by five bits.
-    PERCODEC_AVX512 __m512i of_half(__m512i index) const noexcept {
-        return _mm512_permutex2var_epi32(part[0], index, part[1]);
+// 32, 64 or 96 numbers of 32 bits, by the lowest bits of as many.
+template <unsigned Count>
+struct Numbers {
+    static_assert(Count == 32 || Count == 64 || Count == 96);
+    __m512i part[Count / 16];
+    PERCODEC_AVX512 explicit Numbers(const void* table) noexcept {
+        for (unsigned k = 0; k < Count / 16; ++k)
+            part[k] = _mm512_load_si512(static_cast<const std::uint32_t*>(table) + 16 * k);
     }
     PERCODEC_AVX512 __m512i at(__m512i index) const noexcept {
-        const __m512i above = _mm512_permutex2var_epi32(part[2], index, part[3]);
-        return _mm512_mask_mov_epi32(of_half(index), _mm512_test_epi32_mask(index, _mm512_set1_epi32(32)), above);
+        __m512i found = _mm512_permutex2var_epi32(part[0], index, part[1]);
+        for (unsigned k = 1; k < Count / 32; ++k) {
+            const __m512i above = _mm512_permutex2var_epi32(part[2 * k], index, part[2 * k + 1]);
+            found =
+                _mm512_mask_mov_epi32(found, _mm512_test_epi32_mask(index, _mm512_set1_epi32(32 << (k - 1))), above);
+        }
+        return found;
     }
 };
+using Numbers64 = Numbers<64>;
 
 // x / frequency or one less, for x < 2^32 below frequency << 19: with every rounding towards zero the estimate is at
 // most 3 * 2^-23 of its less than 2^19 too low, and never too high. `inverse` is 1 / frequency, rounded down.

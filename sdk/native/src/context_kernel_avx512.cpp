@@ -1,5 +1,5 @@
 // Profiles 1 and 2 with AVX-512: sixteen lanes in a register, up to four registers, all of a channel's contexts in
-// permutes of 64 entries.
+// permutes of 32, 64 or 96 entries.
 #if defined(__x86_64__)
 
 #include "avx512.hpp"
@@ -11,13 +11,12 @@ namespace {
 constexpr unsigned kWidth = 16;
 constexpr std::size_t kBlock = ContextRows::kBlock;  // a multiple of every lane count that comes here
 
-// As in kernel_avx512.cpp, with `index` = context * levels + level instead of the level. Half: no index is above 31.
-template <bool Half>
-PERCODEC_AVX512 inline __m512i encode_group(const Numbers64& reciprocals, const Numbers64& rest, __m128i index8,
-                                            __m512i x, __mmask16 active, std::uint8_t*& next) noexcept {
+// As in kernel_avx512.cpp, with `index` = context * levels + level instead of the level.
+template <unsigned Entries>
+PERCODEC_AVX512 inline __m512i encode_group(const Numbers<Entries>& reciprocals, const Numbers<Entries>& rest,
+                                            __m128i index8, __m512i x, __mmask16 active, std::uint8_t*& next) noexcept {
     const __m512i index = _mm512_cvtepu8_epi32(index8);
-    const __m512i reciprocal = Half ? reciprocals.of_half(index) : reciprocals.at(index);
-    const __m512i packed = Half ? rest.of_half(index) : rest.at(index);
+    const __m512i reciprocal = reciprocals.at(index), packed = rest.at(index);
     const __m512i complement = _mm512_and_si512(packed, _mm512_set1_epi32(0xFFF));
     const __m512i bias = _mm512_and_si512(_mm512_srli_epi32(packed, 12), _mm512_set1_epi32(0x1FFF));
     const __m512i shift = _mm512_srli_epi32(packed, 25);
@@ -36,7 +35,7 @@ PERCODEC_AVX512 inline __m512i encode_group(const Numbers64& reciprocals, const 
     return _mm512_mask_add_epi32(x, active, _mm512_add_epi32(y, bias), grown);
 }
 
-template <unsigned Registers, bool Half>
+template <unsigned Registers, unsigned Entries>
 PERCODEC_AVX512 std::uint8_t* encode(const Tables& tables, const std::uint8_t* rows, const std::uint8_t* symbols,
                                      unsigned channels, std::size_t height, std::size_t width, unsigned lanes,
                                      std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next) noexcept {
@@ -45,7 +44,7 @@ PERCODEC_AVX512 std::uint8_t* encode(const Tables& tables, const std::uint8_t* r
 
     for (unsigned c = channels; c-- > 0;) {
         const Tables::Wide& v = *tables.wide(c);
-        const Numbers64 reciprocals(v.reciprocal), rest(v.packed);
+        const Numbers<Entries> reciprocals(v.reciprocal), rest(v.packed);
         for (std::size_t y = height; y-- > 0;) {
             const std::size_t line = (std::size_t{c} * height + y) * width;
             if (static_cast<std::size_t>(next - begin) < 2 * width) return nullptr;
@@ -57,7 +56,7 @@ PERCODEC_AVX512 std::uint8_t* encode(const Tables& tables, const std::uint8_t* r
                     const std::size_t place = line + at + r * kWidth;
                     const __m128i index = _mm_add_epi8(_mm_maskz_loadu_epi8(active, symbols + place),
                                                        _mm_maskz_loadu_epi8(active, rows + place));
-                    x[r] = encode_group<Half>(reciprocals, rest, index, x[r], active, next);
+                    x[r] = encode_group<Entries>(reciprocals, rest, index, x[r], active, next);
                 }
             }
         }
@@ -152,6 +151,11 @@ PERCODEC_AVX512 bool decode(const Tables& tables, const Contexts& contexts, unsi
 }
 
 template <unsigned Registers>
+auto encode_entries(unsigned entries) noexcept {
+    return entries <= 32 ? encode<Registers, 32> : entries <= 64 ? encode<Registers, 64> : encode<Registers, 96>;
+}
+
+template <unsigned Registers>
 PERCODEC_AVX512 bool decode_levels(const Tables& tables, const Contexts& contexts, unsigned channels,
                                    std::size_t height, std::size_t width, unsigned lanes, std::uint32_t* states,
                                    WordReader& words, std::uint8_t* symbols) noexcept {
@@ -166,19 +170,11 @@ std::uint8_t* encode_contexts_avx512(const Tables& t, unsigned contexts, const s
                                      const std::uint8_t* symbols, unsigned channels, std::size_t height,
                                      std::size_t width, unsigned lanes, std::uint32_t* states, std::uint8_t* begin,
                                      std::uint8_t* next) noexcept {
-    const bool half = contexts * t.levels() <= 32;
-    switch (lanes) {
-        case 8:
-        case 16:
-            return half ? encode<1, true>(t, rows, symbols, channels, height, width, lanes, states, begin, next)
-                        : encode<1, false>(t, rows, symbols, channels, height, width, lanes, states, begin, next);
-        case 32:
-            return half ? encode<2, true>(t, rows, symbols, channels, height, width, lanes, states, begin, next)
-                        : encode<2, false>(t, rows, symbols, channels, height, width, lanes, states, begin, next);
-        default:
-            return half ? encode<4, true>(t, rows, symbols, channels, height, width, lanes, states, begin, next)
-                        : encode<4, false>(t, rows, symbols, channels, height, width, lanes, states, begin, next);
-    }
+    const unsigned entries = contexts * t.levels();
+    const auto encode = lanes <= 16   ? encode_entries<1>(entries)
+                        : lanes == 32 ? encode_entries<2>(entries)
+                                      : encode_entries<4>(entries);
+    return encode(t, rows, symbols, channels, height, width, lanes, states, begin, next);
 }
 
 bool decode_contexts_avx512(const Tables& t, const Contexts& k, unsigned channels, std::size_t height,
@@ -195,16 +191,21 @@ bool decode_contexts_avx512(const Tables& t, const Contexts& k, unsigned channel
     }
 }
 
-// `rows` times the number of levels, 64 costs from `cost` on.
+// `rows` times the number of levels, kWideEntries costs from `cost` on.
 PERCODEC_AVX512 std::uint32_t cost_avx512(const std::uint16_t* cost, const std::uint8_t* rows,
                                           const std::uint8_t* symbols, std::size_t count) noexcept {
+    static_assert(kWideEntries == 96);
     const __m512i low = _mm512_loadu_si512(cost), high = _mm512_loadu_si512(cost + 32);
+    const __m512i rest = _mm512_loadu_si512(cost + 64);
     __m512i sum = _mm512_setzero_si512();
     for (std::size_t i = 0; i < count; i += 32) {
         const auto there = static_cast<__mmask32>(count - i >= 32 ? ~0u : (1u << (count - i)) - 1u);
-        const __m256i index =
+        const __m256i index8 =
             _mm256_add_epi8(_mm256_maskz_loadu_epi8(there, rows + i), _mm256_maskz_loadu_epi8(there, symbols + i));
-        const __m512i found = _mm512_maskz_permutex2var_epi16(there, low, _mm512_cvtepu8_epi16(index), high);
+        const __m512i index = _mm512_cvtepu8_epi16(index8);
+        __m512i found = _mm512_maskz_permutex2var_epi16(there, low, index, high);
+        const __mmask32 above = _mm512_mask_test_epi16_mask(there, index, _mm512_set1_epi16(64));
+        found = _mm512_mask_permutexvar_epi16(found, above, index, rest);
         sum = _mm512_add_epi32(sum, _mm512_madd_epi16(found, _mm512_set1_epi16(1)));
     }
     return static_cast<std::uint32_t>(_mm512_reduce_add_epi32(sum));

@@ -1,6 +1,5 @@
 #include "context_kernels.hpp"
 
-#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
@@ -43,12 +42,6 @@ void pair_up(Contexts::Channel& channel) {
     }
 }
 
-int magnitude(const std::int8_t* table, unsigned levels) {
-    int largest = 0;
-    for (unsigned k = 0; k < levels; ++k) largest = std::max(largest, std::abs(static_cast<int>(table[k])));
-    return largest;
-}
-
 void fill_table(std::int8_t* table, const std::uint8_t* from, unsigned levels) {
     std::memcpy(table, from, levels);
     for (unsigned k = levels; k < 256; ++k) table[k] = table[levels - 1];
@@ -67,7 +60,7 @@ void check_borders(const std::uint8_t* borders, unsigned count) {
 Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels, unsigned contexts,
                    bool temporal)
     : levels_(levels), contexts_(contexts), temporal_(temporal) {
-    if (contexts < 1 || contexts > kMaxContexts) throw std::invalid_argument("contexts must be 1..10");
+    if (contexts < 1 || contexts > kMaxContexts) throw std::invalid_argument("contexts must be 1..16");
     Reader reader(data, size);
     for (unsigned c = 0; c < channels; ++c) {
         Channel channel{};
@@ -75,7 +68,6 @@ Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels
         channel.fill = head[1];
         if (head[0] > kMaxNeighbours || channel.fill >= levels)
             throw std::invalid_argument("too many neighbours, or no such fill");
-        int mean = 0, spread = 0;
         for (unsigned k = 0; k < head[0]; ++k) {
             const std::uint8_t* p = reader.take(4);
             Neighbour n{};
@@ -90,11 +82,8 @@ Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels
             }
             fill_table(n.mean, reader.take(levels), levels);
             fill_table(n.spread, reader.take(levels), levels);
-            mean += magnitude(n.mean, levels);
-            spread += magnitude(n.spread, levels);
             channel.neighbours.push_back(n);
         }
-        if (mean > 127 || spread > 127) throw std::invalid_argument("sums of a context leave a byte");
         const std::uint8_t* borders = reader.take(kMeanBins - 1);
         check_borders(borders, kMeanBins - 1);
         for (int sum = -128; sum < 128; ++sum) {

@@ -139,7 +139,7 @@ std::uint8_t* encode_contexts_avx512(const Tables&, unsigned contexts, const std
                                      std::uint8_t* next) noexcept;
 bool decode_contexts_avx512(const Tables&, const Contexts&, unsigned channels, std::size_t height, std::size_t width,
                             unsigned lanes, std::uint32_t* states, WordReader& words, std::uint8_t* symbols) noexcept;
-// What `count` symbols cost; at most 64 values in `cost`.
+// What `count` symbols cost, in tables with `wide`.
 std::uint32_t cost_avx512(const std::uint16_t* cost, const std::uint8_t* rows, const std::uint8_t* symbols,
                           std::size_t count) noexcept;
 

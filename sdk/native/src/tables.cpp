@@ -78,8 +78,8 @@ Tables::Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels, uns
             v.threshold[level] = level + 1 < levels ? row[level + 1] : kProbabilityScale;
         }
     }
-    cost_.resize(cost_.size() + 64);
-    if (contexts == 0 || contexts > 16 || contexts * levels > 64 || levels > 8) return;
+    cost_.resize(cost_.size() + kWideEntries);
+    if (contexts == 0 || contexts * levels > kWideEntries || levels > 8) return;
     wide_.resize(channels / contexts);
     for (unsigned row = 0; row < channels; ++row) {
         const Vector& v = vector_[row];

@@ -1,7 +1,8 @@
 // Contexts: which row of the tables codes a symbol. BITSTREAM.md, "Contexts", is the normative text.
 //
 // A context is made of symbols that are known before the row it belongs to: earlier channels, earlier rows of the same
-// channel. Each neighbour adds one byte of a small table to each of two sums; the sums' bins select the context.
+// channel. Each neighbour adds one byte of a small table to each of two sums, bytes that wrap; the sums' bins select
+// the context.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +13,7 @@
 
 namespace percodec {
 
-constexpr unsigned kMaxContexts = 10;
+constexpr unsigned kMaxContexts = 16;
 constexpr unsigned kMaxNeighbours = 32;
 constexpr int kMaxReach = 2;
 constexpr unsigned kMeanBins = 12, kSpreadBins = 5;
@@ -20,7 +21,7 @@ constexpr unsigned kMeanBins = 12, kSpreadBins = 5;
 class Contexts {
   public:
     // `data`: the contexts of an entropy model, exactly. Throws std::invalid_argument for anything a decoder could not
-    // follow: a neighbour that is not known by then, sums that leave a byte, borders that fall, a context that is none.
+    // follow: a neighbour that is not known by then, borders that fall, a context that is none.
     // `temporal`: neighbours may lie in the latent before (channels C .. 2C - 1), and symbols are [2C, height, width]:
     // that one first.
     Contexts(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels, unsigned contexts,

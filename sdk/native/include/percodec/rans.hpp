@@ -24,6 +24,7 @@ constexpr unsigned kMaxChannels = 1024;
 constexpr std::size_t kMaxSymbols = std::size_t{1} << 27;  // of one latent
 constexpr unsigned kSearchedLevels = 8;                    // with contexts, alphabets up to this size need no slots
 constexpr unsigned kVectorLevels = 16;                     // alphabets up to this size have vector kernels
+constexpr unsigned kWideEntries = 96;                      // contexts * levels up to this have vector kernels
 
 // Everything a coder looks up, made once from cumulative tables. Immutable.
 class Tables {
@@ -50,13 +51,12 @@ class Tables {
         float inverse[kVectorLevels];  // 1 / frequency, rounded down
     };
 
-    // All contexts of one channel, for kernels that look 64 values up at once: by context * levels + level, unless
-    // said.
+    // All contexts of one channel, for kernels that hold them in registers.
     struct alignas(64) Wide {
-        std::uint32_t reciprocal[64];
-        std::uint32_t packed[64];              // complement | bias << 12 | shift << 25
-        std::uint32_t frequency_start[8][16];  // [level][context]
-        std::uint32_t threshold[8][16];        // [k][context]
+        std::uint32_t reciprocal[kWideEntries];  // [context * levels + level]
+        std::uint32_t packed[kWideEntries];      // complement | bias << 12 | shift << 25
+        std::uint32_t frequency_start[8][16];    // [level][context]
+        std::uint32_t threshold[8][16];          // [k][context]
     };
 
     // cdf: uint16 [channels, levels + 1], rows 0 = first < ... < last = 4096. Throws std::invalid_argument otherwise.
@@ -86,7 +86,7 @@ class Tables {
     // Null without contexts, or where they have more than 64 levels together. `channel` counts channels, not rows.
     const Wide* wide(unsigned channel) const noexcept { return wide_.empty() ? nullptr : wide_.data() + channel; }
 
-    // Ideal code length of each level in 1/256 bit, by integer arithmetic. 64 values may be read.
+    // Ideal code length of each level in 1/256 bit, by integer arithmetic. kWideEntries values may be read.
     const std::uint16_t* cost(unsigned channel) const noexcept { return cost_.data() + std::size_t{channel} * levels_; }
 
   private:

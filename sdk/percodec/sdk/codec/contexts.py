@@ -4,7 +4,7 @@
 
 A neighbour is a symbol of an earlier channel around the same place, or of an earlier row of the same channel: never one of the same
 row, so that all contexts of a row are known before its first symbol is decoded, and whole registers of them are computed at once. Each
-adds one entry of a table of L bytes to each sum: a byte shuffle on every processor. Outside the picture there is its
+adds one entry of a table of L bytes to each sum, a byte that wraps: a byte shuffle on every processor. Outside the picture there is its
 channel's `fill`. Contexts over time also look at the latent before this one, all of which is known: channel C + c is its channel c.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from percodec.sdk.errors import EntropyModelError
 
-MAX_CONTEXTS, MAX_NEIGHBOURS, MAX_REACH = 10, 32, 2
+MAX_CONTEXTS, MAX_NEIGHBOURS, MAX_REACH = 16, 32, 2
 MEAN_BINS, SPREAD_BINS = 12, 5
 _CHANNEL = struct.Struct("<BB")  # neighbours, fill
 _NEIGHBOUR = struct.Struct("<Hbb")  # channel, dy, dx
@@ -69,7 +69,7 @@ class Contexts:
         found, count = self.channels[channel], len(self.channels)
         now = count if self.temporal else 0  # where this latent begins
         _, height, width = symbols.shape
-        mean, spread = (np.zeros((end - begin, width), np.int64) for _ in range(2))
+        mean, spread = (np.zeros((end - begin, width), np.int8) for _ in range(2))
         for n in found.neighbours:
             plane = np.full((end - begin, width), self.channels[n.channel % count].fill, np.uint8)
             y0, y1 = max(begin + n.dy, 0), min(end + n.dy, height)
@@ -129,17 +129,13 @@ def _check(index: int, channel: ChannelContexts, levels: int, contexts: int, bef
         raise EntropyModelError(
             f"{where}: {len(channel.neighbours)} neighbours, fill {channel.fill}; at most {MAX_NEIGHBOURS}, below {levels}"
         )
-    largest = [0, 0]
     for n in channel.neighbours:
         known = 0 <= n.channel < index or (n.channel == index and n.dy < 0) or before <= n.channel < 2 * before
         if not known or abs(n.dy) > MAX_REACH or abs(n.dx) > MAX_REACH:
             raise EntropyModelError(f"{where}: ({n.channel}, {n.dy}, {n.dx}) is not a symbol that is known by then and near")
-        for k, table in enumerate((n.mean, n.spread)):
+        for table in (n.mean, n.spread):
             if table.dtype != np.int8 or table.shape != (levels,):
                 raise EntropyModelError(f"{where}: a table must be int8 [{levels}]")
-            largest[k] += int(np.abs(table.astype(np.int64)).max())
-    if max(largest) > 127:
-        raise EntropyModelError(f"{where}: sums may reach {max(largest)}, which is more than a byte holds")
     for borders, bins in ((channel.mean_borders, MEAN_BINS), (channel.spread_borders, SPREAD_BINS)):
         if borders.dtype != np.int8 or borders.shape != (bins - 1,) or (np.diff(borders.astype(np.int64)) < 0).any():
             raise EntropyModelError(f"{where}: borders must be int8 [{bins - 1}], not falling")
