@@ -35,11 +35,12 @@ RESULTS, BUNDLES = HERE / "results", HERE / "bundles"
 CODECS = ("jpeg", "jpeg2000", "webp", "avif", "hevc")
 # Of joint training and its control, by what stands in a run's name.
 DISTORTIONS = {
-    "": "squared error",
-    "long-": "squared error, 3,000 steps",
-    "ssim-": "squared error, MS-SSIM",
-    "edge-": "squared error; edge and fpn, 1,500 steps",
-    "again-": "squared error; edge and fpn, 1,500 steps more",
+    "0.0983": "squared error",
+    "long-0.0983": "squared error, 3,000 steps",
+    "ssim-0.0983": "squared error, MS-SSIM",
+    "edge-0.0983": "squared error; edge and fpn, 1,500 steps",
+    "again-0.0983": "squared error; edge and fpn, 1,500 steps more",
+    "edge-0.05": "squared error; edge and fpn at half the rate, 1,500 steps",
 }
 
 
@@ -148,9 +149,9 @@ def joint(args: argparse.Namespace) -> None:
     data, rows = load(f"camvid:{args.camvid}:val"), []
     todo = [("seg-latent-cresnet51-0.0983", "before", "")]
     for tag, distortion in DISTORTIONS.items():
-        if tag == "edge-":
-            todo.append(("head-edge-0.0983", "before", distortion))
-        todo += [(f"{role}-{tag}0.0983", role, distortion) for role in ("control", "joint")]
+        if tag.startswith("edge-"):
+            todo.append((f"head-{tag}", "before", distortion))
+        todo += [(f"{role}-{tag}", role, distortion) for role in ("control", "joint")]
     for seed in (1, 2):
         for name, role, distortion in todo:
             run = args.runs / f"{name}-s{seed}"

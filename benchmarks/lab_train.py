@@ -123,8 +123,8 @@ FPN = (*EDGE, "--set", "codec.channels=8", "--set", "head.name=fpn", "--set", "h
 def edge_cells(seed: int) -> list[Cell]:
     """The same with the vehicle's networks, `edge` and `fpn`, heads trained four times as long, and 1,500 steps of finetuning.
 
-    Twice: from a codec that has never seen the rate it is finetuned to, so that its control's new head begins with more bits than the joint
-    run's; and from that control's codec and head, with gamma and, per seed, the rate target chosen on val.
+    From a codec that has never seen the rate it is finetuned to, so that its control's new head begins with more bits than the joint
+    run's; from that control's codec and head, with gamma and, per seed, the rate target chosen on val; and at half the rate.
     """
     schedule = ("steps=2500", "lr=0.0015", "final=0.05", "freeze_norm=800", "validate_every=1250")
     sets = [*EDGE, "--set", "loss.structure=0", "--set", "loss.beta=2500", "--set", "loss.bpp=0.1"]
@@ -137,20 +137,26 @@ def edge_cells(seed: int) -> list[Cell]:
         words = ("segmentation", "--config", "lab-segmentation", *FPN, *long, "--set", f"seed={seed}", "--codec", of(codec))
         return Cell(name, words, (codec,))
 
-    def round_of(tag: str, codec: str, start: str, gamma: float, bpp: float) -> list[Cell]:
-        name = f"{tag}-0.0983-s{seed}"
+    def round_of(tag: str, codec: str, start: str, gamma: float, bpp: float, alone: float = 0.0995) -> list[Cell]:
+        name = f"{tag}-s{seed}"
         fresh = trained_head(f"control-head-{name}", f"control-codec-{name}")
         joint = (*FPN, *steps, "--set", f"loss.gamma={gamma}", "--set", f"loss.bpp={bpp}")
-        return finetuned(name, codec, start, fresh, joint, (*EDGE, *steps, "--set", "loss.bpp=0.0995"), (*FPN, *steps))
+        return finetuned(name, codec, start, fresh, joint, (*EDGE, *steps, "--set", f"loss.bpp={alone}"), (*FPN, *steps))
 
     codec, start = "codec-edge-0.0983", f"head-edge-0.0983-s{seed}"
-    first = [Cell(codec, ("codec", "--config", "lab-codec-0.0983", *sets))] if seed == 1 else []
+    low, low_start = "codec-edge-0.05", f"head-edge-0.05-s{seed}"
+    first = [
+        Cell(codec, ("codec", "--config", "lab-codec-0.0983", *sets)),
+        Cell(low, ("codec", "--config", "lab-joint-control", *EDGE, *steps, "--set", "loss.bpp=0.05", "--codec", of(codec)), (codec,)),
+    ]
     again = (f"control-codec-edge-0.0983-s{seed}", f"control-head-edge-0.0983-s{seed}")
     return [
-        *first,
+        *(first if seed == 1 else []),
         trained_head(start, codec),
-        *round_of("edge", codec, start, 0.006, 0.1007),
-        *round_of("again", *again, 0.003, (0.1016, 0.103)[seed - 1]),
+        *round_of("edge-0.0983", codec, start, 0.006, 0.1007),
+        *round_of("again-0.0983", *again, 0.003, (0.1016, 0.103)[seed - 1]),
+        trained_head(low_start, low),
+        *round_of("edge-0.05", low, low_start, 0.004, 0.0515, 0.05),
     ]
 
 
