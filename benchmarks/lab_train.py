@@ -156,7 +156,7 @@ def edge_cells(seed: int) -> list[Cell]:
         *round_of("edge-0.0983", codec, start, 0.006, 0.1007),
         *round_of("again-0.0983", *again, 0.003, (0.1016, 0.103)[seed - 1]),
         trained_head(low_start, low),
-        *round_of("edge-0.05", low, low_start, 0.004, 0.0515, 0.05),
+        *round_of("edge-0.05", low, low_start, 0.003, (0.0503, 0.0493)[seed - 1], 0.05),
     ]
 
 
