@@ -41,7 +41,10 @@ def learn_contexts(
     `temporal`: latents are [N,2C,h,w], one of a stream and the next one, and the model is of the second given the first (profile 2).
     `neighbours` and `contexts` of a channel: at most 32 and 16, and unless said 20 and 10, `temporal` 32 and 16: more are slower.
     """
-    neighbours, contexts = neighbours or (32 if temporal else 20), contexts or (16 if temporal else 10)
+    if neighbours is None:
+        neighbours = 32 if temporal else 20
+    if contexts is None:
+        contexts = 16 if temporal else 10
     rng = np.random.default_rng(seed)
     count = latents.shape[1] // 2 if temporal else latents.shape[1]
     now = latents.shape[1] - count  # where the latent that is coded begins
