@@ -39,10 +39,10 @@ def learn_contexts(
     """An entropy model with contexts for `latents` uint8 [N,C,h,w]. Same input, same bytes.
 
     `temporal`: latents are [N,2C,h,w], one of a stream and the next one, and the model is of the second given the first (profile 2).
-    `neighbours` and `contexts` of a channel: at most 32 and 16, and unless said 20 and 10, `temporal` 32 and 16: more are slower.
+    `neighbours` and `contexts` of a channel: at most 32 and 16, and unless said 16 and 10, `temporal` 32 and 16: more are slower.
     """
     if neighbours is None:
-        neighbours = 32 if temporal else 20
+        neighbours = 32 if temporal else 16
     if contexts is None:
         contexts = 16 if temporal else 10
     rng = np.random.default_rng(seed)

@@ -134,12 +134,11 @@ void mark_contexts(const Contexts& contexts, const std::uint8_t* symbols, unsign
                    std::size_t width, Kernel kernel, unsigned scale, std::uint8_t* rows) noexcept {
     for (unsigned c = 0; c < channels; ++c) {
         const ContextRows before(contexts, c, symbols, height, width, kernel);
-        for (std::size_t y = 0; y < height; ++y) {
-            for (std::size_t first = 0; first < width; first += kBlock) {
-                const std::size_t count = width - first < kBlock ? width - first : kBlock;
-                before.block(y, first, count, scale, rows);
-                rows += count;
-            }
+        std::size_t y = 0;
+        while (y < height) {
+            const std::size_t done = before.lines(y, scale, rows);
+            rows += done * width;
+            y += done;
         }
     }
 }

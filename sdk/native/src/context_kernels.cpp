@@ -88,65 +88,91 @@ bool contexts_avx512_supported() noexcept {
     return supported;
 }
 
-// Two neighbours to a look-up: their levels make six bits, and a register holds what each of the 64 adds.
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi,bmi2"))) void block_avx512(const ContextRows& rows,
-                                                                                       std::size_t y, std::size_t begin,
-                                                                                       std::size_t count,
-                                                                                       unsigned scale,
-                                                                                       std::uint8_t* out) noexcept {
+#define PERCODEC_BYTES __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi,bmi2")))
+
+// 64 columns from `column` on of the `Rows` rows from `y` on. Two neighbours to a look-up: their levels make six bits,
+// and a register holds what each of the 64 adds. Several rows share everything but their symbols; their neighbours must
+// lie in rows that exist.
+template <unsigned Rows>
+PERCODEC_BYTES inline void strip_avx512(const ContextRows& rows, std::size_t y, std::size_t column, unsigned scale,
+                                        std::uint8_t* out) noexcept {
     const Contexts::Channel& channel = rows.channel;
     const Contexts::Neighbour* const neighbours = channel.neighbours.data();
     const Contexts::Pair* const pairs = channel.pairs.data();
     const std::size_t many = channel.neighbours.size();
-    const __m512i one = _mm512_set1_epi8(1);
     std::uint64_t inside[2 * kMaxReach + 1];  // all columns of rows that exist, by dy
     for (int dy = -kMaxReach; dy <= kMaxReach; ++dy) {
         const auto row = static_cast<std::ptrdiff_t>(y) + dy;
         inside[dy + kMaxReach] = row >= 0 && row < static_cast<std::ptrdiff_t>(rows.height) ? ~std::uint64_t{0} : 0;
     }
-
-    for (std::size_t done = 0; done < count; done += 64) {
-        const auto column = static_cast<std::ptrdiff_t>(begin + done);
-        std::uint64_t columns[2 * kMaxReach + 1];  // that exist, by dx
-        for (int dx = -kMaxReach; dx <= kMaxReach; ++dx) {
-            const std::ptrdiff_t first = std::max<std::ptrdiff_t>(0, -(column + dx));
-            const std::ptrdiff_t last =
-                std::min<std::ptrdiff_t>(64, static_cast<std::ptrdiff_t>(rows.width) - column - dx);
-            const std::uint64_t below = last <= 0 ? 0 : ~std::uint64_t{0} >> (64 - last);
-            columns[dx + kMaxReach] = first >= 64 ? 0 : below & ~std::uint64_t{0} << first;
+    const auto left = static_cast<std::ptrdiff_t>(column);
+    std::uint64_t columns[2 * kMaxReach + 1];  // that exist, by dx
+    for (int dx = -kMaxReach; dx <= kMaxReach; ++dx) {
+        const std::ptrdiff_t last =
+            std::clamp<std::ptrdiff_t>(static_cast<std::ptrdiff_t>(rows.width) - left - dx, 0, 64);
+        const std::ptrdiff_t first = std::max<std::ptrdiff_t>(0, -(left + dx));
+        columns[dx + kMaxReach] = _bzhi_u64(~std::uint64_t{0}, static_cast<unsigned>(last)) & ~std::uint64_t{0}
+                                                                                                  << first;
+    }
+    // Bytes without a mask bit are not touched, wherever they would be: an address, not a pointer into an array.
+    const std::uintptr_t here = reinterpret_cast<std::uintptr_t>(rows.symbols) + y * rows.width + column;
+    __m512i mean[Rows], spread[Rows];
+    for (unsigned r = 0; r < Rows; ++r) mean[r] = spread[r] = _mm512_setzero_si512();
+    const auto load = [&](std::size_t k, unsigned r) __attribute__((always_inline, target("avx512f,avx512bw"))) {
+        const auto* at =
+            reinterpret_cast<const void*>(here + r * rows.width + static_cast<std::uintptr_t>(rows.offset[k]));
+        return _mm512_mask_loadu_epi8(_mm512_load_si512(neighbours[k].fill),
+                                      columns[rows.right[k]] & inside[rows.down[k]], at);
+    };
+    const auto add = [&](std::size_t k, unsigned r,
+                         __m512i level) __attribute__((always_inline, target("avx512f,avx512bw,avx512vbmi"))) {
+        mean[r] = _mm512_add_epi8(mean[r], _mm512_permutexvar_epi8(level, _mm512_load_si512(pairs[k / 2].mean)));
+        spread[r] = _mm512_add_epi8(spread[r], _mm512_permutexvar_epi8(level, _mm512_load_si512(pairs[k / 2].spread)));
+    };
+    std::size_t k = 0;
+    for (; k + 1 < many; k += 2) {
+        for (unsigned r = 0; r < Rows; ++r) {
+            add(k, r, _mm512_or_si512(load(k, r), _mm512_slli_epi16(load(k + 1, r), 3)));
         }
-        // Bytes without a mask bit are not touched, wherever they would be: an address, not a pointer into an array.
-        const std::uintptr_t here = reinterpret_cast<std::uintptr_t>(rows.symbols) + y * rows.width + begin + done;
-        const auto load = [&](std::size_t k) __attribute__((always_inline, target("avx512f,avx512bw,avx512vl"))) {
-            const auto* from = reinterpret_cast<const void*>(here + static_cast<std::uintptr_t>(rows.offset[k]));
-            return _mm512_mask_loadu_epi8(_mm512_load_si512(neighbours[k].fill),
-                                          columns[rows.right[k]] & inside[rows.down[k]], from);
-        };
-        __m512i mean = _mm512_setzero_si512(), spread = _mm512_setzero_si512();
-        std::size_t k = 0;
-        for (; k + 1 < many; k += 2) {
-            const __m512i level = _mm512_or_si512(load(k), _mm512_slli_epi16(load(k + 1), 3));
-            mean = _mm512_add_epi8(mean, _mm512_permutexvar_epi8(level, _mm512_load_si512(pairs[k / 2].mean)));
-            spread = _mm512_add_epi8(spread, _mm512_permutexvar_epi8(level, _mm512_load_si512(pairs[k / 2].spread)));
-        }
-        if (k < many) {
-            const __m512i level = load(k);
-            mean = _mm512_add_epi8(mean, _mm512_permutexvar_epi8(level, _mm512_load_si512(pairs[k / 2].mean)));
-            spread = _mm512_add_epi8(spread, _mm512_permutexvar_epi8(level, _mm512_load_si512(pairs[k / 2].spread)));
-        }
-        const __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(channel.mean_bin), mean,
+    }
+    if (k < many) {
+        for (unsigned r = 0; r < Rows; ++r) add(k, r, load(k, r));
+    }
+    for (unsigned r = 0; r < Rows; ++r) {
+        const __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(channel.mean_bin), mean[r],
                                                       _mm512_load_si512(channel.mean_bin + 64));
-        const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(channel.mean_bin + 128), mean,
+        const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(channel.mean_bin + 128), mean[r],
                                                      _mm512_load_si512(channel.mean_bin + 192));
-        __m512i bin = _mm512_mask_mov_epi8(high, _mm512_movepi8_mask(mean), low);
+        __m512i bin = _mm512_mask_mov_epi8(high, _mm512_movepi8_mask(mean[r]), low);
         for (std::int8_t border : channel.spread_borders) {
-            bin = _mm512_mask_add_epi8(bin, _mm512_cmpge_epi8_mask(spread, _mm512_set1_epi8(border)), bin, one);
+            bin = _mm512_mask_add_epi8(bin, _mm512_cmpge_epi8_mask(spread[r], _mm512_set1_epi8(border)), bin,
+                                       _mm512_set1_epi8(1));
         }
         const __m512i context = _mm512_permutexvar_epi8(bin, _mm512_load_si512(channel.map));
         // No byte multiplication: contexts times scale are below 256, so that 16 bits hold two of them.
         const __m512i times = _mm512_mullo_epi16(context, _mm512_set1_epi16(static_cast<short>(scale)));
-        _mm512_storeu_si512(out + done, times);
+        _mm512_storeu_si512(out + r * rows.width, times);
     }
+}
+
+PERCODEC_BYTES void block_avx512(const ContextRows& rows, std::size_t y, std::size_t begin, std::size_t count,
+                                 unsigned scale, std::uint8_t* out) noexcept {
+    for (std::size_t done = 0; done < count; done += 64) strip_avx512<1>(rows, y, begin + done, scale, out + done);
+}
+
+PERCODEC_BYTES std::size_t lines_avx512(const ContextRows& rows, std::size_t y, unsigned scale,
+                                        std::uint8_t* out) noexcept {
+    constexpr unsigned kLines = 4;
+    const bool inner = y >= kMaxReach && y + kLines + kMaxReach <= rows.height;
+    // From the last strip to the first, rows in order: what one writes past its row's end is overwritten then.
+    for (std::size_t strip = (rows.width + 63) / 64; strip-- > 0;) {
+        if (inner) {
+            strip_avx512<kLines>(rows, y, 64 * strip, scale, out + 64 * strip);
+        } else {
+            strip_avx512<1>(rows, y, 64 * strip, scale, out + 64 * strip);
+        }
+    }
+    return inner ? kLines : 1;
 }
 #endif
 

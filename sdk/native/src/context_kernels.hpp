@@ -20,6 +20,7 @@ bool contexts_avx512_supported() noexcept;
 // Channels with pairs.
 void block_avx512(const ContextRows& rows, std::size_t y, std::size_t begin, std::size_t count, unsigned scale,
                   std::uint8_t* out) noexcept;
+std::size_t lines_avx512(const ContextRows& rows, std::size_t y, unsigned scale, std::uint8_t* out) noexcept;
 #endif
 
 #if defined(__aarch64__)

@@ -138,4 +138,14 @@ ContextRows::ContextRows(const Contexts& contexts, unsigned c, const std::uint8_
 #endif
 }
 
+std::size_t ContextRows::lines(std::size_t y, unsigned scale, std::uint8_t* out) const noexcept {
+#if defined(__x86_64__)
+    if (form_ == block_avx512) return lines_avx512(*this, y, scale, out);
+#endif
+    for (std::size_t first = 0; first < width; first += kBlock) {
+        block(y, first, width - first < kBlock ? width - first : kBlock, scale, out + first);
+    }
+    return 1;
+}
+
 }  // namespace percodec

@@ -76,6 +76,10 @@ class ContextRows {
         form_(*this, y, begin, count, scale, out);
     }
 
+    // Of whole rows from `y` on, as many as this processor likes to do at once, where all symbols of the channel are
+    // there already. Returns how many; writes up to 63 bytes past the last.
+    std::size_t lines(std::size_t y, unsigned scale, std::uint8_t* out) const noexcept;
+
     const Contexts::Channel& channel;
     const std::uint8_t* const symbols;  // of this channel
     const std::size_t height, width;
