@@ -79,12 +79,12 @@ bool decode(const Tables& tables, const Contexts& contexts, const Shape& shape, 
 
     for (unsigned c = 0; c < shape.channels; ++c) {
         const Rows channel(tables, c * contexts.contexts());
-        const ContextRows before(contexts, c, symbols, shape.height, shape.width, kernel);
+        const ContextRows before(contexts, c, symbols, shape.height, shape.width, kernel, 1);
         for (std::size_t y = 0; y < shape.height; ++y) {
             std::uint8_t* line = symbols + (std::size_t{c} * shape.height + y) * shape.width;
             for (std::size_t first = 0; first < shape.width; first += kBlock) {
                 const std::size_t many = shape.width - first < kBlock ? shape.width - first : kBlock;
-                before.block(y, first, many, 1, rows);
+                before.block(y, first, many, rows);
                 std::uint8_t* s = line + first;
                 std::size_t i = 0;
                 const auto some = [&](std::size_t lane, std::size_t end) {  // part of a group
@@ -133,10 +133,10 @@ bool decode_lanes(const Tables& tables, const Contexts& contexts, const Shape& s
 void mark_contexts(const Contexts& contexts, const std::uint8_t* symbols, unsigned channels, std::size_t height,
                    std::size_t width, Kernel kernel, unsigned scale, std::uint8_t* rows) noexcept {
     for (unsigned c = 0; c < channels; ++c) {
-        const ContextRows before(contexts, c, symbols, height, width, kernel);
+        const ContextRows before(contexts, c, symbols, height, width, kernel, scale);
         std::size_t y = 0;
         while (y < height) {
-            const std::size_t done = before.lines(y, scale, rows);
+            const std::size_t done = before.lines(y, rows);
             rows += done * width;
             y += done;
         }

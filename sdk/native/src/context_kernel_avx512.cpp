@@ -123,12 +123,12 @@ PERCODEC_AVX512 bool decode(const Tables& tables, const Contexts& contexts, unsi
         DecodeRow<Levels> row;
         for (unsigned k = 0; k < Levels - 1; ++k) row.threshold[k] = _mm512_load_si512(v.threshold[k]);
         for (unsigned k = 0; k < Levels; ++k) row.frequency_start[k] = _mm512_load_si512(v.frequency_start[k]);
-        const ContextRows before(contexts, c, symbols, height, width, Kernel::avx512);
+        const ContextRows before(contexts, c, symbols, height, width, Kernel::avx512, 1);
         for (std::size_t y = 0; y < height; ++y) {
             std::uint8_t* line = symbols + (std::size_t{c} * height + y) * width;
             for (std::size_t first = 0; first < width; first += kBlock) {
                 const std::size_t all = width - first < kBlock ? width - first : kBlock;
-                before.block(y, first, all, 1, rows);
+                before.block(y, first, all, rows);
                 for (std::size_t at = 0; at < all; at += lanes) {
                     const std::size_t many = all - at < lanes ? all - at : lanes;
                     if (!words.ready()) return false;

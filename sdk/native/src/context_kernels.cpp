@@ -10,13 +10,32 @@
 #include <immintrin.h>
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // false alarms inside GCC's own intrinsics
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
 #endif
 
 namespace percodec {
 namespace {
 
-constexpr std::size_t kStep = 64;  // vectors may work past `count`, up to this much
+// A form is a function that does `Wide` columns of one row, which may lie at the picture's edge, or of several rows
+// whose neighbours lie in rows that exist. It writes `Wide` bytes to each row, whatever the picture's width.
+using Strip = void (*)(const ContextRows& rows, std::size_t y, std::size_t column, std::uint8_t* out);
+constexpr unsigned kLines = 4;
+
+template <Strip One, std::size_t Wide>
+void block(const ContextRows& rows, std::size_t y, std::size_t begin, std::size_t count, std::uint8_t* out) noexcept {
+    for (std::size_t done = 0; done < count; done += Wide) One(rows, y, begin + done, out + done);
+}
+
+// From the last strip to the first: what one writes past its row's end is overwritten then.
+template <Strip One, Strip Several, std::size_t Wide>
+std::size_t lines(const ContextRows& rows, std::size_t y, std::uint8_t* out) noexcept {
+    const bool inner = y >= kMaxReach && y + kLines + kMaxReach <= rows.height;
+    for (std::size_t column = (rows.width + Wide - 1) / Wide * Wide; column > 0; column -= Wide) {
+        (inner ? Several : One)(rows, y, column - Wide, out + column - Wide);
+    }
+    return inner ? kLines : 1;
+}
 
 // Symbols of neighbour `k` for columns [begin, begin + count), its fill where there are none.
 void gather(const ContextRows& rows, std::size_t k, std::size_t y, std::size_t begin, std::size_t count,
@@ -34,68 +53,196 @@ void gather(const ContextRows& rows, std::size_t k, std::size_t y, std::size_t b
     std::memcpy(line + first, rows.symbols + from, static_cast<std::size_t>(last - first));
 }
 
-void finish(const Contexts::Channel& channel, const std::int8_t* mean, const std::int8_t* spread, std::size_t count,
-            unsigned scale, std::uint8_t* out) noexcept {
-    for (std::size_t i = 0; i < count; ++i) {
-        unsigned bin = channel.mean_bin[static_cast<std::uint8_t>(mean[i])];
-        for (std::int8_t border : channel.spread_borders) bin += spread[i] >= border;
-        out[i] = static_cast<std::uint8_t>(channel.map[bin] * scale);
-    }
-}
-
 }  // namespace
 
-void block_plain(const ContextRows& rows, std::size_t y, std::size_t begin, std::size_t count, unsigned scale,
+void block_plain(const ContextRows& rows, std::size_t y, std::size_t begin, std::size_t count,
                  std::uint8_t* out) noexcept {
+    const Contexts::Channel& channel = rows.channel;
     std::int8_t mean[ContextRows::kBlock] = {}, spread[ContextRows::kBlock] = {};
     std::uint8_t line[ContextRows::kBlock];
-    for (std::size_t k = 0; k < rows.channel.neighbours.size(); ++k) {
-        const Contexts::Neighbour& n = rows.channel.neighbours[k];
+    for (std::size_t k = 0; k < channel.neighbours.size(); ++k) {
+        const Contexts::Neighbour& n = channel.neighbours[k];
         gather(rows, k, y, begin, count, line);
         for (std::size_t i = 0; i < count; ++i) {
             mean[i] = static_cast<std::int8_t>(mean[i] + n.mean[line[i]]);
             spread[i] = static_cast<std::int8_t>(spread[i] + n.spread[line[i]]);
         }
     }
-    finish(rows.channel, mean, spread, count, scale, out);
+    for (std::size_t i = 0; i < count; ++i) {
+        unsigned bin = channel.mean_bin[static_cast<std::uint8_t>(mean[i])];
+        for (std::int8_t border : channel.spread_borders) bin += spread[i] >= border;
+        out[i] = rows.map[bin];
+    }
 }
 
+std::size_t lines_plain(const ContextRows& rows, std::size_t y, std::uint8_t* out) noexcept {
+    constexpr std::size_t kMost = ContextRows::kBlock;
+    for (std::size_t first = 0; first < rows.width; first += kMost) {
+        block_plain(rows, y, first, std::min(kMost, rows.width - first), out + first);
+    }
+    return 1;
+}
+
+// Processors that look sixteen bytes up at once: a neighbour's table fits a register.
 #if defined(__x86_64__)
-// A table of sixteen bytes fits a register, and a byte shuffle looks all of its bytes up at once.
-__attribute__((target("avx2"))) void block_avx2(const ContextRows& rows, std::size_t y, std::size_t begin,
-                                                std::size_t count, unsigned scale, std::uint8_t* out) noexcept {
-    std::int8_t mean[ContextRows::kBlock + kStep] = {}, spread[ContextRows::kBlock + kStep] = {};
-    std::uint8_t line[ContextRows::kBlock + kStep] = {};
-    for (std::size_t k = 0; k < rows.channel.neighbours.size(); ++k) {
-        const Contexts::Neighbour& n = rows.channel.neighbours[k];
-        gather(rows, k, y, begin, count, line);
-        const __m256i m = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(n.mean)));
-        const __m256i s = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(n.spread)));
-        for (std::size_t i = 0; i < count; i += 32) {
-            const __m256i level = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + i));
-            auto* to_mean = reinterpret_cast<__m256i*>(mean + i);
-            auto* to_spread = reinterpret_cast<__m256i*>(spread + i);
-            _mm256_storeu_si256(to_mean, _mm256_add_epi8(_mm256_loadu_si256(to_mean), _mm256_shuffle_epi8(m, level)));
-            _mm256_storeu_si256(to_spread,
-                                _mm256_add_epi8(_mm256_loadu_si256(to_spread), _mm256_shuffle_epi8(s, level)));
+#define PERCODEC_SIXTEEN __attribute__((target("avx2")))
+namespace {
+
+constexpr std::size_t kWide = 32;
+using Bytes = std::uint8_t __attribute__((vector_size(32)));
+
+PERCODEC_SIXTEEN inline __m256i bits(Bytes a) noexcept {
+    return reinterpret_cast<__m256i>(a);
+}
+PERCODEC_SIXTEEN inline Bytes bytes_of(__m256i a) noexcept {
+    return reinterpret_cast<Bytes>(a);
+}
+PERCODEC_SIXTEEN inline Bytes all(std::int8_t byte) noexcept {
+    return bytes_of(_mm256_set1_epi8(byte));
+}
+PERCODEC_SIXTEEN inline Bytes load(const std::uint8_t* p) noexcept {
+    return bytes_of(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+PERCODEC_SIXTEEN inline void store(std::uint8_t* p, Bytes a) noexcept {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bits(a));
+}
+PERCODEC_SIXTEEN inline Bytes table_of(const void* sixteen) noexcept {
+    return bytes_of(_mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(sixteen))));
+}
+PERCODEC_SIXTEEN inline Bytes pick(Bytes table, Bytes places) noexcept {
+    return bytes_of(_mm256_shuffle_epi8(bits(table), bits(places)));
+}
+PERCODEC_SIXTEEN inline Bytes choose(Bytes mask, Bytes a, Bytes b) noexcept {
+    return bytes_of(_mm256_blendv_epi8(bits(b), bits(a), bits(mask)));
+}
+// All ones where a > b, as signed bytes.
+PERCODEC_SIXTEEN inline Bytes above(Bytes a, Bytes b) noexcept {
+    return bytes_of(_mm256_cmpgt_epi8(bits(a), bits(b)));
+}
+// Of 64 bytes. Places of another sixteen are made to have their highest bit, which finds nothing.
+PERCODEC_SIXTEEN inline Bytes pick_of_64(const std::uint8_t* table, Bytes places) noexcept {
+    Bytes found = all(0);
+    for (int k = 0; k < 64; k += 16) {
+        const __m256i own = _mm256_sub_epi8(bits(places), _mm256_set1_epi8(static_cast<char>(k)));
+        found |= pick(table_of(table + k), bytes_of(_mm256_adds_epu8(own, _mm256_set1_epi8(0x70))));
+    }
+    return found;
+}
+
+}  // namespace
+#elif defined(__aarch64__)
+#define PERCODEC_SIXTEEN
+namespace {
+
+constexpr std::size_t kWide = 16;
+using Bytes = uint8x16_t;
+
+inline Bytes all(std::int8_t byte) noexcept {
+    return vdupq_n_u8(static_cast<std::uint8_t>(byte));
+}
+inline Bytes load(const std::uint8_t* p) noexcept {
+    return vld1q_u8(p);
+}
+inline void store(std::uint8_t* p, Bytes a) noexcept {
+    vst1q_u8(p, a);
+}
+inline Bytes table_of(const void* sixteen) noexcept {
+    return vld1q_u8(static_cast<const std::uint8_t*>(sixteen));
+}
+inline Bytes pick(Bytes table, Bytes places) noexcept {
+    return vqtbl1q_u8(table, places);
+}
+inline Bytes choose(Bytes mask, Bytes a, Bytes b) noexcept {
+    return vbslq_u8(mask, a, b);
+}
+inline Bytes above(Bytes a, Bytes b) noexcept {
+    return vcgtq_s8(vreinterpretq_s8_u8(a), vreinterpretq_s8_u8(b));
+}
+inline Bytes pick_of_64(const std::uint8_t* table, Bytes places) noexcept {
+    return vqtbl4q_u8(vld1q_u8_x4(table), places);
+}
+
+}  // namespace
+#endif
+
+#if defined(PERCODEC_SIXTEEN)
+namespace {
+
+// The neighbour's symbols of kWide columns. `there`: the columns that exist.
+PERCODEC_SIXTEEN inline Bytes levels_of(const ContextRows& rows, std::size_t k, std::size_t y, std::size_t column,
+                                        Bytes there) noexcept {
+    const auto at = static_cast<std::ptrdiff_t>(y * rows.width + column) + rows.offset[k];
+    const std::uint8_t* const fill = rows.channel.neighbours[k].fill;
+    if (at >= rows.first && at + static_cast<std::ptrdiff_t>(kWide) <= rows.end)
+        return choose(there, load(rows.symbols + at), load(fill));
+    std::uint8_t line[kWide] = {};  // where the array begins or ends: the columns that exist, no byte more
+    gather(rows, k, y, column, std::min(kWide, rows.width - column), line);
+    return load(line);
+}
+
+template <unsigned Rows>
+PERCODEC_SIXTEEN void strip(const ContextRows& rows, std::size_t y, std::size_t column, std::uint8_t* out) noexcept {
+    alignas(32) static constexpr std::uint8_t kColumn[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
+                                                             11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                                                             22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+    const Contexts::Channel& channel = rows.channel;
+    Bytes columns[2 * kMaxReach + 1];  // that exist, by dx
+    for (int dx = -kMaxReach; dx <= kMaxReach; ++dx) {
+        const auto left = static_cast<std::ptrdiff_t>(column) + dx, width = static_cast<std::ptrdiff_t>(rows.width);
+        const auto from = std::clamp<std::ptrdiff_t>(-left, 0, kWide),
+                   to = std::clamp<std::ptrdiff_t>(width - left, 0, kWide);
+        columns[dx + kMaxReach] = above(all(static_cast<std::int8_t>(to)), load(kColumn)) &
+                                  ~above(all(static_cast<std::int8_t>(from)), load(kColumn));
+    }
+    Bytes mean[Rows], spread[Rows];
+    for (unsigned r = 0; r < Rows; ++r) mean[r] = spread[r] = all(0);
+    for (std::size_t k = 0; k < channel.neighbours.size(); ++k) {
+        const Contexts::Neighbour& n = channel.neighbours[k];
+        const auto row = static_cast<std::ptrdiff_t>(y) + n.dy;
+        const Bytes adds = table_of(n.mean), spreads = table_of(n.spread), there = columns[rows.right[k]];
+        const bool inside = Rows > 1 || (row >= 0 && row < static_cast<std::ptrdiff_t>(rows.height));
+        for (unsigned r = 0; r < Rows; ++r) {
+            const Bytes level = inside ? levels_of(rows, k, y + r, column, there) : load(n.fill);
+            mean[r] += pick(adds, level);
+            spread[r] += pick(spreads, level);
         }
     }
-    finish(rows.channel, mean, spread, count, scale, out);
+    for (unsigned r = 0; r < Rows; ++r) {
+        Bytes bin = all(kMeanBins - 1), more = all(kSpreadBins - 1);  // less one for each border above
+        for (std::int8_t border : channel.mean_borders) bin += above(all(border), mean[r]);
+        for (std::int8_t border : channel.spread_borders) more += above(all(border), spread[r]);
+        static_assert(kSpreadBins == 5);
+        const Bytes twice = bin + bin;
+        store(out + r * rows.width, pick_of_64(rows.map, twice + twice + bin + more));
+    }
 }
 
+}  // namespace
+
+void block_by_sixteen(const ContextRows& rows, std::size_t y, std::size_t begin, std::size_t count,
+                      std::uint8_t* out) noexcept {
+    block<strip<1>, kWide>(rows, y, begin, count, out);
+}
+
+std::size_t lines_by_sixteen(const ContextRows& rows, std::size_t y, std::uint8_t* out) noexcept {
+    return lines<strip<1>, strip<kLines>, kWide>(rows, y, out);
+}
+#endif
+
+#if defined(__x86_64__)
 bool contexts_avx512_supported() noexcept {
     static const bool supported = kernel_supported(Kernel::avx512) && __builtin_cpu_supports("avx512vbmi");
     return supported;
 }
 
 #define PERCODEC_BYTES __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi,bmi2")))
+namespace {
 
-// 64 columns from `column` on of the `Rows` rows from `y` on. Two neighbours to a look-up: their levels make six bits,
-// and a register holds what each of the 64 adds. Several rows share everything but their symbols; their neighbours must
-// lie in rows that exist.
+// Two neighbours to a look-up: their levels make six bits, and a register holds what each of the 64 adds. Several rows
+// share everything but their symbols.
 template <unsigned Rows>
-PERCODEC_BYTES inline void strip_avx512(const ContextRows& rows, std::size_t y, std::size_t column, unsigned scale,
-                                        std::uint8_t* out) noexcept {
+PERCODEC_BYTES void strip_avx512(const ContextRows& rows, std::size_t y, std::size_t column,
+                                 std::uint8_t* out) noexcept {
     const Contexts::Channel& channel = rows.channel;
     const Contexts::Neighbour* const neighbours = channel.neighbours.data();
     const Contexts::Pair* const pairs = channel.pairs.data();
@@ -148,51 +295,19 @@ PERCODEC_BYTES inline void strip_avx512(const ContextRows& rows, std::size_t y, 
             bin = _mm512_mask_add_epi8(bin, _mm512_cmpge_epi8_mask(spread[r], _mm512_set1_epi8(border)), bin,
                                        _mm512_set1_epi8(1));
         }
-        const __m512i context = _mm512_permutexvar_epi8(bin, _mm512_load_si512(channel.map));
-        // No byte multiplication: contexts times scale are below 256, so that 16 bits hold two of them.
-        const __m512i times = _mm512_mullo_epi16(context, _mm512_set1_epi16(static_cast<short>(scale)));
-        _mm512_storeu_si512(out + r * rows.width, times);
+        _mm512_storeu_si512(out + r * rows.width, _mm512_permutexvar_epi8(bin, _mm512_load_si512(rows.map)));
     }
 }
 
-PERCODEC_BYTES void block_avx512(const ContextRows& rows, std::size_t y, std::size_t begin, std::size_t count,
-                                 unsigned scale, std::uint8_t* out) noexcept {
-    for (std::size_t done = 0; done < count; done += 64) strip_avx512<1>(rows, y, begin + done, scale, out + done);
+}  // namespace
+
+void block_avx512(const ContextRows& rows, std::size_t y, std::size_t begin, std::size_t count,
+                  std::uint8_t* out) noexcept {
+    block<strip_avx512<1>, 64>(rows, y, begin, count, out);
 }
 
-PERCODEC_BYTES std::size_t lines_avx512(const ContextRows& rows, std::size_t y, unsigned scale,
-                                        std::uint8_t* out) noexcept {
-    constexpr unsigned kLines = 4;
-    const bool inner = y >= kMaxReach && y + kLines + kMaxReach <= rows.height;
-    // From the last strip to the first, rows in order: what one writes past its row's end is overwritten then.
-    for (std::size_t strip = (rows.width + 63) / 64; strip-- > 0;) {
-        if (inner) {
-            strip_avx512<kLines>(rows, y, 64 * strip, scale, out + 64 * strip);
-        } else {
-            strip_avx512<1>(rows, y, 64 * strip, scale, out + 64 * strip);
-        }
-    }
-    return inner ? kLines : 1;
-}
-#endif
-
-#if defined(__aarch64__)
-// As with AVX2: a table of sixteen bytes fits a register.
-void block_neon(const ContextRows& rows, std::size_t y, std::size_t begin, std::size_t count, unsigned scale,
-                std::uint8_t* out) noexcept {
-    std::int8_t mean[ContextRows::kBlock + kStep] = {}, spread[ContextRows::kBlock + kStep] = {};
-    std::uint8_t line[ContextRows::kBlock + kStep] = {};
-    for (std::size_t k = 0; k < rows.channel.neighbours.size(); ++k) {
-        const Contexts::Neighbour& n = rows.channel.neighbours[k];
-        gather(rows, k, y, begin, count, line);
-        const int8x16_t m = vld1q_s8(n.mean), s = vld1q_s8(n.spread);
-        for (std::size_t i = 0; i < count; i += 16) {
-            const uint8x16_t level = vld1q_u8(line + i);
-            vst1q_s8(mean + i, vaddq_s8(vld1q_s8(mean + i), vqtbl1q_s8(m, level)));
-            vst1q_s8(spread + i, vaddq_s8(vld1q_s8(spread + i), vqtbl1q_s8(s, level)));
-        }
-    }
-    finish(rows.channel, mean, spread, count, scale, out);
+std::size_t lines_avx512(const ContextRows& rows, std::size_t y, std::uint8_t* out) noexcept {
+    return lines<strip_avx512<1>, strip_avx512<kLines>, 64>(rows, y, out);
 }
 #endif
 

@@ -86,6 +86,7 @@ Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels
         }
         const std::uint8_t* borders = reader.take(kMeanBins - 1);
         check_borders(borders, kMeanBins - 1);
+        std::memcpy(channel.mean_borders, borders, kMeanBins - 1);
         for (int sum = -128; sum < 128; ++sum) {
             unsigned bin = 0;
             for (unsigned k = 0; k < kMeanBins - 1; ++k) bin += sum >= static_cast<std::int8_t>(borders[k]);
@@ -110,42 +111,45 @@ Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels
 }
 
 ContextRows::ContextRows(const Contexts& contexts, unsigned c, const std::uint8_t* all, std::size_t rows,
-                         std::size_t columns, Kernel kernel) noexcept
+                         std::size_t columns, Kernel kernel, unsigned scale) noexcept
     : channel(contexts.channel(c)),
       symbols(all + std::size_t{c} * rows * columns),
       height(rows),
       width(columns),
-      form_(block_plain) {
+      block_(block_plain),
+      lines_(lines_plain) {
+    const auto plane = static_cast<std::ptrdiff_t>(rows * columns);
+    const auto channels = static_cast<std::ptrdiff_t>(contexts.channels()), own = static_cast<std::ptrdiff_t>(c);
+    first = -plane * (contexts.temporal() ? own + channels : own);
+    end = plane * (channels - own);
     for (std::size_t k = 0; k < channel.neighbours.size(); ++k) {
         const Contexts::Neighbour& n = channel.neighbours[k];
         // The latent before lies just in front of this one.
-        const unsigned back = n.channel < contexts.channels() ? 0 : 2 * contexts.channels();
-        const auto planes = static_cast<std::ptrdiff_t>(n.channel) - static_cast<std::ptrdiff_t>(back + c);
+        const auto its = static_cast<std::ptrdiff_t>(n.channel);
+        const std::ptrdiff_t planes = (its < channels ? its : its - 2 * channels) - own;
         down[k] = static_cast<std::uint8_t>(n.dy + kMaxReach);
         right[k] = static_cast<std::uint8_t>(n.dx + kMaxReach);
-        offset[k] = (planes * static_cast<std::ptrdiff_t>(rows) + n.dy) * static_cast<std::ptrdiff_t>(columns) + n.dx;
+        offset[k] = planes * plane + n.dy * static_cast<std::ptrdiff_t>(columns) + n.dx;
     }
+    for (unsigned bin = 0; bin < sizeof(map); ++bin) map[bin] = static_cast<std::uint8_t>(channel.map[bin] * scale);
 #if defined(__x86_64__)
     const bool any = kernel == Kernel::automatic;
-    if (contexts.levels() <= 16 && (any || kernel != Kernel::scalar) && kernel_supported(Kernel::avx2))
-        form_ = block_avx2;
-    if (contexts.levels() <= kPairLevels && (any || kernel == Kernel::avx512) && contexts_avx512_supported())
-        form_ = block_avx512;
+    if (contexts.levels() <= 16 && (any || kernel != Kernel::scalar) && kernel_supported(Kernel::avx2)) {
+        block_ = block_by_sixteen;
+        lines_ = lines_by_sixteen;
+    }
+    if (contexts.levels() <= kPairLevels && (any || kernel == Kernel::avx512) && contexts_avx512_supported()) {
+        block_ = block_avx512;
+        lines_ = lines_avx512;
+    }
 #elif defined(__aarch64__)
-    if (contexts.levels() <= 16 && kernel != Kernel::scalar) form_ = block_neon;
+    if (contexts.levels() <= 16 && kernel != Kernel::scalar) {
+        block_ = block_by_sixteen;
+        lines_ = lines_by_sixteen;
+    }
 #else
     static_cast<void>(kernel);
 #endif
-}
-
-std::size_t ContextRows::lines(std::size_t y, unsigned scale, std::uint8_t* out) const noexcept {
-#if defined(__x86_64__)
-    if (form_ == block_avx512) return lines_avx512(*this, y, scale, out);
-#endif
-    for (std::size_t first = 0; first < width; first += kBlock) {
-        block(y, first, width - first < kBlock ? width - first : kBlock, scale, out + first);
-    }
-    return 1;
 }
 
 }  // namespace percodec

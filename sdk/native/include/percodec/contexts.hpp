@@ -42,7 +42,7 @@ class Contexts {
     struct alignas(64) Channel {
         std::uint8_t mean_bin[256];  // of every sum (as an unsigned byte), times kSpreadBins
         std::uint8_t map[64];
-        std::int8_t spread_borders[kSpreadBins - 1];
+        std::int8_t mean_borders[kMeanBins - 1], spread_borders[kSpreadBins - 1];
         std::uint8_t fill;
         std::vector<Neighbour> neighbours;
         std::vector<Pair> pairs;  // of neighbours 0 and 1, 2 and 3, ...; none where levels do not fit
@@ -60,34 +60,37 @@ class Contexts {
     std::vector<Channel> channels_;
 };
 
-// The contexts of one channel of a latent, row by row. `symbols` points to the latent itself, behind the one before it
-// where there is one. Reads symbols [channels, height, width] of earlier channels and rows only; bytes that are no
-// level are safe, but their contexts are unspecified.
+// The contexts of one channel of a latent, each times `scale`, row by row. `symbols` points to the latent itself,
+// behind the one before it where there is one. Uses symbols [channels, height, width] of earlier channels and rows
+// only; bytes that are no level are safe, but their contexts are unspecified.
 class ContextRows {
   public:
     static constexpr std::size_t kBlock = 256;
 
     ContextRows(const Contexts& contexts, unsigned channel, const std::uint8_t* symbols, std::size_t height,
-                std::size_t width, Kernel kernel) noexcept;
+                std::size_t width, Kernel kernel, unsigned scale) noexcept;
 
-    // Of `count` symbols, at most kBlock, of row `y` from column `begin` on, each times `scale`. `out` has room for
-    // `count`, rounded up to a multiple of 64.
-    void block(std::size_t y, std::size_t begin, std::size_t count, unsigned scale, std::uint8_t* out) const noexcept {
-        form_(*this, y, begin, count, scale, out);
+    // Of `count` symbols, at most kBlock, of row `y` from column `begin` on. `out` has room for `count`, rounded up to
+    // a multiple of 64.
+    void block(std::size_t y, std::size_t begin, std::size_t count, std::uint8_t* out) const noexcept {
+        block_(*this, y, begin, count, out);
     }
 
-    // Of whole rows from `y` on, as many as this processor likes to do at once, where all symbols of the channel are
-    // there already. Returns how many; writes up to 63 bytes past the last.
-    std::size_t lines(std::size_t y, unsigned scale, std::uint8_t* out) const noexcept;
+    // Of whole rows from `y` on, as many as this processor likes to do at once, where the channel's own symbols are all
+    // there. Returns how many; writes up to 63 bytes past the last.
+    std::size_t lines(std::size_t y, std::uint8_t* out) const noexcept { return lines_(*this, y, out); }
 
     const Contexts::Channel& channel;
     const std::uint8_t* const symbols;  // of this channel
     const std::size_t height, width;
+    std::ptrdiff_t first, end;                                 // of all symbols there are, from this channel's first
     std::ptrdiff_t offset[kMaxNeighbours];                     // from a symbol to each neighbour
     std::uint8_t down[kMaxNeighbours], right[kMaxNeighbours];  // dy and dx, plus kMaxReach
+    alignas(64) std::uint8_t map[64];                          // of the channel, times `scale`
 
   private:
-    void (*form_)(const ContextRows&, std::size_t, std::size_t, std::size_t, unsigned, std::uint8_t*) noexcept;
+    void (*block_)(const ContextRows&, std::size_t, std::size_t, std::size_t, std::uint8_t*) noexcept;
+    std::size_t (*lines_)(const ContextRows&, std::size_t, std::uint8_t*) noexcept;
 };
 
 }  // namespace percodec
