@@ -15,8 +15,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.sdk.codec.contexts import MEAN_BINS, SPREAD_BINS, ChannelContexts, Contexts, Neighbour
+from percodec.sdk.codec.contexts import MAX_CONTEXTS, MAX_NEIGHBOURS, MEAN_BINS, SPREAD_BINS, ChannelContexts, Contexts, Neighbour
 from percodec.sdk.codec.entropy_model import EntropyModel
+from percodec.sdk.errors import EntropyModelError
 
 OWN = ((-1, 0), (-1, -1), (-1, 1), (-2, 0), (-1, 2), (-1, -2))
 EARLIER = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
@@ -40,11 +41,15 @@ def learn_contexts(
 
     `temporal`: latents are [N,2C,h,w], one of a stream and the next one, and the model is of the second given the first (profile 2).
     `neighbours` and `contexts` of a channel: at most 32 and 16, and unless said 16 and 10, `temporal` 32 and 16: more are slower.
+    Raises EntropyModelError for a number of them that no entropy model can have.
     """
     if neighbours is None:
         neighbours = 32 if temporal else 16
     if contexts is None:
         contexts = 16 if temporal else 10
+    for what, count, most in (("neighbours", neighbours, MAX_NEIGHBOURS), ("contexts", contexts, MAX_CONTEXTS)):
+        if not 1 <= count <= most:
+            raise EntropyModelError(f"{count} {what}; supported are 1..{most} (EntropyModel.from_counts takes neither)")
     rng = np.random.default_rng(seed)
     count = latents.shape[1] // 2 if temporal else latents.shape[1]
     now = latents.shape[1] - count  # where the latent that is coded begins

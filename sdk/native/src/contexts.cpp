@@ -60,7 +60,8 @@ void check_borders(const std::uint8_t* borders, unsigned count) {
 Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels, unsigned contexts,
                    bool temporal)
     : levels_(levels), contexts_(contexts), temporal_(temporal) {
-    if (contexts < 1 || contexts > kMaxContexts) throw std::invalid_argument("contexts must be 1..16");
+    if (contexts < 1 || contexts > kMaxContexts)
+        throw std::invalid_argument("contexts must be 1.." + std::to_string(kMaxContexts));
     Reader reader(data, size);
     for (unsigned c = 0; c < channels; ++c) {
         Channel channel{};

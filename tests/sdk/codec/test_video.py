@@ -167,3 +167,11 @@ def test_learned_on_a_stream_it_uses_the_latent_before() -> None:
     assert all(any(n.channel >= 2 for n in c.neighbours) for c in model.contexts.channels)
     intra = learn_contexts(pairs[:, 2:], LEVELS, neighbours=4)
     assert model.cost_bits(pairs[-1]) < 0.5 * intra.cost_bits(np.ascontiguousarray(pairs[-1, 2:]))
+
+
+@pytest.mark.parametrize("wrong", [{"neighbours": 0}, {"neighbours": 33}, {"contexts": 0}, {"contexts": 17}])
+def test_tables_that_cannot_be_are_not_learned(wrong: dict[str, int]) -> None:
+    from percodec.export.contexts import learn_contexts
+
+    with pytest.raises(EntropyModelError, match=r"supported are 1\.\."):
+        learn_contexts(np.zeros((2, 3, 4, 4), np.uint8), LEVELS, **wrong)

@@ -143,4 +143,4 @@ def _check(index: int, channel: ChannelContexts, levels: int, contexts: int, bef
         raise EntropyModelError(f"{where}: the map must be uint8 [{MEAN_BINS * SPREAD_BINS}] below {contexts}")
 
 
-__all__ = ["MAX_CONTEXTS", "MEAN_BINS", "SPREAD_BINS", "ChannelContexts", "Contexts", "Neighbour"]
+__all__ = ["MAX_CONTEXTS", "MAX_NEIGHBOURS", "MEAN_BINS", "SPREAD_BINS", "ChannelContexts", "Contexts", "Neighbour"]
