@@ -41,6 +41,7 @@ DISTORTIONS = {
     "edge-0.0983": "squared error; edge and fpn, 1,500 steps",
     "again-0.0983": "squared error; edge and fpn, 1,500 steps more",
     "edge-0.05": "squared error; edge and fpn at half the rate, 1,500 steps",
+    "edge-long-0.05": "squared error; edge and fpn at half the rate, 3,000 steps",
 }
 
 

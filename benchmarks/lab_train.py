@@ -124,7 +124,8 @@ def edge_cells(seed: int) -> list[Cell]:
     """The same with the vehicle's networks, `edge` and `fpn`, heads trained four times as long, and 1,500 steps of finetuning.
 
     From a codec that has never seen the rate it is finetuned to, so that its control's new head begins with more bits than the joint
-    run's; from that control's codec and head, with gamma and, per seed, the rate target chosen on val; and at half the rate.
+    run's; from that control's codec and head, with gamma and, per seed, the rate target chosen on val; at half the rate; and there once
+    more, for twice the steps.
     """
     schedule = ("steps=2500", "lr=0.0015", "final=0.05", "freeze_norm=800", "validate_every=1250")
     sets = [*EDGE, "--set", "loss.structure=0", "--set", "loss.beta=2500", "--set", "loss.bpp=0.1"]
@@ -132,12 +133,15 @@ def edge_cells(seed: int) -> list[Cell]:
         sets += ["--set", f"schedule.{item}"]
     long = ("--set", "schedule.steps=3000", "--set", "schedule.validate_every=1000", "--set", "crops.views=8")
     steps = ("--set", "schedule.steps=1500", "--set", "schedule.validate_every=500", "--set", f"seed={seed}")
+    twice = ("--set", "schedule.steps=3000", "--set", "schedule.validate_every=750", "--set", f"seed={seed}")
 
     def trained_head(name: str, codec: str) -> Cell:
         words = ("segmentation", "--config", "lab-segmentation", *FPN, *long, "--set", f"seed={seed}", "--codec", of(codec))
         return Cell(name, words, (codec,))
 
-    def round_of(tag: str, codec: str, start: str, gamma: float, bpp: float, alone: float = 0.0995) -> list[Cell]:
+    def round_of(
+        tag: str, codec: str, start: str, gamma: float, bpp: float, alone: float = 0.0995, steps: tuple[str, ...] = steps
+    ) -> list[Cell]:
         name = f"{tag}-s{seed}"
         fresh = trained_head(f"control-head-{name}", f"control-codec-{name}")
         joint = (*FPN, *steps, "--set", f"loss.gamma={gamma}", "--set", f"loss.bpp={bpp}")
@@ -157,6 +161,7 @@ def edge_cells(seed: int) -> list[Cell]:
         *round_of("again-0.0983", *again, 0.003, (0.1016, 0.103)[seed - 1]),
         trained_head(low_start, low),
         *round_of("edge-0.05", low, low_start, 0.003, (0.0503, 0.0493)[seed - 1], 0.05),
+        *round_of("edge-long-0.05", low, low_start, 0.003, 0.0503, 0.0503, twice),
     ]
 
 
