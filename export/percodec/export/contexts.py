@@ -47,9 +47,9 @@ def learn_contexts(
         neighbours = 32 if temporal else 16
     if contexts is None:
         contexts = 16 if temporal else 10
-    for what, count, most in (("neighbours", neighbours, MAX_NEIGHBOURS), ("contexts", contexts, MAX_CONTEXTS)):
-        if not 1 <= count <= most:
-            raise EntropyModelError(f"{count} {what}; supported are 1..{most} (EntropyModel.from_counts takes neither)")
+    for what, asked, most in (("neighbours", neighbours, MAX_NEIGHBOURS), ("contexts", contexts, MAX_CONTEXTS)):
+        if not 1 <= asked <= most:
+            raise EntropyModelError(f"{asked} {what}; supported are 1..{most} (EntropyModel.from_counts takes neither)")
     rng = np.random.default_rng(seed)
     count = latents.shape[1] // 2 if temporal else latents.shape[1]
     now = latents.shape[1] - count  # where the latent that is coded begins

@@ -17,8 +17,8 @@
 namespace percodec {
 namespace {
 
-// A form is a function that does `Wide` columns of one row, which may lie at the picture's edge, or of several rows
-// whose neighbours lie in rows that exist. It writes `Wide` bytes to each row, whatever the picture's width.
+// Does `Wide` columns of one row, which may lie at the picture's edge, or of several rows whose neighbours lie in rows
+// that exist. It writes `Wide` bytes to each row, whatever the picture's width.
 using Strip = void (*)(const ContextRows& rows, std::size_t y, std::size_t column, std::uint8_t* out);
 constexpr unsigned kLines = 4;
 
