@@ -37,20 +37,30 @@ std::size_t lines(const ContextRows& rows, std::size_t y, std::uint8_t* out) noe
     return inner ? kLines : 1;
 }
 
+inline bool row_exists(const ContextRows& rows, std::size_t y, int dy) noexcept {
+    const auto row = static_cast<std::ptrdiff_t>(y) + dy;
+    return row >= 0 && row < static_cast<std::ptrdiff_t>(rows.height);
+}
+
+// Of `wide` columns from `begin` + `dx` on, those from `from` to before `to` exist.
+struct Columns {
+    std::ptrdiff_t from, to;
+    Columns(const ContextRows& rows, std::size_t begin, int dx, std::size_t wide) noexcept {
+        const auto left = static_cast<std::ptrdiff_t>(begin) + dx, most = static_cast<std::ptrdiff_t>(wide);
+        from = std::clamp<std::ptrdiff_t>(-left, 0, most);
+        to = std::clamp<std::ptrdiff_t>(static_cast<std::ptrdiff_t>(rows.width) - left, 0, most);
+    }
+};
+
 // Symbols of neighbour `k` for columns [begin, begin + count), its fill where there are none.
 void gather(const ContextRows& rows, std::size_t k, std::size_t y, std::size_t begin, std::size_t count,
             std::uint8_t* line) noexcept {
     const Contexts::Neighbour& n = rows.channel.neighbours[k];
-    const auto row = static_cast<std::ptrdiff_t>(y) + n.dy;
-    const bool inside = row >= 0 && row < static_cast<std::ptrdiff_t>(rows.height);
-    const auto left = static_cast<std::ptrdiff_t>(begin) + n.dx;
-    const auto many = static_cast<std::ptrdiff_t>(count);
-    const auto first = std::clamp<std::ptrdiff_t>(-left, 0, many);
-    const auto last = std::clamp<std::ptrdiff_t>(static_cast<std::ptrdiff_t>(rows.width) - left, first, many);
+    const Columns there(rows, begin, n.dx, count);
     std::memset(line, n.fill[0], count);
-    if (!inside || last <= first) return;
-    const auto from = static_cast<std::ptrdiff_t>(y * rows.width + begin) + first + rows.offset[k];
-    std::memcpy(line + first, rows.symbols + from, static_cast<std::size_t>(last - first));
+    if (!row_exists(rows, y, n.dy) || there.to <= there.from) return;
+    const auto from = static_cast<std::ptrdiff_t>(y * rows.width + begin) + there.from + rows.offset[k];
+    std::memcpy(line + there.from, rows.symbols + from, static_cast<std::size_t>(there.to - there.from));
 }
 
 }  // namespace
@@ -188,19 +198,16 @@ PERCODEC_SIXTEEN void strip(const ContextRows& rows, std::size_t y, std::size_t 
     const Contexts::Channel& channel = rows.channel;
     Bytes columns[2 * kMaxReach + 1];  // that exist, by dx
     for (int dx = -kMaxReach; dx <= kMaxReach; ++dx) {
-        const auto left = static_cast<std::ptrdiff_t>(column) + dx, width = static_cast<std::ptrdiff_t>(rows.width);
-        const auto from = std::clamp<std::ptrdiff_t>(-left, 0, kWide),
-                   to = std::clamp<std::ptrdiff_t>(width - left, 0, kWide);
-        columns[dx + kMaxReach] = above(all(static_cast<std::int8_t>(to)), load(kColumn)) &
-                                  ~above(all(static_cast<std::int8_t>(from)), load(kColumn));
+        const Columns there(rows, column, dx, kWide);
+        columns[dx + kMaxReach] = above(all(static_cast<std::int8_t>(there.to)), load(kColumn)) &
+                                  ~above(all(static_cast<std::int8_t>(there.from)), load(kColumn));
     }
     Bytes mean[Rows], spread[Rows];
     for (unsigned r = 0; r < Rows; ++r) mean[r] = spread[r] = all(0);
     for (std::size_t k = 0; k < channel.neighbours.size(); ++k) {
         const Contexts::Neighbour& n = channel.neighbours[k];
-        const auto row = static_cast<std::ptrdiff_t>(y) + n.dy;
         const Bytes adds = table_of(n.mean), spreads = table_of(n.spread), there = columns[rows.right[k]];
-        const bool inside = Rows > 1 || (row >= 0 && row < static_cast<std::ptrdiff_t>(rows.height));
+        const bool inside = Rows > 1 || row_exists(rows, y, n.dy);
         for (unsigned r = 0; r < Rows; ++r) {
             const Bytes level = inside ? levels_of(rows, k, y + r, column, there) : load(n.fill);
             mean[r] += pick(adds, level);
@@ -249,17 +256,13 @@ PERCODEC_BYTES void strip_avx512(const ContextRows& rows, std::size_t y, std::si
     const std::size_t many = channel.neighbours.size();
     std::uint64_t inside[2 * kMaxReach + 1];  // all columns of rows that exist, by dy
     for (int dy = -kMaxReach; dy <= kMaxReach; ++dy) {
-        const auto row = static_cast<std::ptrdiff_t>(y) + dy;
-        inside[dy + kMaxReach] = row >= 0 && row < static_cast<std::ptrdiff_t>(rows.height) ? ~std::uint64_t{0} : 0;
+        inside[dy + kMaxReach] = row_exists(rows, y, dy) ? ~std::uint64_t{0} : 0;
     }
-    const auto left = static_cast<std::ptrdiff_t>(column);
     std::uint64_t columns[2 * kMaxReach + 1];  // that exist, by dx
     for (int dx = -kMaxReach; dx <= kMaxReach; ++dx) {
-        const std::ptrdiff_t last =
-            std::clamp<std::ptrdiff_t>(static_cast<std::ptrdiff_t>(rows.width) - left - dx, 0, 64);
-        const std::ptrdiff_t first = std::max<std::ptrdiff_t>(0, -(left + dx));
-        columns[dx + kMaxReach] = _bzhi_u64(~std::uint64_t{0}, static_cast<unsigned>(last)) & ~std::uint64_t{0}
-                                                                                                  << first;
+        const Columns there(rows, column, dx, 64);
+        const std::uint64_t before = _bzhi_u64(~std::uint64_t{0}, static_cast<unsigned>(there.to));
+        columns[dx + kMaxReach] = before & ~std::uint64_t{0} << there.from;
     }
     // Bytes without a mask bit are not touched, wherever they would be: an address, not a pointer into an array.
     const std::uintptr_t here = reinterpret_cast<std::uintptr_t>(rows.symbols) + y * rows.width + column;
