@@ -1,4 +1,4 @@
-// Profile 3, 64 lanes, in planes: two groups of 32 pairs at a time.
+// Profile 3, more than 32 lanes, in planes: 32 pairs at a time, then those of the other lanes.
 #if defined(__x86_64__)
 
 #include "pair_kernels.hpp"
@@ -98,9 +98,11 @@ PERCODEC_WIDE inline __m512i decode_group(const DecodeRow<Thresholds>& row, Plan
     return symbols;
 }
 
-template <unsigned Thresholds>
-PERCODEC_WIDE bool decode(const PairTables& tables, const PairSteps& steps, std::uint32_t* states, WordReader& words,
-                          std::uint8_t* symbols) noexcept {
+template <bool All, unsigned Thresholds>
+PERCODEC_WIDE bool decode(const PairTables& tables, const PairSteps& steps, unsigned lanes, std::uint32_t* states,
+                          WordReader& words, std::uint8_t* symbols) noexcept {
+    const std::size_t group = All ? 128 : 2 * std::size_t{lanes};
+    const __mmask32 others = planes::first_lanes(group / 2 - planes::kWidth);
     Planes x[2] = {planes::load(states), planes::load(states + planes::kWidth)};
     for (unsigned index = 0; index < tables.channels(); ++index) {
         const Channel& c = tables.channel(index);
@@ -110,16 +112,17 @@ PERCODEC_WIDE bool decode(const PairTables& tables, const PairSteps& steps, std:
             row.second[k] = _mm512_load_si512(c.second[k]);
         }
         const std::size_t count = steps.of(index);
-        for (std::size_t groups = count / 128; groups > 0; --groups) {
+        for (std::size_t groups = count / group; groups > 0; --groups) {
             if (!words.ready()) return false;
             const std::uint8_t* next = words.next;
-            for (unsigned r = 0; r < 2; ++r)
-                _mm512_storeu_si512(symbols + 64 * r, decode_group<true>(row, x[r], ~__mmask32{0}, next));
+            _mm512_storeu_si512(symbols, decode_group<true>(row, x[0], ~__mmask32{0}, next));
+            const __m512i found = decode_group<All>(row, x[1], others, next);
+            _mm512_mask_storeu_epi8(symbols + 64, All ? ~__mmask64{0} : first_bytes(group - 64), found);
             words.next = next;
-            symbols += 128;
+            symbols += group;
         }
         if (!words.ready()) return false;
-        const std::size_t rest = count % 128;
+        const std::size_t rest = count % group;
         for (unsigned r = 0; r < 2 && 64 * r < rest; ++r) {
             const __mmask32 active = planes::first_lanes((rest - 64 * r + 1) / 2);
             const __m512i found = decode_group<false>(row, x[r], active, words.next);
@@ -131,15 +134,17 @@ PERCODEC_WIDE bool decode(const PairTables& tables, const PairSteps& steps, std:
     return true;
 }
 
-}  // namespace
-
-PERCODEC_WIDE std::uint8_t* encode_pairs_wide(const PairTables& tables, const std::uint8_t* symbols,
-                                              const PairSteps& steps, unsigned, std::uint32_t* states,
-                                              std::uint8_t* begin, std::uint8_t* next, std::uint8_t* highest) noexcept {
+template <bool All>
+PERCODEC_WIDE std::uint8_t* encode(const PairTables& tables, const std::uint8_t* symbols, const PairSteps& steps,
+                                   unsigned lanes, std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next,
+                                   std::uint8_t* highest) noexcept {
+    const std::size_t group = All ? 128 : 2 * std::size_t{lanes};
+    const __mmask32 others = planes::first_lanes(group / 2 - planes::kWidth);
+    const __mmask64 bytes = All ? ~__mmask64{0} : first_bytes(group - 64);
     Planes x[2] = {planes::load(states), planes::load(states + planes::kWidth)};
     __m512i most = _mm512_setzero_si512();
     for (unsigned index = tables.channels(); index-- > 0;) {
-        const std::size_t count = steps.of(index), rest = count % 128;
+        const std::size_t count = steps.of(index), rest = count % group;
         const Channel& c = tables.channel(index);
         const EncodeRow row{Words64(c.frequency), Words64(c.start), Words64(c.reciprocal_low),
                             Words64(c.reciprocal_high)};
@@ -151,14 +156,13 @@ PERCODEC_WIDE std::uint8_t* encode_pairs_wide(const PairTables& tables, const st
             most = _mm512_max_epu8(most, loaded);
             encode_group<false>(row, loaded, x[r], planes::first_lanes((rest - 64 * r + 1) / 2), next);
         }
-        for (std::size_t groups = count / 128; groups > 0; --groups) {
-            s -= 128;
-            if (static_cast<std::size_t>(next - begin) < 128) return nullptr;
-            for (unsigned r = 2; r-- > 0;) {
-                const __m512i loaded = _mm512_loadu_si512(s + 64 * r);
-                most = _mm512_max_epu8(most, loaded);
-                encode_group<true>(row, loaded, x[r], ~__mmask32{0}, next);
-            }
+        for (std::size_t groups = count / group; groups > 0; --groups) {
+            s -= group;
+            if (static_cast<std::size_t>(next - begin) < group) return nullptr;
+            const __m512i behind = _mm512_maskz_loadu_epi8(bytes, s + 64), ahead = _mm512_loadu_si512(s);
+            most = _mm512_max_epu8(most, _mm512_max_epu8(behind, ahead));
+            encode_group<All>(row, behind, x[1], others, next);
+            encode_group<true>(row, ahead, x[0], ~__mmask32{0}, next);
         }
     }
     for (unsigned r = 0; r < 2; ++r) planes::store(states + r * planes::kWidth, x[r]);
@@ -166,10 +170,19 @@ PERCODEC_WIDE std::uint8_t* encode_pairs_wide(const PairTables& tables, const st
     return next;
 }
 
-bool decode_pairs_wide(const PairTables& tables, const PairSteps& steps, unsigned, std::uint32_t* states,
+}  // namespace
+
+std::uint8_t* encode_pairs_wide(const PairTables& tables, const std::uint8_t* symbols, const PairSteps& steps,
+                                unsigned lanes, std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next,
+                                std::uint8_t* highest) noexcept {
+    return (lanes == 64 ? encode<true> : encode<false>)(tables, symbols, steps, lanes, states, begin, next, highest);
+}
+
+bool decode_pairs_wide(const PairTables& tables, const PairSteps& steps, unsigned lanes, std::uint32_t* states,
                        WordReader& words, std::uint8_t* symbols) noexcept {
-    if (tables.levels() <= 6) return decode<5>(tables, steps, states, words, symbols);
-    return decode<7>(tables, steps, states, words, symbols);
+    const bool small = tables.levels() <= 6;
+    if (lanes == 64) return (small ? decode<true, 5> : decode<true, 7>)(tables, steps, lanes, states, words, symbols);
+    return (small ? decode<false, 5> : decode<false, 7>)(tables, steps, lanes, states, words, symbols);
 }
 
 }  // namespace percodec

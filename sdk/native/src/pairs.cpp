@@ -10,21 +10,6 @@
 namespace percodec {
 namespace {
 
-unsigned pair_at(const std::uint8_t* symbols, std::size_t pair) noexcept {
-    return (symbols[2 * pair] * kPairLevels + symbols[2 * pair + 1]) % kPairs;
-}
-
-// The last pair of an odd plane has its second symbol outside: it is coded as 0.
-unsigned half_pair(std::uint8_t first) noexcept {
-    return first * kPairLevels % kPairs;
-}
-
-std::uint8_t highest_of(const std::uint8_t* symbols, std::size_t size) noexcept {
-    std::uint8_t highest = 0;
-    for (std::size_t i = 0; i < size; ++i) highest = symbols[i] > highest ? symbols[i] : highest;
-    return highest;
-}
-
 // `Lanes` of them, or 0: `count`, a multiple of Block. A block of states is held in registers.
 template <unsigned Lanes, unsigned Block>
 std::uint8_t* encode(const PairTables& tables, const std::uint8_t* symbols, const PairSteps& steps, unsigned count,
@@ -32,7 +17,7 @@ std::uint8_t* encode(const PairTables& tables, const std::uint8_t* symbols, cons
     const unsigned lanes = Lanes ? Lanes : count;
     std::uint32_t x[Lanes ? Lanes : kMaxLanes];
     for (unsigned lane = 0; lane < lanes; ++lane) x[lane] = states[lane];
-    *highest = highest_of(symbols, (tables.channels() - 1) * steps.plane + steps.last);
+    *highest = highest_of(symbols, steps.all());
 
     for (unsigned channel = tables.channels(); channel-- > 0;) {
         const Tables::Encode* row = tables.channel(channel).encode;
@@ -56,13 +41,6 @@ std::uint8_t* encode(const PairTables& tables, const std::uint8_t* symbols, cons
     }
     for (unsigned lane = 0; lane < lanes; ++lane) states[lane] = x[lane];
     return next;
-}
-
-inline unsigned decode_pair(const PairTables::Channel& channel, std::uint32_t& x, const std::uint8_t*& next) noexcept {
-    const std::uint32_t slot = x % kPairScale;
-    const unsigned pair = channel.pair_of[slot];
-    decode_step<kPairBits, kPairStateLow>(channel.frequency_start[pair], slot, x, next);
-    return pair;
 }
 
 template <unsigned Lanes, unsigned Block>
@@ -176,7 +154,9 @@ PairKernels plain() noexcept {
     return {encode<Lanes, Block>, decode<Lanes, Block>};
 }
 
-PairKernels choose(unsigned lanes, unsigned levels, Kernel wanted) noexcept {
+}  // namespace
+
+PairKernels pair_kernels(unsigned lanes, unsigned levels, Kernel wanted) noexcept {
     PairKernels found = lanes == 8       ? plain<8, 8>()
                         : lanes % 8 == 0 ? plain<0, 8>()
                         : lanes == 4     ? plain<4, 4>()
@@ -191,7 +171,7 @@ PairKernels choose(unsigned lanes, unsigned levels, Kernel wanted) noexcept {
 #endif
 #if defined(__x86_64__)
     if (avx512_allowed(wanted)) {
-        if (lanes == 64 && wide_supported()) return {encode_pairs_wide, decode_pairs_wide};
+        if (lanes > 32 && wide_supported()) return {encode_pairs_wide, decode_pairs_wide};
         if (lanes >= 8) found.encode = encode_pairs_avx512;
         if (lanes >= 16) found.decode = decode_pairs_avx512;
     }
@@ -199,8 +179,6 @@ PairKernels choose(unsigned lanes, unsigned levels, Kernel wanted) noexcept {
     static_cast<void>(levels), static_cast<void>(wanted);
     return found;
 }
-
-}  // namespace
 
 PairTables::PairTables(const std::uint16_t* cdf, unsigned channels, unsigned levels) : levels_(levels) {
     if (channels < 1 || channels > kMaxChannels) throw std::invalid_argument("channels must be 1..1024");
@@ -242,8 +220,8 @@ PairTables::PairTables(const std::uint16_t* cdf, unsigned channels, unsigned lev
     }
 }
 
-unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane,
-                         Kernel kernel) noexcept {
+unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane, Kernel kernel,
+                         unsigned (*lanes_for_bytes)(std::uint64_t)) noexcept {
     std::uint64_t total = 0;  // 1/256 bit; at most 2^26 pairs of 14 bits
     unsigned found = 1;
     // With kMaxLanes more content cannot change the answer.
@@ -265,7 +243,7 @@ unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, 
 #endif
         for (; pair < plane / 2; ++pair) total += channel.cost[pair_at(s, pair)];
         if (plane % 2) total += channel.cost[half_pair(s[plane - 1])];
-        found = lanes_for((total + 255) / 256 / 8);
+        found = lanes_for_bytes((total + 255) / 256 / 8);
     }
     static_cast<void>(kernel);
     return found;
@@ -273,14 +251,14 @@ unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, 
 
 Status encode_payload(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
                       Kernel kernel, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept {
-    const EncodePairs run = choose(lanes, tables.levels(), kernel).encode;
+    const EncodePairs run = pair_kernels(lanes, tables.levels(), kernel).encode;
     const std::uint8_t* const last = symbols + (tables.channels() - 1) * plane;
     std::uint8_t highest = 0, highest_of_tail = 0;
     const auto code = [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* next) {
         const Tail tail(tables.levels(), plane, lanes);
         highest_of_tail = highest_of(last + tail.begin(), plane - tail.begin());
         tail.put(last, states);
-        return run(tables, symbols, {plane, tail.begin(), tables.channels()}, lanes, states, first, next, &highest);
+        return run(tables, symbols, {plane, tail.begin(), tables.channels() - 1}, lanes, states, first, next, &highest);
     };
     const Status written = write_payload(lanes, kPairStateLow, begin, end, payload, code);
     const bool levels_only = highest < tables.levels() && highest_of_tail < tables.levels();
@@ -289,15 +267,14 @@ Status encode_payload(const PairTables& tables, const std::uint8_t* symbols, std
 
 Status decode_payload(const PairTables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
                       unsigned lanes, Kernel kernel, std::uint8_t* symbols) noexcept {
-    const DecodePairs run = choose(lanes, tables.levels(), kernel).decode;
-    const std::size_t group_bytes = (2 * std::size_t{lanes} + 31) / 32 * 32;  // vectors read whole registers
+    const DecodePairs run = pair_kernels(lanes, tables.levels(), kernel).decode;
     const auto code = [&](std::uint32_t* states, WordReader& words) {
         const Tail tail(tables.levels(), plane, lanes);
-        if (!run(tables, {plane, tail.begin(), tables.channels()}, lanes, states, words, symbols)) return false;
+        if (!run(tables, {plane, tail.begin(), tables.channels() - 1}, lanes, states, words, symbols)) return false;
         tail.take(states, symbols + (tables.channels() - 1) * plane);
         return true;
     };
-    return read_payload(payload, size, lanes, kPairStateLow, group_bytes, code);
+    return read_payload(payload, size, lanes, kPairStateLow, pair_group_bytes(lanes), code);
 }
 
 }  // namespace percodec

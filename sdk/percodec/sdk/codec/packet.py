@@ -20,7 +20,8 @@ from percodec.sdk.errors import CodecError, PacketError
 
 T = TypeVar("T")
 
-_MEANINGS = {
+# What a status of the core means, behind "packet of N bytes".
+MEANINGS = {
     "too_short": f"is shorter than a header ({HEADER_BYTES} bytes): it was cut off or is not a packet",
     "bad_magic": "does not begin with 'PC': it is not a packet",
     "bad_version": "has a format version that this reader does not know: update percodec",
@@ -87,7 +88,7 @@ class PacketCodec:
         Successful calls count up the header's `counter`, from `counter` where it is given. Raises `CodecError` on symbols that are not
         such an array and on numbers out of range, `PacketError` when the packet would be longer than `max_bytes`.
         """
-        _check_array(symbols, "symbols", self.latent_shape)
+        check_array(symbols, "symbols", self.latent_shape)
         _check_numbers(frame_id, timestamp_ns)
         symbols = np.ascontiguousarray(symbols)
         with self._lock:
@@ -104,7 +105,7 @@ class PacketCodec:
         Raises what `encode` does, for the first frame at fault; the counter then stays where it was.
         """
         count = len(frame_ids)
-        _check_array(symbols, "symbols", (count, *self.latent_shape))
+        check_array(symbols, "symbols", (count, *self.latent_shape))
         if len(timestamps_ns) != count:
             raise CodecError(f"{count} frame_ids need as many timestamps_ns, got {len(timestamps_ns)}")
         for frame_id, timestamp_ns in zip(frame_ids, timestamps_ns, strict=True):
@@ -138,10 +139,10 @@ class PacketCodec:
         if out is None:
             out = np.empty(self.latent_shape, np.uint8)
         else:
-            _check_array(out, "out", self.latent_shape)
+            check_array(out, "out", self.latent_shape)
             if not (out.flags.c_contiguous and out.flags.writeable):
                 raise CodecError("out must be a C-contiguous, writable array")
-        size = _size_of(packet)
+        size = size_of(packet)
         if size > self.max_bytes:
             raise PacketError(f"packet of {size} bytes exceeds the cap of {self.max_bytes} bytes for this stream: drop it")
         status, fields = self._coder.decode(packet, out)
@@ -160,14 +161,15 @@ class PacketCodec:
 
 def parse_header(packet: BytesLike) -> PacketHeader:
     """The header of a packet whose magic, version, flags, lanes, length and CRC are right; `PacketError` otherwise."""
-    size = _size_of(packet)
+    size = size_of(packet)
     status, fields = _rans.parse_header(packet)
     if status:
         raise _packet_error(status, size, fields)
     return PacketHeader(*fields)
 
 
-def _check_array(array: NDArray[np.uint8], name: str, shape: tuple[int, ...]) -> None:
+def check_array(array: NDArray[np.uint8], name: str, shape: tuple[int, ...]) -> None:
+    """Raises `CodecError` unless `array` is uint8 of `shape`."""
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape != shape:
         found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
         raise CodecError(f"{name} must be uint8 {list(shape)}, got {found}")
@@ -205,7 +207,8 @@ def _shared_out(work: Callable[[int, int], T], count: int, threads: int) -> list
     return results
 
 
-def _size_of(packet: BytesLike) -> int:
+def size_of(packet: BytesLike) -> int:
+    """In bytes. Raises `PacketError` on what is not bytes-like and contiguous."""
     if type(packet) is bytes:
         return len(packet)
     try:
@@ -219,7 +222,7 @@ def _size_of(packet: BytesLike) -> int:
 
 def _packet_error(status: int, size: int, fields: tuple[int, ...]) -> PacketError:
     name = _rans.STATUS_NAMES[status]
-    message = f"packet of {size} bytes {_MEANINGS[name]}"
+    message = f"packet of {size} bytes {MEANINGS[name]}"
     if name == "bad_version":
         message += f" (found {fields[0] >> 4}.{fields[0] & 15}, known {VERSION >> 4}.x)"
     elif name in ("wrong_tables", "bad_profile", "bad_latent_crc"):
@@ -227,4 +230,4 @@ def _packet_error(status: int, size: int, fields: tuple[int, ...]) -> PacketErro
     return PacketError(message)
 
 
-__all__ = ["PacketCodec", "parse_header"]
+__all__ = ["MEANINGS", "PacketCodec", "check_array", "parse_header", "size_of"]
