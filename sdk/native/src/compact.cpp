@@ -210,7 +210,7 @@ Status LatentCoder::decode_compact(const std::uint8_t* packet, std::size_t size,
     std::uint32_t states[kMaxLanes];
     for (std::uint32_t& x : states) x = kPairStateLow;
     const std::uint8_t* const first = take_states(packet + kHeadBytes, end, lanes, states);
-    if (first == nullptr || (end - first) % 2 != 0) return Status::bad_length;
+    if (first == nullptr) return Status::bad_length;
 
     const PairSteps steps = row.before(channels_ * row.in_channel - tail);
     WordReader words(first, end, pair_group_bytes(lanes));

@@ -64,6 +64,28 @@ def test_a_tail_over_several_channels_and_a_cut_one(lanes: int | None) -> None:
         assert tail % 116  # pairs in a channel
 
 
+@pytest.mark.parametrize("shape", [(90, 1, 2), (60, 1, 3), (40, 2, 2)])
+@pytest.mark.parametrize("lanes", [2, 4, 7, 16])
+def test_a_tail_that_begins_where_a_channel_does(shape: tuple[int, int, int], lanes: int) -> None:
+    packet = same_everywhere(*drawn(shape, 6, 1.0, 2), lanes)
+    if shape[2] == 2 and shape[1] == 1:
+        assert 0 < packet[2] < shape[0]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "lanes"), [(72 * 4 * 4 - 1, 4), (72 * 4 * 4, 8), (72 * 12 * 4 - 1, 8), (72 * 12 * 4, 16), (72 * 60 * 4, 64)]
+)
+def test_lanes_by_the_ideal_length(pairs: int, lanes: int) -> None:
+    """Pairs of two bits each, four to a byte."""
+    model, symbols = EntropyModel.from_counts(np.ones((1, 2, 2), np.int64)), np.zeros((1, 1, 2 * pairs), np.uint8)
+    coder = CompactCodec(model, 1, 2 * pairs)._coder
+    assert reference.compact_lanes_for(model, symbols) == lanes
+    for kernel in KERNELS:
+        packet = coder.encode_compact(symbols, 0, kernel)
+        assert isinstance(packet, bytes)
+        assert packet[1] == lanes
+
+
 def test_the_tail_is_as_long_as_two_bytes_say() -> None:
     """Symbols that cost next to nothing: lanes would hold more of them than can be counted."""
     counts = np.ones((2, 6, 6), np.int64)
@@ -94,12 +116,23 @@ def test_a_packet_by_hand() -> None:
     model = EntropyModel.from_counts(np.ones((1, 2, 2), np.int64))  # every pair a quarter
     symbols = np.array([1, 0], np.uint8).reshape(1, 1, 2)
     crc = reference.crc32c(model.table_hash.to_bytes(8, "little"), reference.latent_crc(symbols))
-    first, second = 2**16 + (crc & 0xFFFF), 2**16 + (crc >> 16)
-    first = (first // 4096 << 14) + first % 4096 + 2 * 4096  # pair 2 of 0..3
-    beyond = first.bit_length() - 17
-    expected = bytes([0x63, 2, 1, 0, beyond]) + (first & 0xFFFF).to_bytes(2, "little") + (second & 0xFFFF).to_bytes(2, "little")
-    expected += ((first >> 16) - (1 << beyond)).to_bytes(1, "little")
-    assert CompactCodec(model, 1, 2, lanes=2).encode(symbols) == expected
+
+    def packet(begin: int) -> bytes:
+        first, second = begin + (crc & 0xFFFF), begin + (crc >> 16)
+        first = (first // 4096 << 14) + first % 4096 + 2 * 4096  # pair 2 of 0..3
+        beyond = [x.bit_length() - 17 for x in (first, second)]
+        bits = (first >> 16) - (1 << beyond[0]) | (second >> 16) - (1 << beyond[1]) << beyond[0]
+        head = bytes([0x63, 2, 1, 0, beyond[0] | beyond[1] << 4])
+        lows = b"".join((x & 0xFFFF).to_bytes(2, "little") for x in (first, second))
+        return head + lows + bits.to_bytes(-(-sum(beyond) // 8), "little")
+
+    codec = CompactCodec(model, 1, 2, lanes=2)
+    assert codec.encode(symbols) == packet(2**16)
+    assert (codec.decode(packet(2**16)) == symbols).all()
+    with pytest.raises(PacketError, match="initial state"):  # the same symbols and checksum, from where no encoder begins
+        codec.decode(packet(2**17))
+    with pytest.raises(PacketError, match="where one begins"):
+        reference.decode_compact(model, packet(2**17), 1, 2)
 
 
 @pytest.mark.parametrize("lanes", [2, 3, 7, 16, 33, 64])
@@ -136,6 +169,36 @@ def test_a_tail_that_could_be_longer_is_refused() -> None:
             CompactCodec(model, 1, 4).decode(other)
         with pytest.raises(PacketError, match="could be longer"):
             reference.decode_compact(model, other, 1, 4)
+
+
+def test_a_lane_too_many_is_refused() -> None:
+    """A packet of three lanes with a fourth that holds nothing: the tail could have sent it a word."""
+    model = EntropyModel.from_counts(np.ones((1, 2, 2), np.int64))
+    rng = np.random.default_rng(0)
+    for width in range(30, 60):
+        symbols = rng.integers(0, 2, (1, 1, width), np.uint8)
+        packet = CompactCodec(model, 1, width, lanes=3).encode(symbols)
+        if packet[2] != (width + 1) // 2 - 1:  # one pair before the tail, lane 0's with three lanes and with four
+            continue
+        forged = b"c\x04" + packet[2:12] + b"\0\0" + packet[12:]
+        with pytest.raises(PacketError, match="words left"):
+            CompactCodec(model, 1, width).decode(forged)
+        with pytest.raises(PacketError, match="tail"):
+            reference.decode_compact(model, forged, 1, width)
+        return
+    raise AssertionError("no such packet among these")
+
+
+@pytest.mark.parametrize("lanes", [2, 3, 64])
+def test_a_tail_that_needs_more_words_than_lanes_hold_is_refused(lanes: int) -> None:
+    """All pairs declared to be the tail, and no words but the lanes'."""
+    model, symbols = drawn((9, 7, 34), 6, 1.0, 1)
+    packet = bytes([0x63, lanes]) + (9 * 119).to_bytes(2, "little") + bytes((lanes + 1) // 2) + b"\x5a" * (2 * lanes)
+    coder = CompactCodec(model, 7, 34)._coder
+    for kernel in KERNELS:
+        assert _rans.STATUS_NAMES[coder.decode_compact(packet, np.empty_like(symbols), kernel)] == "truncated_payload"
+    with pytest.raises(PacketError, match="before the symbols"):
+        reference.decode_compact(model, packet, 7, 34)
 
 
 def test_random_bytes_behind_a_right_head_are_refused_alike_by_every_kernel() -> None:
