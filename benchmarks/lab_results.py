@@ -42,6 +42,7 @@ DISTORTIONS = {
     "again-0.0983": "squared error; edge and fpn, 1,500 steps more",
     "edge-0.05": "squared error; edge and fpn at half the rate, 1,500 steps",
     "edge-long-0.05": "squared error; edge and fpn at half the rate, 3,000 steps",
+    "edge-again-0.05": "squared error; edge and fpn at half the rate, 3,000 steps more",
 }
 
 
@@ -153,7 +154,7 @@ def joint(args: argparse.Namespace) -> None:
         if tag.startswith("edge-"):
             todo.append((f"head-{tag}", "before", distortion))
         todo += [(f"{role}-{tag}", role, distortion) for role in ("control", "joint")]
-    for seed in (1, 2):
+    for seed in (1, 2, 3):
         for name, role, distortion in todo:
             run = args.runs / f"{name}-s{seed}"
             if not (run / "best.json").exists():

@@ -74,6 +74,7 @@ def cells() -> list[Cell]:
                     name = f"{short}-{reads}-{network}-{point}-s{seed}"
                     out.append(head(task, network, reads, point, seed, f"codec-{point}", name))
         out += joint_cells(seed) + edge_cells(seed)
+    out += edge_cells(3)
     out.append(head("segmentation", "resnet50", "original", "", 2, "", "seg-original-resnet50-s2"))
     return out
 
@@ -124,8 +125,8 @@ def edge_cells(seed: int) -> list[Cell]:
     """The same with the vehicle's networks, `edge` and `fpn`, heads trained four times as long, and 1,500 steps of finetuning.
 
     From a codec that has never seen the rate it is finetuned to, so that its control's new head begins with more bits than the joint
-    run's; from that control's codec and head, with gamma and, per seed, the rate target chosen on val; at half the rate; and there once
-    more, for twice the steps.
+    run's; from that control's codec and head, with gamma and, per seed, the rate target chosen on val; at half the rate; there once
+    more, for twice the steps, with a third seed; and so again from that control's codec and head.
     """
     schedule = ("steps=2500", "lr=0.0015", "final=0.05", "freeze_norm=800", "validate_every=1250")
     sets = [*EDGE, "--set", "loss.structure=0", "--set", "loss.beta=2500", "--set", "loss.bpp=0.1"]
@@ -154,6 +155,9 @@ def edge_cells(seed: int) -> list[Cell]:
         Cell(low, ("codec", "--config", "lab-joint-control", *EDGE, *steps, "--set", "loss.bpp=0.05", "--codec", of(codec)), (codec,)),
     ]
     again = (f"control-codec-edge-0.0983-s{seed}", f"control-head-edge-0.0983-s{seed}")
+    low_again = (f"control-codec-edge-long-0.05-s{seed}", f"control-head-edge-long-0.05-s{seed}")
+    if seed > 2:
+        return [trained_head(low_start, low), *round_of("edge-long-0.05", low, low_start, 0.003, 0.0503, 0.0503, twice)]
     return [
         *(first if seed == 1 else []),
         trained_head(start, codec),
@@ -162,6 +166,7 @@ def edge_cells(seed: int) -> list[Cell]:
         trained_head(low_start, low),
         *round_of("edge-0.05", low, low_start, 0.003, (0.0503, 0.0493)[seed - 1], 0.05),
         *round_of("edge-long-0.05", low, low_start, 0.003, 0.0503, 0.0503, twice),
+        *round_of("edge-again-0.05", *low_again, 0.003, 0.0499, 0.0503, twice),
     ]
 
 
