@@ -181,7 +181,7 @@ def test_a_lane_too_many_is_refused() -> None:
         if packet[2] != (width + 1) // 2 - 1:  # one pair before the tail, lane 0's with three lanes and with four
             continue
         forged = b"c\x04" + packet[2:12] + b"\0\0" + packet[12:]
-        with pytest.raises(PacketError, match="words left"):
+        with pytest.raises(PacketError, match="goes on after the last symbol"):
             CompactCodec(model, 1, width).decode(forged)
         with pytest.raises(PacketError, match="tail"):
             reference.decode_compact(model, forged, 1, width)

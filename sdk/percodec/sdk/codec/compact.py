@@ -21,6 +21,10 @@ _MEANINGS = {
     "bad_magic": "does not begin with 'c': it is not a compact packet (PacketCodec reads those that begin with 'PC')",
     "bad_lanes": f"declares a lane count outside 2..{MAX_LANES}",
     "bad_length": "does not hold what its first bytes declare: it was altered or cut off, drop it",
+    # Without a checksum of the bytes the symbols are where an altered packet shows.
+    "truncated_payload": "ends before the symbols do: cut off or altered, or other tables or latent size",
+    "trailing_payload": "goes on after the last symbol: altered, or other tables or latent size",
+    "bad_final_state": "does not end in the coder's initial state: altered, or other tables or latent size",
     "bad_latent_crc": "decodes to other symbols than were coded (CRC-32C differs): altered, or other tables or latent size",
 }
 
