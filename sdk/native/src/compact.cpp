@@ -34,6 +34,11 @@ class PairRow {
     // Whether the second symbol of a channel's pair is outside.
     bool half(std::size_t pair) const noexcept { return plane_ % 2 != 0 && pair + 1 == in_channel; }
 
+    // That pair of a channel's symbols.
+    unsigned at(const std::uint8_t* s, std::size_t pair) const noexcept {
+        return half(pair) ? half_pair(s[2 * pair]) : pair_at(s, pair);
+    }
+
     const std::size_t in_channel;
 
   private:
@@ -59,8 +64,7 @@ std::size_t encode_tail(const PairTables& tables, const std::uint8_t* symbols, s
     for (unsigned channel = tables.channels(); channel-- > 0 && more;) {
         const Tables::Encode* const row = tables.channel(channel).encode;
         const std::uint8_t* const s = symbols + channel * plane;
-        for (std::size_t pair = pairs.in_channel; pair > 0 && more; --pair)
-            more = code(row[pairs.half(pair - 1) ? half_pair(s[plane - 1]) : pair_at(s, pair - 1)]);
+        for (std::size_t pair = pairs.in_channel; pair > 0 && more; --pair) more = code(row[pairs.at(s, pair - 1)]);
     }
     for (unsigned lane = kTailLanes; next < end; ++lane, next += 2) states[lane] += load_word(next);
     return count;
@@ -82,8 +86,7 @@ Status decode_tail(const PairTables& tables, const PairSteps& steps, std::size_t
         const bool first_of_channel = steps.last == 0;
         const unsigned channel = first_of_channel ? steps.whole - 1 : steps.whole;
         const std::size_t before = (first_of_channel ? row.in_channel : steps.last / 2) - 1;
-        const std::uint8_t* const s = symbols + channel * steps.plane;
-        const unsigned pair = row.half(before) ? half_pair(s[2 * before]) : pair_at(s, before);
+        const unsigned pair = row.at(symbols + channel * steps.plane, before);
         if (states[count % kTailLanes] < tables.channel(channel).encode[pair].renorm_from) return Status::bad_length;
     }
     std::size_t pair = steps.last / 2;

@@ -113,6 +113,18 @@ def lanes_for(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
     return lanes
 
 
+def _due(model: EntropyModel, x: int, frequency: int) -> bool:
+    """Whether a state sends a word before it takes a symbol."""
+    return x >= frequency << state_low(model).bit_length() + 15 - model.precision
+
+
+def _encoded(model: EntropyModel, x: int, start: int, end: int, words: list[int]) -> int:
+    if _due(model, x, end - start):
+        words.append(x & 0xFFFF)
+        x >>= 16
+    return (x // (end - start) << model.precision) + x % (end - start) + start
+
+
 def encode_payload(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int) -> bytes:
     """rANS over `lanes` interleaved states: final states first, then the shared 16-bit words in the order of decoding."""
     symbols = coded(model, symbols)
@@ -123,7 +135,6 @@ def encode_payload(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int) 
     states = [state_low(model)] * lanes
     for k, pair in enumerate(now[-1, 0, ends[-1] :].tolist()):
         states[(ends[-1] + k) % lanes] += pair * model.levels ** (2 * (k // lanes))
-    carry = state_low(model).bit_length() + 15 - model.precision  # a state below frequency << carry has room
     words: list[int] = []
     for channel in reversed(range(channels)):
         for y in reversed(range(height)):
@@ -131,11 +142,7 @@ def encode_payload(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int) 
             for column in reversed(range(ends[channel])):
                 start, end = cdf[rows[column]][line[column]], cdf[rows[column]][line[column] + 1]
                 lane = lane_of(model, y, column, width, lanes)
-                frequency, x = end - start, states[lane]
-                if x >= frequency << carry:
-                    words.append(x & 0xFFFF)
-                    x >>= 16
-                states[lane] = (x // frequency << model.precision) + x % frequency + start
+                states[lane] = _encoded(model, states[lane], start, end, words)
     return np.array(states, "<u4").tobytes() + np.array(words[::-1], "<u2").tobytes()
 
 
@@ -267,17 +274,16 @@ def encode_compact(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int |
     steps = _pair_steps(pairs, min(pairs.size, 0xFFFF), lanes)
     for channel, k, lane in reversed(steps):
         start, end = cdf[channel][int(pairs[channel, 0, k])], cdf[channel][int(pairs[channel, 0, k]) + 1]
-        due = states[lane] >= end - start << 18
-        if tail == 0xFFFF or (due and len(words) == lanes - 2):
+        if tail == 0xFFFF or (len(words) == lanes - 2 and _due(model, states[lane], end - start)):
             break
         tail += 1
-        states[lane] = _encoded(states[lane], start, end, due, words)
+        states[lane] = _encoded(model, states[lane], start, end, words)
     for lane, word in enumerate(reversed(words), 2):
         states[lane] += word
     words = []
     for channel, k, lane in reversed(_pair_steps(pairs, 0, lanes)[: pairs.size - tail]):
         start, end = cdf[channel][int(pairs[channel, 0, k])], cdf[channel][int(pairs[channel, 0, k]) + 1]
-        states[lane] = _encoded(states[lane], start, end, states[lane] >= end - start << 18, words)
+        states[lane] = _encoded(model, states[lane], start, end, words)
     beyond = [x.bit_length() - 17 for x in states]
     lengths = sum(n << 4 * lane for lane, n in enumerate(beyond)).to_bytes((lanes + 1) // 2, "little")
     bits, filled = 0, 0
@@ -287,13 +293,6 @@ def encode_compact(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int |
     lows = np.array([x & 0xFFFF for x in states], "<u2").tobytes()
     head = bytes([COMPACT_MAGIC, lanes]) + tail.to_bytes(2, "little")
     return head + lengths + lows + bits.to_bytes(-(-filled // 8), "little") + np.array(words[::-1], "<u2").tobytes()
-
-
-def _encoded(x: int, start: int, end: int, due: bool, words: list[int]) -> int:
-    if due:
-        words.append(x & 0xFFFF)
-        x >>= 16
-    return (x // (end - start) << 14) + x % (end - start) + start
 
 
 def decode_compact(model: EntropyModel, packet: bytes, height: int, width: int) -> NDArray[np.uint8]:
@@ -334,7 +333,7 @@ def decode_compact(model: EntropyModel, packet: bytes, height: int, width: int) 
     if full:
         channel, k, _ = steps[pairs.size - tail - 1]
         start, end = model.cdf[channel].tolist()[pairs[channel, 0, k] :][:2]
-        if states[tail % 2] < end - start << 18:
+        if not _due(model, states[tail % 2], end - start):
             raise PacketError("the tail could be longer")
     left = run(steps[pairs.size - tail :], [x & 0xFFFF for x in states[2:]]) if all(x >> 16 == 1 for x in states[2:]) else [1]
     if any(left) or (full and left):
