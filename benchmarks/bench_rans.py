@@ -5,8 +5,8 @@
 Every coder turns the same latents (six levels, one table per channel, about 1.27 bit per symbol) into bytes and back, called
 from Python as a user calls it, in turn within each round of one process. Figures are medians of process CPU time; a turn lasts
 about ten milliseconds, so that each coder meets its own data in the caches. percodec's side is the whole packet: check of the
-symbols, choice of lanes, rANS, header, both CRCs; with a table per channel (profile 0), with the same probabilities as tables of pairs
-(profile 3), and with those as compact packets. The others' is the entropy coding alone: constriction's AnsCoder with one
+symbols, choice of lanes, rANS, header, both CRCs; with a table per channel (profile 0), and with the same probabilities as tables of pairs
+(profile 3). The others' is the entropy coding alone: constriction's AnsCoder with one
 Categorical per channel, models built beforehand, and, where it is installed, CompressAI's rANS, lists built beforehand.
 """
 
@@ -31,7 +31,7 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.sdk.codec import CompactCodec, EntropyModel, PacketCodec, _rans, parse_header, reference
+from percodec.sdk.codec import EntropyModel, PacketCodec, _rans, parse_header, reference
 
 LEVELS = 6
 BITS_PER_SYMBOL = 1.27
@@ -130,17 +130,6 @@ def alone(
     }
 
 
-def compact_alone(
-    codec: CompactCodec, packet: bytes, symbols: np.ndarray, out: np.ndarray, kernel: _rans.Kernel
-) -> dict[str, Callable[[], object]]:
-    """The same of compact packets."""
-    coder, name = codec._coder, f"compact_{kernel.name.lower()}"
-    return {
-        f"{name}_encode": lambda: coder.encode_compact(symbols, packet[1], kernel),
-        f"{name}_decode": lambda: coder.decode_compact(packet, out, kernel),
-    }
-
-
 def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
     shape = SIZES[name]
     model, symbols = latent_of(shape, seed)
@@ -149,13 +138,10 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
     frequencies = np.diff(model.cdf.astype(np.int64), axis=1)
     paired = PacketCodec(EntropyModel.from_counts(frequencies[:, :, None] * frequencies[:, None, :]), shape[1], shape[2])
     paired_packet = paired.encode(symbols, 0, 0)
-    compact = CompactCodec(paired.model, shape[1], shape[2])
-    compact_packet = compact.encode(symbols)
     out = np.empty_like(symbols)
     other = Constriction(model, symbols)
     assert (codec.decode(packet)[1] == symbols).all()
     assert (paired.decode(paired_packet)[1] == symbols).all()
-    assert (compact.decode(compact_packet) == symbols).all()
     assert all((a == b).all() for a, b in zip(other.decode(), other.planes, strict=True))
 
     calls: dict[str, Callable[[], object]] = {
@@ -165,8 +151,6 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
         "constriction_decode": other.decode,
         "pairs_encode": lambda: paired.encode(symbols, 0, 0),
         "pairs_decode": lambda: paired.decode(paired_packet, out),
-        "compact_encode": lambda: compact.encode(symbols),
-        "compact_decode": lambda: compact.decode(compact_packet, out),
     }
     try:
         third = CompressAi(model, symbols)
@@ -178,7 +162,6 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
     for kernel in KERNELS:
         for tag, which, coded in (("", codec, packet), ("pairs_", paired, paired_packet)):
             calls |= alone(f"{tag}{kernel.name.lower()}", which, coded, symbols, out, kernel)
-        calls |= compact_alone(compact, compact_packet, symbols, out, kernel)
     if name == REFERENCE_SIZE:
         calls["reference_encode"] = lambda: reference.encode_packet(model, symbols, frame_id=0, timestamp_ns=0)
         calls["reference_decode"] = lambda: reference.decode_packet(model, packet, shape[1], shape[2])
@@ -197,10 +180,6 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
         rounds = {way: zip(times[f"{baseline}_{way}"], times[f"{ours}_{way}"], strict=False) for way in ("encode", "decode")}
         return {way: statistics.median(theirs / mine for theirs, mine in pairs) for way, pairs in rounds.items()}
 
-    def form(tag: str, packet_bytes: int, lanes: int) -> dict[str, Any]:
-        kernels = {kernel.name.lower(): against("constriction", f"{tag}_{kernel.name.lower()}") for kernel in KERNELS}
-        return {"packet_bytes": packet_bytes, "lanes": lanes, "times_constriction": against("constriction", tag), "kernels": kernels}
-
     result: dict[str, Any] = {
         "latent": name,
         "symbols": symbols.size,
@@ -212,15 +191,18 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
         "cpu_ms_median": median,
         "msymbols_per_s": {key: symbols.size / value / 1e3 for key, value in median.items()},
         "times_constriction": against("constriction"),
-        "pairs": form("pairs", len(paired_packet), parse_header(paired_packet).lanes),
-        "compact": form("compact", len(compact_packet), compact_packet[1]),
+        "pairs": {
+            "packet_bytes": len(paired_packet),
+            "lanes": parse_header(paired_packet).lanes,
+            "times_constriction": against("constriction", "pairs"),
+            "kernels": {kernel.name.lower(): against("constriction", f"pairs_{kernel.name.lower()}") for kernel in KERNELS},
+        },
         "kernels": {kernel.name.lower(): against("constriction", kernel.name.lower()) for kernel in KERNELS},
     }
     for baseline in ("compressai", "reference"):
         if f"{baseline}_encode" in calls:
             result[f"times_{baseline}"] = against(baseline)
-            for tag in ("pairs", "compact"):
-                result[tag][f"times_{baseline}"] = against(baseline, tag)
+            result["pairs"][f"times_{baseline}"] = against(baseline, "pairs")
     return result
 
 
@@ -255,10 +237,7 @@ def main() -> int:
         cases.append(case)
         times, speed = case["times_constriction"], case["msymbols_per_s"]
         kernels = ", ".join(f"{k} {v['encode']:.1f} / {v['decode']:.1f}" for k, v in case["kernels"].items())
-        forms = " | ".join(
-            f"{tag}: {case[tag]['packet_bytes']} bytes, {case[tag]['lanes']} lanes, {x['encode']:.1f} / {x['decode']:.1f} x"
-            for tag, x in ((tag, case[tag]["times_constriction"]) for tag in ("pairs", "compact"))
-        )
+        pairs = case["pairs"]
         more = "".join(
             f" | {b} {case[f'times_{b}']['encode']:.0f} / {case[f'times_{b}']['decode']:.0f}"
             for b in ("compressai", "reference")
@@ -268,7 +247,8 @@ def main() -> int:
             f"{name:>11}: {case['bits_per_symbol']:.2f} bit/symbol, {case['packet_bytes']} bytes (ideal {case['ideal_bytes']:.0f}), "
             f"{case['lanes']} lanes | encode {speed['percodec_encode']:.0f} Msym/s = {times['encode']:.1f} x constriction | "
             f"decode {speed['percodec_decode']:.0f} Msym/s = {times['decode']:.1f} x constriction | "
-            f"{forms} | "
+            f"pairs: {pairs['packet_bytes']} bytes, {pairs['lanes']} lanes, {pairs['times_constriction']['encode']:.1f} / "
+            f"{pairs['times_constriction']['decode']:.1f} x | "
             f"kernels, x constriction: {kernels}{more}"
         )
     report = {

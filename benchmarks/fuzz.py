@@ -109,7 +109,7 @@ def native(build: Path, name: str, runs: int, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as corpus:
         for path in GOLDEN.iterdir():
             data = path.read_bytes()
-            if (name == "model" and path.suffix == ".pcem") or (name == "packet" and path.suffix == ".compact"):
+            if name == "model" and path.suffix == ".pcem":
                 (Path(corpus) / path.name).write_bytes(data)
             elif name != "model" and path.suffix == ".packet":
                 (Path(corpus) / path.name).write_bytes(data if name == "packet" else bytes([data[4]]) + data[44:])

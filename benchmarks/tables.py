@@ -69,27 +69,7 @@ def rans(result: dict[str, Any]) -> str:
     head = ["latent", "packet (ideal), bytes", "encode, million symbols/s", "decode", "pairs: packet", "encode", "decode", *names]
     head.append("CompressAI's: order 0; pairs")
     about = f"x: times the speed of constriction {result['versions']['constriction']}, and in the last column of CompressAI's rANS"
-    tables = f"{lab_tables.table(head, rows)}\n{_compact(result)}"
-    return f"{tables}{about}. {result['machine']['cpu']}, one thread, {result['date']}: `{result['command']}`\n"
-
-
-def _compact(result: dict[str, Any]) -> str:
-    rows = []
-    for case in result["cases"]:
-        if compact := case.get("compact"):
-            above = 100 * (compact["packet_bytes"] / case["ideal_bytes"] - 1)
-            speed = [
-                f"{case['msymbols_per_s'][f'compact_{w}']:.0f} ({compact['times_constriction'][w]:.1f} x)" for w in ("encode", "decode")
-            ]
-            kernels = [f"{r['encode']:.1f} / {r['decode']:.1f} x" for r in compact["kernels"].values()]
-            third = compact.get("times_compressai")
-            last = f"{third['encode']:.0f} / {third['decode']:.0f} x" if third else "-"
-            rows.append([case["latent"], f"{compact['packet_bytes']} (+{above:.2f} %)", compact["lanes"], *speed, *kernels, last])
-    if not rows:
-        return ""
-    names = list(result["cases"][0]["kernels"])
-    head = ["compact packets", "bytes (above ideal)", "lanes", "encode, million symbols/s", "decode", *names, "CompressAI's"]
-    return f"{lab_tables.table(head, rows)}\n"
+    return f"{lab_tables.table(head, rows)}\n{about}. {result['machine']['cpu']}, one thread, {result['date']}: `{result['command']}`\n"
 
 
 def precision(result: dict[str, Any]) -> str:

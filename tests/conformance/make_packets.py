@@ -119,7 +119,7 @@ def contexts_of(case: Case, numbers: Iterator[int]) -> Contexts:
 
 
 def files_of(case: Case) -> dict[str, bytes]:
-    """File name -> content: the packet, its tables, its symbols (raw bytes, C*h*w); of pairs the compact packet too."""
+    """File name -> content: the packet, its tables, its symbols (raw bytes, C*h*w)."""
     model, symbols = content_of(case)
     packet = reference.encode_packet(
         model,
@@ -130,10 +130,7 @@ def files_of(case: Case) -> dict[str, bytes]:
         counter=case.counter,
         lanes=case.lanes,
     )
-    files = {f"{case.name}.packet": packet, f"{case.name}.pcem": model.to_bytes(), f"{case.name}.symbols": symbols.tobytes()}
-    if case.pairs:
-        files[f"{case.name}.compact"] = reference.encode_compact(model, symbols, case.lanes)
-    return files
+    return {f"{case.name}.packet": packet, f"{case.name}.pcem": model.to_bytes(), f"{case.name}.symbols": symbols.tobytes()}
 
 
 def main() -> int:

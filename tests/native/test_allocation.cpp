@@ -82,17 +82,7 @@ void fails_cleanly(const std::string& stem, std::uint32_t channels, std::uint32_
                 coder.decode(packet.data(), packet.size(), percodec::Kernel::automatic, symbols.data(), &header);
             const percodec::Status encoded =
                 coder.encode(symbols.data(), &header, percodec::Kernel::automatic, buffer.data(), buffer.size(), &size);
-            const bool pairs = header.profile == 3;
-            std::size_t small = 0;
-            const percodec::Status compact = pairs
-                                                 ? coder.encode_compact(symbols.data(), 0, percodec::Kernel::automatic,
-                                                                        buffer.data(), buffer.size(), &small)
-                                                 : percodec::Status::ok;
-            const percodec::Status back = pairs ? coder.decode_compact(buffer.data() + buffer.size() - small, small,
-                                                                       percodec::Kernel::automatic, symbols.data())
-                                                : percodec::Status::ok;
             failing = -1;
-            check(compact == percodec::Status::ok && back == percodec::Status::ok, "compact packets work");
             check(decoded == percodec::Status::ok && encoded == percodec::Status::ok, "coding works");
             check(size == packet.size(), "and writes the packet again");
             check(made == known, "without an allocation");

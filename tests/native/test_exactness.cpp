@@ -1,6 +1,6 @@
 // Every kernel of this processor writes and reads the same bytes, over as many
 // symbols as asked for: random tables from even to nearly certain, shapes and
-// lane counts, with contexts, of pairs (compact packets too), and without. The checksum of all packets is the
+// lane counts, with contexts, of pairs and without. The checksum of all packets is the
 // same on every machine, by every compiler. Arguments: the folder of the golden
 // packets, the least number of symbols, a seed.
 #include <cstdio>
@@ -61,47 +61,21 @@ struct Total {
     std::uint32_t checksum = 0;
 };
 
-// Writes symbols into the end of a buffer of packet_bound() bytes; reads a packet back.
-struct Form {
-    percodec::Status (*encode)(const percodec::LatentCoder&, const Bytes& symbols, unsigned lanes, percodec::Kernel,
-                               Bytes& buffer, std::size_t* size);
-    percodec::Status (*decode)(const percodec::LatentCoder&, const Bytes& packet, percodec::Kernel, Bytes& symbols);
-};
-
-const Form kPackets = {
-    [](const percodec::LatentCoder& coder, const Bytes& symbols, unsigned lanes, percodec::Kernel kernel, Bytes& buffer,
-       std::size_t* size) {
-        percodec::PacketHeader header;
-        header.lanes = static_cast<std::uint8_t>(lanes);
-        return coder.encode(symbols.data(), &header, kernel, buffer.data(), buffer.size(), size);
-    },
-    [](const percodec::LatentCoder& coder, const Bytes& packet, percodec::Kernel kernel, Bytes& symbols) {
-        percodec::PacketHeader header;
-        return coder.decode(packet.data(), packet.size(), kernel, symbols.data(), &header);
-    }};
-
-const Form kCompact = {
-    [](const percodec::LatentCoder& coder, const Bytes& symbols, unsigned lanes, percodec::Kernel kernel, Bytes& buffer,
-       std::size_t* size) {
-        return coder.encode_compact(symbols.data(), lanes == 1 ? 2 : lanes, kernel, buffer.data(), buffer.size(), size);
-    },
-    [](const percodec::LatentCoder& coder, const Bytes& packet, percodec::Kernel kernel, Bytes& symbols) {
-        return coder.decode_compact(packet.data(), packet.size(), kernel, symbols.data());
-    }};
-
-void run(const Form& form, const percodec::LatentCoder& coder, const Bytes& symbols, unsigned lanes, Total& total) {
+void run(const percodec::LatentCoder& coder, const Bytes& symbols, unsigned lanes, Total& total) {
     Bytes first, buffer(coder.packet_bound()), decoded(symbols);
     const std::size_t before = symbols.size() - coder.symbols();
     for (const percodec::Kernel kernel : {percodec::Kernel::scalar, percodec::Kernel::avx2, percodec::Kernel::avx512,
                                           percodec::Kernel::neon, percodec::Kernel::automatic}) {
         if (!percodec::kernel_supported(kernel)) continue;
+        percodec::PacketHeader header;
+        header.lanes = static_cast<std::uint8_t>(lanes);
         std::size_t size = 0;
-        bool right = form.encode(coder, symbols, lanes, kernel, buffer, &size) == percodec::Status::ok;
+        bool right = coder.encode(symbols.data(), &header, kernel, buffer.data(), buffer.size(), &size) == percodec::Status::ok;
         const Bytes packet(buffer.end() - static_cast<std::ptrdiff_t>(size), buffer.end());
         if (first.empty()) first = packet;
         right = right && packet == first;
         std::fill(decoded.begin() + static_cast<std::ptrdiff_t>(before), decoded.end(), std::uint8_t{0xFF});
-        right = right && form.decode(coder, packet, kernel, decoded) == percodec::Status::ok;
+        right = right && coder.decode(packet.data(), packet.size(), kernel, decoded.data(), &header) == percodec::Status::ok;
         if (!right || decoded != symbols) {
             std::fprintf(stderr, "packet %llu, kernel %d: bytes or symbols differ\n",
                          static_cast<unsigned long long>(total.packets), static_cast<int>(kernel));
@@ -137,7 +111,7 @@ int main(int count, char** arguments) {
             Bytes symbols(std::size_t{coder.planes()} * height * width);
             const unsigned spread = 1 + random.below(model.levels());
             for (std::uint8_t& s : symbols) s = static_cast<std::uint8_t>(random.below(spread));
-            run(kPackets, coder, symbols, lanes, total);
+            run(coder, symbols, lanes, total);
             continue;
         }
         const unsigned channels = 1 + random.below(8), levels = kLevels[random.below(12)];
@@ -157,8 +131,7 @@ int main(int count, char** arguments) {
                 }
             }
             const percodec::LatentCoder coder(std::move(tables), height, width, 3, 1);
-            run(kPackets, coder, symbols, lanes, total);
-            run(kCompact, coder, symbols, lanes, total);
+            run(coder, symbols, lanes, total);
             continue;
         }
         const std::vector<std::uint16_t> cdf = random_tables(random, channels, levels, percodec::kProbabilityScale);
@@ -173,7 +146,7 @@ int main(int count, char** arguments) {
                 symbols.push_back(static_cast<std::uint8_t>(level));
             }
         }
-        run(kPackets, coder, symbols, lanes, total);
+        run(coder, symbols, lanes, total);
     }
     std::printf("%llu symbols, %llu packets, checksum %08x\n", static_cast<unsigned long long>(total.symbols),
                 static_cast<unsigned long long>(total.packets), static_cast<unsigned>(total.checksum));

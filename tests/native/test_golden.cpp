@@ -71,17 +71,6 @@ int main(int count, char** arguments) {
                   stem + " encodes");
             check(Bytes(buffer.end() - static_cast<std::ptrdiff_t>(size), buffer.end()) == packet,
                   stem + " encodes to the frozen bytes");
-            if (header.profile != 3) continue;
-            const Bytes compact = read(stem + ".compact");
-            decoded.assign(symbols.size(), 0xFF);
-            check(
-                coder.decode_compact(compact.data(), compact.size(), kernel, decoded.data()) == percodec::Status::ok &&
-                    decoded == symbols,
-                stem + " decodes from its compact packet");
-            check(coder.encode_compact(symbols.data(), compact[1], kernel, buffer.data(), buffer.size(), &size) ==
-                          percodec::Status::ok &&
-                      Bytes(buffer.end() - static_cast<std::ptrdiff_t>(size), buffer.end()) == compact,
-                  stem + " encodes to the frozen compact packet");
         }
     }
     for (const Case* c : {&kCases[5], &kCases[9]}) {

@@ -3,8 +3,6 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
-#include <memory>
-
 #include "percodec/crc32c.hpp"
 #include "percodec/packet.hpp"
 
@@ -78,29 +76,6 @@ nb::tuple decode(const percodec::LatentCoder& coder, nb::handle packet, const Sy
         status = coder.decode(bytes.data(), bytes.size(), kernel, symbols.data(), &header);
     }
     return nb::make_tuple(static_cast<int>(status), fields(header));
-}
-
-nb::object encode_compact(const percodec::LatentCoder& coder, const Symbols& symbols, std::uint8_t lanes,
-                          percodec::Kernel kernel) {
-    check_shape(symbols, coder);
-    const std::size_t capacity = coder.packet_bound();
-    const std::unique_ptr<std::uint8_t[]> buffer(new std::uint8_t[capacity]);  // not filled: little of it is touched
-    std::size_t size = 0;
-    percodec::Status status;
-    {
-        nb::gil_scoped_release unlocked;
-        status = coder.encode_compact(symbols.data(), lanes, kernel, buffer.get(), capacity, &size);
-    }
-    if (status != percodec::Status::ok) return nb::int_(static_cast<int>(status));
-    return nb::bytes(buffer.get() + (capacity - size), size);
-}
-
-int decode_compact(const percodec::LatentCoder& coder, nb::handle packet, const SymbolsOut& symbols,
-                   percodec::Kernel kernel) {
-    check_shape(symbols, coder);
-    const Bytes bytes(packet);
-    nb::gil_scoped_release unlocked;
-    return static_cast<int>(coder.decode_compact(bytes.data(), bytes.size(), kernel, symbols.data()));
 }
 
 nb::tuple parse_header(nb::handle packet) {
@@ -181,9 +156,5 @@ NB_MODULE(_rans, m) {
         .def_prop_ro("packet_bound", &percodec::LatentCoder::packet_bound)
         .def("encode", &encode, "symbols"_a.noconvert(), "scratch"_a.noconvert(), "stream_id"_a, "counter"_a,
              "frame_id"_a, "timestamp_ns"_a, "lanes"_a, "kernel"_a = percodec::Kernel::automatic)
-        .def("decode", &decode, "packet"_a, "symbols"_a.noconvert(), "kernel"_a = percodec::Kernel::automatic)
-        .def("encode_compact", &encode_compact, "symbols"_a.noconvert(), "lanes"_a,
-             "kernel"_a = percodec::Kernel::automatic)
-        .def("decode_compact", &decode_compact, "packet"_a, "symbols"_a.noconvert(),
-             "kernel"_a = percodec::Kernel::automatic);
+        .def("decode", &decode, "packet"_a, "symbols"_a.noconvert(), "kernel"_a = percodec::Kernel::automatic);
 }

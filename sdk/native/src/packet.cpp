@@ -116,9 +116,7 @@ Status LatentCoder::encode(const std::uint8_t* symbols, PacketHeader* header, Ke
         coded = encode_payload(*tables_, *contexts_, symbols, channels_, height_, width_, &lanes, kernel, room, end,
                                &payload);
     } else if (pairs_) {
-        if (lanes == 0)
-            lanes =
-                lanes_for_pairs(*pairs_, symbols, plane_, kernel, [](std::uint64_t bytes) { return lanes_for(bytes); });
+        if (lanes == 0) lanes = lanes_for_pairs(*pairs_, symbols, plane_, kernel);
         coded = encode_payload(*pairs_, symbols, plane_, lanes, kernel, room, end, &payload);
     } else {
         if (!measure(*tables_, symbols, plane_, lanes == 0 ? &lanes : nullptr)) return Status::symbol_out_of_range;

@@ -79,7 +79,7 @@ std::uint64_t cost_pairs_avx512(const PairTables::Channel&, const std::uint8_t* 
 
 #if defined(__x86_64__) || defined(__aarch64__)
 #define PERCODEC_PLANES
-// AVX2 or NEON, for 16, 32, 48 and 64 lanes; null otherwise.
+// AVX2 or NEON, for 16, 32 and 64 lanes; null otherwise.
 PairKernels pairs_in_planes(unsigned lanes, unsigned levels) noexcept;
 // What `groups` of 32 symbols cost.
 std::uint64_t cost_pairs_planes(const PairTables::Channel&, const std::uint8_t* symbols, std::size_t groups,

@@ -260,7 +260,6 @@ PERCODEC_VECTOR std::uint64_t cost_planes(const PairTables::Channel& channel, co
 PairKernels pairs_in_planes(unsigned lanes, unsigned levels) noexcept {
     const bool small = levels <= 6;
     if (lanes == 64) return small ? kernels<kHalves, 4 / kHalves, 3>() : kernels<kHalves, 4 / kHalves, 4>();
-    if (lanes == 48) return small ? kernels<1, 3, 3>() : kernels<1, 3, 4>();
     if (lanes == 32) return small ? kernels<kHalves, 2 / kHalves, 3>() : kernels<kHalves, 2 / kHalves, 4>();
     if (lanes == 16) return small ? kernels<1, 1, 3>() : kernels<1, 1, 4>();
     return {nullptr, nullptr};

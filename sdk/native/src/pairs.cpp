@@ -220,8 +220,7 @@ PairTables::PairTables(const std::uint16_t* cdf, unsigned channels, unsigned lev
     }
 }
 
-unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane, Kernel kernel,
-                         unsigned (*lanes_for_bytes)(std::uint64_t)) noexcept {
+unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane, Kernel kernel) noexcept {
     std::uint64_t total = 0;  // 1/256 bit; at most 2^26 pairs of 14 bits
     unsigned found = 1;
     // With kMaxLanes more content cannot change the answer.
@@ -243,7 +242,7 @@ unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, 
 #endif
         for (; pair < plane / 2; ++pair) total += channel.cost[pair_at(s, pair)];
         if (plane % 2) total += channel.cost[half_pair(s[plane - 1])];
-        found = lanes_for_bytes((total + 255) / 256 / 8);
+        found = lanes_for((total + 255) / 256 / 8);
     }
     static_cast<void>(kernel);
     return found;

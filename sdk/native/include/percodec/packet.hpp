@@ -75,17 +75,7 @@ class LatentCoder {
     Status decode(const std::uint8_t* packet, std::size_t size, Kernel kernel, std::uint8_t* symbols,
                   PacketHeader* header) const noexcept;
 
-    // Compact packets, of tables of pairs alone: nothing but the symbols, the coder's states and a checksum. In and out
-    // as encode() and decode(); lanes 2..64, or 0 to choose them for the content. `capacity` of packet_bound()
-    // suffices.
-    Status encode_compact(const std::uint8_t* symbols, unsigned lanes, Kernel kernel, std::uint8_t* buffer,
-                          std::size_t capacity, std::size_t* size) const noexcept;
-    Status decode_compact(const std::uint8_t* packet, std::size_t size, Kernel kernel,
-                          std::uint8_t* symbols) const noexcept;
-
   private:
-    std::uint32_t compact_crc(const std::uint8_t* symbols) const noexcept;
-
     std::optional<Tables> tables_;  // or pairs_
     std::optional<Contexts> contexts_;
     std::optional<PairTables> pairs_;

@@ -50,9 +50,8 @@ class PairTables {
     std::vector<Channel> channels_;
 };
 
-// `lanes_for_bytes` of the ideal length of symbols uint8 [channels, plane]; it gives never fewer for more.
-unsigned lanes_for_pairs(const PairTables&, const std::uint8_t* symbols, std::size_t plane, Kernel,
-                         unsigned (*lanes_for_bytes)(std::uint64_t)) noexcept;
+// lanes_for() the ideal length of symbols uint8 [channels, plane].
+unsigned lanes_for_pairs(const PairTables&, const std::uint8_t* symbols, std::size_t plane, Kernel) noexcept;
 
 // As those of rans.hpp; symbol_out_of_range where a symbol is no level.
 Status encode_payload(const PairTables&, const std::uint8_t* symbols, std::size_t plane, unsigned lanes, Kernel,

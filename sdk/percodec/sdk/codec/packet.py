@@ -21,7 +21,7 @@ from percodec.sdk.errors import CodecError, PacketError
 T = TypeVar("T")
 
 # What a status of the core means, behind "packet of N bytes".
-MEANINGS = {
+_MEANINGS = {
     "too_short": f"is shorter than a header ({HEADER_BYTES} bytes): it was cut off or is not a packet",
     "bad_magic": "does not begin with 'PC': it is not a packet",
     "bad_version": "has a format version that this reader does not know: update percodec",
@@ -142,7 +142,7 @@ class PacketCodec:
             check_array(out, "out", self.latent_shape)
             if not (out.flags.c_contiguous and out.flags.writeable):
                 raise CodecError("out must be a C-contiguous, writable array")
-        size = size_of(packet)
+        size = _size_of(packet)
         if size > self.max_bytes:
             raise PacketError(f"packet of {size} bytes exceeds the cap of {self.max_bytes} bytes for this stream: drop it")
         status, fields = self._coder.decode(packet, out)
@@ -161,7 +161,7 @@ class PacketCodec:
 
 def parse_header(packet: BytesLike) -> PacketHeader:
     """The header of a packet whose magic, version, flags, lanes, length and CRC are right; `PacketError` otherwise."""
-    size = size_of(packet)
+    size = _size_of(packet)
     status, fields = _rans.parse_header(packet)
     if status:
         raise _packet_error(status, size, fields)
@@ -207,7 +207,7 @@ def _shared_out(work: Callable[[int, int], T], count: int, threads: int) -> list
     return results
 
 
-def size_of(packet: BytesLike) -> int:
+def _size_of(packet: BytesLike) -> int:
     """In bytes. Raises `PacketError` on what is not bytes-like and contiguous."""
     if type(packet) is bytes:
         return len(packet)
@@ -222,7 +222,7 @@ def size_of(packet: BytesLike) -> int:
 
 def _packet_error(status: int, size: int, fields: tuple[int, ...]) -> PacketError:
     name = _rans.STATUS_NAMES[status]
-    message = f"packet of {size} bytes {MEANINGS[name]}"
+    message = f"packet of {size} bytes {_MEANINGS[name]}"
     if name == "bad_version":
         message += f" (found {fields[0] >> 4}.{fields[0] & 15}, known {VERSION >> 4}.x)"
     elif name in ("wrong_tables", "bad_profile", "bad_latent_crc"):
@@ -230,4 +230,4 @@ def _packet_error(status: int, size: int, fields: tuple[int, ...]) -> PacketErro
     return PacketError(message)
 
 
-__all__ = ["MEANINGS", "PacketCodec", "check_array", "parse_header", "size_of"]
+__all__ = ["PacketCodec", "check_array", "parse_header"]

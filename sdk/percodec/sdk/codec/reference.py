@@ -12,8 +12,6 @@ from percodec.sdk.codec.entropy_model import EntropyModel, pairs_of
 from percodec.sdk.codec.header import CRC, HEADER_BYTES, LAYOUT, MAGIC, MAX_LANES, VERSION, PacketHeader
 from percodec.sdk.errors import CodecError, PacketError
 
-COMPACT_MAGIC = 0x63
-
 
 def _crc_table() -> list[int]:
     table = []
@@ -243,119 +241,12 @@ def decode_packet(
     return header, symbols
 
 
-def compact_crc(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
-    """CRC-32C over channels, height, width, the symbols [C,h,w] and the table hash."""
-    return crc32c(model.table_hash.to_bytes(8, "little"), latent_crc(symbols))
-
-
-def compact_lanes_for(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
-    """The encoder's own choice."""
-    ideal_bytes = ideal_bytes_of(model, symbols)
-    return max([4, *(lanes for lanes in (8, 16, 32, 48, 64) if lanes <= 4 + ideal_bytes // 72)])
-
-
-def _pair_steps(pairs: NDArray[np.uint8], tail: int, lanes: int) -> list[tuple[int, int, int]]:
-    """(channel, pair of the channel, lane) in the order of decoding; the last `tail` by lanes 0 and 1."""
-    channels, _, width = pairs.shape
-    steps = [(c, k, k % lanes) for c in range(channels) for k in range(width)]
-    for k in range(tail):
-        steps[-1 - k] = (*steps[-1 - k][:2], k % 2)
-    return steps
-
-
-def encode_compact(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int | None = None) -> bytes:
-    """What `CompactCodec.encode` makes of the same input."""
-    lanes = compact_lanes_for(model, symbols) if lanes is None else lanes
-    cdf, pairs, crc = model.cdf.tolist(), coded(model, symbols), compact_crc(model, symbols)
-    states = [state_low(model)] * lanes
-    states[0] += crc & 0xFFFF
-    states[1] += crc >> 16
-    tail, words = 0, list[int]()
-    steps = _pair_steps(pairs, min(pairs.size, 0xFFFF), lanes)
-    for channel, k, lane in reversed(steps):
-        start, end = cdf[channel][int(pairs[channel, 0, k])], cdf[channel][int(pairs[channel, 0, k]) + 1]
-        if tail == 0xFFFF or (len(words) == lanes - 2 and _due(model, states[lane], end - start)):
-            break
-        tail += 1
-        states[lane] = _encoded(model, states[lane], start, end, words)
-    for lane, word in enumerate(reversed(words), 2):
-        states[lane] += word
-    words = []
-    for channel, k, lane in reversed(_pair_steps(pairs, 0, lanes)[: pairs.size - tail]):
-        start, end = cdf[channel][int(pairs[channel, 0, k])], cdf[channel][int(pairs[channel, 0, k]) + 1]
-        states[lane] = _encoded(model, states[lane], start, end, words)
-    beyond = [x.bit_length() - 17 for x in states]
-    lengths = sum(n << 4 * lane for lane, n in enumerate(beyond)).to_bytes((lanes + 1) // 2, "little")
-    bits, filled = 0, 0
-    for x, n in zip(states, beyond, strict=True):
-        bits |= ((x >> 16) - (1 << n)) << filled
-        filled += n
-    lows = np.array([x & 0xFFFF for x in states], "<u2").tobytes()
-    head = bytes([COMPACT_MAGIC, lanes]) + tail.to_bytes(2, "little")
-    return head + lengths + lows + bits.to_bytes(-(-filled // 8), "little") + np.array(words[::-1], "<u2").tobytes()
-
-
-def decode_compact(model: EntropyModel, packet: bytes, height: int, width: int) -> NDArray[np.uint8]:
-    """The symbols [C,h,w]; `PacketError` for every packet that `CompactCodec.decode` refuses."""
-    if len(packet) < 4 or packet[0] != COMPACT_MAGIC or not 2 <= packet[1] <= MAX_LANES:
-        raise PacketError("not a compact packet")
-    lanes, tail, size = packet[1], int.from_bytes(packet[2:4], "little"), height * width
-    pairs = np.zeros((model.channels, 1, -(-size // 2)), np.uint8)
-    lows_at = 4 + (lanes + 1) // 2
-    lengths = int.from_bytes(packet[4:lows_at], "little")
-    beyond = [lengths >> 4 * lane & 15 for lane in range(lanes)]
-    bits_at = lows_at + 2 * lanes
-    words_at = bits_at + -(-sum(beyond) // 8)
-    bits = int.from_bytes(packet[bits_at:words_at], "little")
-    if tail > pairs.size or len(packet) < words_at or (len(packet) - words_at) % 2 or lengths >> 4 * lanes or bits >> sum(beyond):
-        raise PacketError("does not hold what it declares")
-    states = np.frombuffer(packet, "<u2", lanes, lows_at).astype(np.int64).tolist()
-    for lane, n in enumerate(beyond):
-        states[lane] |= (1 << n | bits & (1 << n) - 1) << 16
-        bits >>= n
-
-    def run(steps: list[tuple[int, int, int]], words: list[int]) -> list[int]:
-        """Fills `pairs`; returns the words that are left."""
-        for channel, k, lane in steps:
-            row, slot = model.cdf[channel].astype(np.int64), states[lane] & 0x3FFF
-            pair = int(np.searchsorted(row, slot, side="right")) - 1
-            x = int(row[pair + 1] - row[pair]) * (states[lane] >> 14) + slot - int(row[pair])
-            if x < 1 << 16 and not words:
-                raise PacketError("ended before the symbols")
-            states[lane] = x << 16 | words.pop(0) if x < 1 << 16 else x
-            pairs[channel, 0, k] = pair
-        return words
-
-    steps = _pair_steps(pairs, tail, lanes)
-    if run(steps[: pairs.size - tail], np.frombuffer(packet, "<u2", offset=words_at).tolist()):
-        raise PacketError("is longer than the symbols")
-    full = tail < min(pairs.size, 0xFFFF)
-    if full:
-        channel, k, _ = steps[pairs.size - tail - 1]
-        start, end = model.cdf[channel].tolist()[pairs[channel, 0, k] :][:2]
-        if not _due(model, states[tail % 2], end - start):
-            raise PacketError("the tail could be longer")
-    left = run(steps[pairs.size - tail :], [x & 0xFFFF for x in states[2:]]) if all(x >> 16 == 1 for x in states[2:]) else [1]
-    if any(left) or (full and left):
-        raise PacketError("the tail is not that of these symbols")
-    if any(x >> 16 != 1 for x in states[:2]) or (size % 2 and (pairs[:, 0, -1] % model.levels).any()):
-        raise PacketError("a lane does not end where one begins, or a symbol outside the latent is not 0")
-    symbols = np.stack(np.divmod(pairs[:, 0], model.levels), 2).reshape(model.channels, -1)[:, :size].reshape(-1, height, width)
-    if compact_crc(model, symbols) != states[0] & 0xFFFF | (states[1] & 0xFFFF) << 16:
-        raise PacketError("decoded symbols are not the encoder's")
-    return symbols
-
-
 __all__ = [
     "coded",
-    "compact_crc",
-    "compact_lanes_for",
     "crc32c",
-    "decode_compact",
     "decode_packet",
     "decode_payload",
     "digits_of",
-    "encode_compact",
     "encode_packet",
     "encode_payload",
     "ideal_bytes_of",
