@@ -29,7 +29,9 @@ LABELS = (Label(0, "Sky", (128, 128, 128)), Label(1, "Building", (128, 0, 0)), L
 def _graph(name: str, nodes: list[Any], take: Any, give: Any, constants: dict[str, NDArray[Any]]) -> bytes:
     tensors = [numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in constants.items()]
     model = helper.make_model(
-        helper.make_graph(nodes, name, [take], [give], initializer=tensors), opset_imports=[helper.make_opsetid("", 20)], ir_version=9
+        helper.make_graph(nodes, name, [take], give if isinstance(give, list) else [give], initializer=tensors),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=9,
     )
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
@@ -110,6 +112,36 @@ def decoder_graph(height: int = HEIGHT, width: int = WIDTH) -> bytes:
         "zoom": np.array([1, 1, 8, 8], np.float32),
     }
     return _graph("decoder", nodes, _u8("symbols", (1, CHANNELS, height // 8, width // 8)), _u8("image", (1, height, width, 3)), constants)
+
+
+def classification_graph(height: int = HEIGHT, width: int = WIDTH) -> bytes:
+    """symbols -> probs float32 [1,3]: softmax of the first three channels' means."""
+    nodes = [
+        _cast("symbols", "float", TensorProto.FLOAT),
+        helper.make_node("GlobalAveragePool", ["float"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["flat"]),
+        helper.make_node("Slice", ["flat", "from", "to", "axis"], ["three"]),
+        helper.make_node("Softmax", ["three"], ["probs"], axis=1),
+    ]
+    constants: dict[str, NDArray[Any]] = {"from": np.array([0]), "to": np.array([3]), "axis": np.array([1])}
+    probs = helper.make_tensor_value_info("probs", TensorProto.FLOAT, [1, 3])
+    return _graph("classes", nodes, _u8("symbols", (1, CHANNELS, height // 8, width // 8)), probs, constants)
+
+
+def array_graph(height: int = HEIGHT, width: int = WIDTH) -> bytes:
+    """symbols -> depth float32 [1,h,w], mean float32 [1,4]: what a user's own network may give."""
+    nodes = [
+        _cast("symbols", "float", TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axis"], ["depth"], keepdims=0),
+        helper.make_node("GlobalAveragePool", ["float"], ["means"]),
+        helper.make_node("Flatten", ["means"], ["mean"]),
+    ]
+    constants: dict[str, NDArray[Any]] = {"axis": np.array([1])}
+    gives = [
+        helper.make_tensor_value_info("depth", TensorProto.FLOAT, [1, height // 8, width // 8]),
+        helper.make_tensor_value_info("mean", TensorProto.FLOAT, [1, CHANNELS]),
+    ]
+    return _graph("arrays", nodes, _u8("symbols", (1, CHANNELS, height // 8, width // 8)), gives, constants)
 
 
 def frames(count: int, height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> NDArray[np.uint8]:

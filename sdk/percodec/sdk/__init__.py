@@ -6,7 +6,7 @@ files of packets. Everything raised derives from `PercodecError`.
 
 from __future__ import annotations
 
-from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
+from percodec.sdk.bundle import Bundle, GraphInfo, Label, SelfTest, TensorInfo, extend_bundle, write_bundle
 from percodec.sdk.codec import EntropyModel, PacketCodec, PacketHeader, parse_header
 from percodec.sdk.errors import (
     BackendError,
@@ -33,6 +33,7 @@ __all__ = [
     "EntropyModel",
     "EntropyModelError",
     "Frame",
+    "GraphInfo",
     "Label",
     "Latent",
     "LogError",
@@ -48,7 +49,9 @@ __all__ = [
     "SelfTest",
     "SelfTestError",
     "SourceError",
+    "TensorInfo",
     "UsageError",
+    "extend_bundle",
     "parse_header",
     "read_log",
     "write_bundle",

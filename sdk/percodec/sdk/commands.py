@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from percodec.sdk import mcap
-from percodec.sdk.bundle import Bundle
+from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.bundle.engines import engines_in
 from percodec.sdk.cli import Command
 from percodec.sdk.codec import parse_header
@@ -52,7 +52,7 @@ def about_bundle(bundle: Bundle) -> dict[str, Any]:
     """Facts from a manifest that was checked."""
     manifest = bundle.manifest
     channels, height, width = bundle.latent_shape
-    sizes = manifest["files"]
+    sizes, stream = manifest["files"], bundle.stream_model
     return {
         "kind": "bundle",
         "name": bundle.name,
@@ -62,13 +62,20 @@ def about_bundle(bundle: Bundle) -> dict[str, Any]:
         "latent": f"{channels} channels of {height}x{width}, {bundle.levels} levels",
         "centers": [round(float(c), 4) for c in bundle.centers],
         "entropy_tables": f"{bundle.entropy_model.table_hash:016x}, profile {bundle.entropy_model.profile}",
-        "graphs": {k: f"{sizes[g['file']]['bytes'] / 1e6:.2f} MB, {g['precision']}" for k, g in manifest["graphs"].items()},
+        **({"stream_tables": f"{stream.table_hash:016x}, profile {stream.profile}"} if stream else {}),
+        "graphs": {k: f"{sizes[manifest['graphs'][k]['file']]['bytes'] / 1e6:.2f} MB, {_about_graph(g)}" for k, g in bundle.graphs.items()},
         "engines": [f"{folder}/{graph}" for folder, graph in engines_in(bundle.path)],
         "labels": [label.name for label in bundle.labels],
+        **({"supersedes": manifest["supersedes"]} if manifest.get("supersedes") else {}),
         "selftest_vectors": len(bundle.selftest().frames),
         "metrics": manifest["metrics"],
         "provenance": {k: v for k, v in manifest["provenance"].items() if k != "config"},
     }
+
+
+def _about_graph(graph: GraphInfo) -> str:
+    gives = ", ".join(f"{t.name} {t.dtype} {list(t.shape)}" for t in graph.outputs)
+    return f"{graph.precision}, {graph.task} -> {gives}" if graph.name.startswith("head_") else graph.precision
 
 
 def about_packet(path: Path) -> dict[str, Any]:

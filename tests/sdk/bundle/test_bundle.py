@@ -94,7 +94,7 @@ def test_the_digest_can_be_pinned(pristine: Path) -> None:
         (lambda m: m["frame"].update(pixel_format="nv12"), ["pixel_format", "rgb8"]),
         (lambda m: m["preprocess"].update(fit="guess"), ["preprocess.fit"]),
         (lambda m: m["latent"].update(height=9), ["latent.height"]),
-        (lambda m: m["latent"].update(channels=5), ["entropy.pcem"]),
+        (lambda m: m["latent"].update(channels=5), ["graphs.encoder.outputs", "[5, 8, 12]"]),
         (lambda m: m["latent"]["centers"].reverse(), ["increasing"]),
         (lambda m: m["latent"].update(centers=[0.0]), ["latent.centers"]),
         (lambda m: m["graphs"].update(driver=m["graphs"]["encoder"]), ["unknown graph 'driver'"]),

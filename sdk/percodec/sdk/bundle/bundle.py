@@ -5,23 +5,32 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from percodec.sdk.bundle.arrays import array_from_bytes
-from percodec.sdk.bundle.manifest import MAX_FILES, MAX_MANIFEST_BYTES, MAX_SELFTEST, Label, SelfTest, parse_manifest
+from percodec.sdk.bundle.graphs import Shapes, check_signature, graph_from_json, graph_from_name, labels_from_json
+from percodec.sdk.bundle.manifest import MAX_FILES, MAX_MANIFEST_BYTES, MAX_SELFTEST, parse_manifest
 from percodec.sdk.bundle.onnx_ops import check_graph
+from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest
 from percodec.sdk.codec import EntropyModel
+from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL
 from percodec.sdk.errors import BundleError, EntropyModelError
 
 _RESERVED = ("signature", "engines")
 
 
 class Bundle:
-    """Everything a vehicle needs for one codec and its heads, in memory. Obtain with `Bundle.open`."""
+    """Everything a vehicle needs for one codec and its heads, in memory. Obtain with `Bundle.open`.
+
+    `graphs`: what each graph takes and gives, in the manifest's order. `heads`: the heads' names without "head_", the default one first.
+    `entropy_model`: tables of packets that stand alone; `stream_model`: of predicted ones (profile 2), None where the bundle has none.
+    """
 
     def __init__(self, path: Path, manifest: dict[str, Any], digest: str, files: dict[str, bytes]) -> None:
         self.path = path
@@ -36,16 +45,21 @@ class Bundle:
         self.latent_shape: tuple[int, int, int] = (latent["channels"], latent["height"], latent["width"])
         self.levels: int = latent["levels"]
         self.centers: NDArray[np.float32] = np.array(latent["centers"], np.float32)
-        self.labels: tuple[Label, ...] = tuple(
-            Label(entry["id"], entry["name"], (entry["color"][0], entry["color"][1], entry["color"][2])) for entry in manifest["labels"]
-        )
+        self.labels: tuple[Label, ...] = labels_from_json(manifest["labels"])
         self.palette: NDArray[np.uint8] = np.zeros((256, 3), np.uint8)
         for label in self.labels:
             self.palette[label.id] = label.color
         self.palette.setflags(write=False)
-        self.entropy_model = self._read_tables()
-        for entry in manifest["graphs"].values():
-            check_graph(files[entry["file"]], entry["file"])
+        self.entropy_model = self._read_tables(manifest["entropy_model"])
+        self.stream_model: EntropyModel | None = self._read_tables(manifest["stream"]) if "stream" in manifest else None
+        if self.stream_model is not None and self.stream_model.profile != PROFILE_TEMPORAL:
+            raise BundleError(
+                f"{manifest['stream']['file']} has tables of profile {self.stream_model.profile}, predicted packets need those of profile "
+                f"{PROFILE_TEMPORAL}; export the bundle again with --stream"
+            )
+        self._graphs = {name: self._read_graph(name) for name in manifest["graphs"]}
+        names = [name.removeprefix("head_") for name in self._graphs if name.startswith("head_")]
+        self.heads: tuple[str, ...] = tuple(sorted(names, key=lambda name: name != "segmentation"))
         self._selftest = self._read_selftest()
 
     @classmethod
@@ -71,6 +85,11 @@ class Bundle:
         except BundleError as e:
             raise BundleError(f"bundle {folder}: {e}") from e
 
+    @property
+    def graphs(self) -> Mapping[str, GraphInfo]:
+        """Read-only."""
+        return MappingProxyType(self._graphs)
+
     def graph(self, name: str) -> bytes:
         """ONNX bytes of "encoder", "head_segmentation", ... whose hash was checked. Raises `BundleError` where it is absent."""
         entry = self.manifest["graphs"].get(name)
@@ -78,6 +97,19 @@ class Bundle:
             have = ", ".join(self.manifest["graphs"]) or "none"
             raise BundleError(f"bundle {self.path} has no graph {name!r} (it has: {have}); use a bundle exported with it")
         return self._files[entry["file"]]
+
+    def head(self, name: str | None = None) -> GraphInfo:
+        """A head by its name, with or without "head_"; None: the default, the first of `heads`. Raises `BundleError`."""
+        if not self.heads:
+            raise BundleError(f"bundle {self.path} has no head; use a bundle exported with one, or add one: percodec export --head")
+        found = self._graphs.get(f"head_{self.heads[0] if name is None else name.removeprefix('head_')}")
+        if found is None:
+            raise BundleError(f"bundle {self.path} has no head {name!r} (it has: {', '.join(self.heads)}); give one of those")
+        return found
+
+    def answers_to(self, digest: str) -> bool:
+        """Whether what was made with the bundle of this digest (64 hex digits) can be read with this one: its own, or one it supersedes."""
+        return digest == self.digest or digest in self.manifest.get("supersedes", ())
 
     def selftest(self) -> SelfTest:
         """The vectors, read-only."""
@@ -89,8 +121,17 @@ class Bundle:
             raise BundleError(f"bundle {self.path} has no file {name!r}")
         return self._files[name]
 
-    def _read_tables(self) -> EntropyModel:
-        entry = self.manifest["entropy_model"]
+    def _read_graph(self, name: str) -> GraphInfo:
+        entry = self.manifest["graphs"][name]
+        data = self._files[entry["file"]]
+        check_graph(data, entry["file"])
+        if "task" not in entry:
+            return graph_from_name(name, entry["precision"], data, Shapes.of(self.manifest), self.labels)
+        info = graph_from_json(name, entry, self.labels)
+        check_signature(info, data, entry["file"])
+        return info
+
+    def _read_tables(self, entry: Mapping[str, Any]) -> EntropyModel:
         try:
             model = EntropyModel.from_bytes(self._files[entry["file"]])
         except EntropyModelError as e:

@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from percodec.sdk.errors import EngineError
 FORMAT, VERSION = "percodec-engine", [1, 0]
 MAX_ENGINE_BYTES = 2 << 30
 MAX_RECORD_BYTES = 4 << 20
-_NAME = re.compile(r"[a-z0-9][a-z0-9_+-]{0,60}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_+-]{0,80}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def read_engine(bundle: Bundle, target: str, precision: str, graph: str, here: M
     again = f"build it here: percodec build {bundle.path} --target {target} --precision {precision}{camera}"
     where = f"engine {folder.name}/{graph}"
     record = _record(folder / f"{graph}.json", where, again)
-    key = EngineKey(**{**record["key"], "flags": tuple(record["key"]["flags"]), "profiles": tuple(record["key"]["profiles"])})
+    key = _key(record)
     wanted = {"bundle": bundle.digest, "graph": graph, "precision": precision, "target": target, **here}
     # Of one graph the bundle knows the bytes. For two made into one, and for a camera's (made of name, frame, fit), the digest speaks.
     if "+" not in graph and not camera:
@@ -108,16 +108,42 @@ def read_engine(bundle: Bundle, target: str, precision: str, graph: str, here: M
     differences = mine.difference(key)
     if differences:
         raise EngineError(f"{where} was built for something else: {'; '.join(differences)}; {again}")
-    entry = record["file"]
-    data = _bytes(folder / entry["name"], where, min(entry["bytes"], MAX_ENGINE_BYTES), again)
-    if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise EngineError(f"{where} was altered: its bytes are not those that were built; {again}")
-    return data, dict(record["report"])
+    return _recorded(folder, record, where, again), dict(record["report"])
 
 
 def engines_in(bundle: Path) -> list[tuple[str, str]]:
     """(folder name, graph) of every record in a bundle, unchecked."""
     return sorted((p.parent.name, p.stem) for p in bundle.glob("engines/*/*.json") if p.parent.name != "calibration")
+
+
+def carry_engines(old: Bundle, new: Bundle) -> None:
+    """Record the engines of a bundle, byte for byte, in one that has the same graphs; ranges kept for calibration come along.
+
+    Engines of another bundle stay behind. Raises `EngineError` for one that was altered.
+    """
+    for place, graph in engines_in(old.path):
+        folder, where, again = old.path / "engines" / place, f"engine {place}/{graph}", f"remove it or build it again: {old.path}"
+        record = _record(folder / f"{graph}.json", where, again)
+        key = _key(record)
+        if key.bundle == old.digest:
+            write_engine(new.path, replace(key, bundle=new.digest), _recorded(folder, record, where, again), record["report"])
+    for path in sorted((old.path / "engines" / "calibration").glob("*.json")):
+        kept = new.path / "engines" / "calibration" / path.name
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        _replace(kept, _bytes(path, f"calibration {path.name}", MAX_RECORD_BYTES, "remove it"))
+
+
+def _key(record: Mapping[str, Any]) -> EngineKey:
+    return EngineKey(**{**record["key"], "flags": tuple(record["key"]["flags"]), "profiles": tuple(record["key"]["profiles"])})
+
+
+def _recorded(folder: Path, record: Mapping[str, Any], where: str, again: str) -> bytes:
+    """The bytes that were recorded, or `EngineError`."""
+    entry = record["file"]
+    data = _bytes(folder / entry["name"], where, min(entry["bytes"], MAX_ENGINE_BYTES), again)
+    if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise EngineError(f"{where} was altered: its bytes are not those that were built; {again}")
+    return data
 
 
 def _record(path: Path, where: str, again: str) -> dict[str, Any]:
@@ -168,4 +194,4 @@ def _short(value: Any) -> str:
     return f"{text[:12]}..." if re.fullmatch(r"[0-9a-f]{64}", text) else repr(text[:80])
 
 
-__all__ = ["EngineKey", "engines_in", "folder_of", "read_engine", "write_engine"]
+__all__ = ["EngineKey", "carry_engines", "engines_in", "folder_of", "read_engine", "write_engine"]

@@ -31,6 +31,46 @@ def check_graph(data: bytes, name: str) -> None:
         raise BundleError(f"{name} is not an ONNX model: {e}; export the bundle again") from e
 
 
+# Element types of TensorProto by numpy's names; any other is None.
+_DTYPES = {1: "float32", 2: "uint8", 3: "int8", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16"}
+Tensors = list[tuple[str, tuple[str | None, tuple[int | None, ...] | None]]]
+
+
+def signature(data: bytes, name: str) -> tuple[Tensors, Tensors]:
+    """Inputs and outputs of a model, as far as the file says: (name, (dtype, shape with the batch dimension)), a free side None.
+
+    Raises `BundleError` where `data` is no ONNX model.
+    """
+    found: tuple[Tensors, Tensors] = ([], [])
+    try:
+        for field, graph in _fields(memoryview(data)):
+            for inner, value in _fields(_bytes(graph)) if field == 7 else ():
+                if inner in (11, 12):
+                    found[inner - 11].append(_value_info(_bytes(value)))
+    except (ValueError, IndexError) as e:
+        raise BundleError(f"{name} is not an ONNX model: {e}; export the bundle again") from e
+    return found
+
+
+def _value_info(data: memoryview) -> tuple[str, tuple[str | None, tuple[int | None, ...] | None]]:
+    name, kind, shape = "", None, None
+    for field, value in _fields(data):
+        if field == 1:
+            name = _text(value)
+        for of_type, tensor in _fields(_bytes(value)) if field == 2 else ():
+            for inner, part in _fields(_bytes(tensor)) if of_type == 1 else ():
+                if inner == 1 and isinstance(part, int):
+                    kind = _DTYPES.get(part)
+                elif inner == 2:
+                    shape = tuple(_side(_bytes(side)) for at, side in _fields(_bytes(part)) if at == 1)
+    return name, (kind, shape)
+
+
+def _side(data: memoryview) -> int | None:
+    known = [value for field, value in _fields(data) if field == 1 and isinstance(value, int)]
+    return known[-1] if known and 0 < known[-1] < 1 << 31 else None
+
+
 def _refuse(name: str, what: str) -> BundleError:
     return BundleError(f"{name} {what}, which a bundle must not hold; export the graph with percodec export")
 
@@ -148,4 +188,4 @@ def _text(value: int | memoryview) -> str:
     return bytes(_bytes(value)).decode("utf-8", "strict")
 
 
-__all__ = ["OPERATORS", "check_graph"]
+__all__ = ["OPERATORS", "check_graph", "signature"]
