@@ -96,6 +96,19 @@ void test_tables() {
     }
 }
 
+// Another thread may write to symbols while they are coded with contexts: whatever byte it is then finds an entry.
+void test_any_byte_is_inside_every_row() {
+    Random random{8};
+    for (const unsigned levels : {2u, 6u, 17u, 255u}) {
+        const std::vector<std::uint16_t> cdf = random_cdf(random, 6, levels);
+        const percodec::Tables tables(cdf.data(), 6, levels, 3);
+        for (unsigned byte = levels; byte < 256; ++byte) {
+            CHECK(tables.encode(5)[byte].renorm_from == tables.encode(5)[levels - 1].renorm_from);
+            CHECK(tables.cost(5)[byte] == 0);
+        }
+    }
+}
+
 void test_pair_tables() {
     Random random{6};
     for (const std::uint32_t frequency : {1u, 2u, 3u, 5u, 1023u, 4096u, 8191u, 8192u, 11585u, 11586u, 16380u, 16381u}) {
@@ -331,6 +344,7 @@ void test_reciprocals_of_pairs() {
 int main() {
     test_crc32c();
     test_tables();
+    test_any_byte_is_inside_every_row();
     test_pair_tables();
     test_reciprocals_of_pairs();
     test_round_trips();

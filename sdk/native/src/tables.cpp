@@ -78,7 +78,9 @@ Tables::Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels, uns
             v.threshold[level] = level + 1 < levels ? row[level + 1] : kProbabilityScale;
         }
     }
-    cost_.resize(cost_.size() + kWideEntries);
+    // Symbols may change while they are coded: what any byte picks in the last row is inside.
+    encode_.resize(encode_.size() + kMaxLevels, encode_.back());
+    cost_.resize(cost_.size() + kMaxLevels);
     if (contexts == 0 || contexts * levels > kWideEntries || levels > 8) return;
     wide_.resize(channels / contexts);
     for (unsigned row = 0; row < channels; ++row) {

@@ -199,10 +199,15 @@ def test_arguments(sample) -> None:
             codec.encode(wrong, 0, 0)
     with pytest.raises(CodecError, match=r"levels 0\.\.5"):
         codec.encode(np.full_like(symbols, 255), 0, 0)
-    for frame_id, timestamp_ns in ((-1, 0), (1 << 32, 0), (0, -1), (0, 1 << 64)):
-        with pytest.raises(CodecError, match="frame_id"):
-            codec.encode(symbols, frame_id, timestamp_ns)
-    packet = codec.encode(symbols, 0, 0)
+    before = codec.encode(symbols, 0, 0)
+    for name, most in (("frame_id", 1 << 32), ("timestamp_ns", 1 << 64), ("counter", 1 << 32)):
+        for number in (-1, most, 0.0, "7"):
+            with pytest.raises(CodecError, match=f"{name} must be"):
+                codec.encode(symbols, **{"frame_id": 0, "timestamp_ns": 0, name: number})
+    packet = codec.encode(symbols, np.int64(0), 0)
+    assert parse_header(packet).counter == parse_header(before).counter + 1
+    assert parse_header(codec.encode(symbols, 0, 0, counter=2**32 - 1)).counter == 2**32 - 1
+    assert parse_header(codec.encode(symbols, 0, 0)).counter == 0
     frozen = np.empty_like(symbols)
     frozen.setflags(write=False)
     for out in (frozen, np.empty((2, 3, 5), np.uint8), np.asfortranarray(np.empty_like(symbols))):

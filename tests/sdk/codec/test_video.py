@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -111,14 +114,152 @@ def test_a_lost_or_altered_packet_costs_what_follows_up_to_the_next_key(key_mode
             assert all("wait for the next key packet" in text for text in said[altered:])
 
 
-def test_a_packet_of_another_stream_is_no_successor(key_model: EntropyModel) -> None:
-    latents = stream(3)
-    left, right = (VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH, stream_id=k) for k in (1, 2))
-    packets = [[codec.encode(latent, k, k) for k, latent in enumerate(latents)] for codec in (left, right)]
+def coded(
+    key_model: EntropyModel, count: int, seed: int = 1, stream_id: int = 0, start_ns: int = 0
+) -> tuple[list[bytes], list[np.ndarray]]:
+    """A stream of `count` packets with a key every 10, and its latents."""
+    latents = stream(count, seed)
+    sender = VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH, stream_id=stream_id, key_every=10)
+    return [sender.encode(latent, k, start_ns + k) for k, latent in enumerate(latents)], latents
+
+
+def received(receiver: VideoCodec, packets: list[bytes], latents: list[np.ndarray], order: list[int]) -> dict[int, str]:
+    """Decodes packets in that order; what was said of those refused, by place."""
+    said = {}
+    for place, k in enumerate(order):
+        try:
+            _, latent = receiver.decode(packets[k])
+        except PacketError as error:
+            said[place] = str(error)
+        else:
+            assert np.array_equal(latent, latents[k])
+    return said
+
+
+def test_another_stream_is_refused_and_costs_nothing(key_model: EntropyModel) -> None:
+    packets, latents = coded(key_model, 3, stream_id=1)
+    others, _ = coded(key_model, 3, stream_id=2)
     receiver = VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH)
-    receiver.decode(packets[0][0])
-    with pytest.raises(PacketError, match=r"stream 2 needs .* last one decoded is 0 of stream 1"):
-        receiver.decode(packets[1][1])
+    receiver.decode(packets[0])
+    for other in others:
+        with pytest.raises(PacketError, match=r"of stream 2 is not of stream 1, which this decoder reads"):
+            receiver.decode(other)
+    assert received(receiver, packets, latents, [1, 2]) == {}
+
+
+@pytest.mark.parametrize("again", [0, 4, 9, 10, 11])
+def test_a_packet_that_comes_twice_or_late_costs_nothing(key_model: EntropyModel, again: int) -> None:
+    packets, latents = coded(key_model, 25)
+    for late in (again, again + 1, again + 12):
+        receiver = VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH)
+        said = received(receiver, packets, latents, [*range(late + 1), again, *range(late + 1, 25)])
+        assert list(said) == [late + 1]
+        assert "came twice or too late" in said[late + 1]
+
+
+def test_a_packet_from_the_future_costs_nothing_once_the_missing_one_comes(key_model: EntropyModel) -> None:
+    packets, latents = coded(key_model, 12)
+    receiver = VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH)
+    said = received(receiver, packets, latents, [0, 1, 3, 2, 3, 4, 5])
+    assert list(said) == [2]
+    assert "needs the latent of packet 2, the last one decoded is 1" in said[2]
+
+
+@pytest.mark.parametrize("ran", [1, 7, 70])
+def test_an_encoder_that_starts_again_is_followed(key_model: EntropyModel, ran: int) -> None:
+    """From counter 0, with another content and a later time; with the clock started again too once enough packets lie between."""
+    packets, latents = coded(key_model, ran)
+    for start_ns in (1000, 0):
+        again, others = coded(key_model, 80, seed=2, start_ns=start_ns)
+        receiver = VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH)
+        said = received(receiver, [*packets, *again], [*latents, *others], list(range(ran + 80)))
+        assert list(said) == ([] if start_ns or ran > 64 else list(range(ran, ran + 10)))
+
+
+def test_a_restart_whose_key_was_lost_waits_for_the_next_key(key_model: EntropyModel) -> None:
+    """Even where a predicted packet of the new run has the number that comes next: its latent is another one."""
+    packets, latents = coded(key_model, 6)
+    again, others = coded(key_model, 12, seed=2, start_ns=1000)
+    receiver = VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH)
+    assert received(receiver, packets, latents, list(range(6))) == {}
+    said = received(receiver, again, others, list(range(1, 12)))
+    assert list(said) == list(range(9))
+    assert "started again" in said[5]
+
+
+def test_calls_that_raise_change_nothing(key_model: EntropyModel) -> None:
+    latents = stream(3)
+    sender, receiver = (VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH) for _ in range(2))
+    for k, latent in enumerate(latents):
+        for wrong, frame_id in ((latent.tolist(), 0), (None, 0), (latent[:1], 0), (latent, 2**32), (np.full_like(latent, 9), 0)):
+            with pytest.raises(CodecError):
+                sender.encode(wrong, frame_id, 0)
+        packet = sender.encode(latent, k, k)
+        damaged = bytearray(packet)
+        damaged[50] ^= 1
+        sealed = damaged[:40] + _rans.crc32c(damaged[44:], _rans.crc32c(damaged[:40])).to_bytes(4, "little") + damaged[44:]
+        for wrong_packet in (None, b"", packet[:-1], bytes(damaged), bytes(sealed)):
+            with pytest.raises(PacketError):
+                receiver.decode(wrong_packet)
+        header, again = receiver.decode(packet)
+        assert header.key == (k == 0)
+        assert np.array_equal(again, latent)
+
+
+def test_one_object_is_one_direction(key_model: EntropyModel) -> None:
+    sender, receiver = (VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH) for _ in range(2))
+    latent = stream(1)[0]
+    packet = sender.encode(latent, 0, 0)
+    receiver.decode(packet)
+    with pytest.raises(CodecError, match="made to encode: make another one to decode"):
+        sender.decode(packet)
+    with pytest.raises(CodecError, match="made to decode"):
+        receiver.encode(latent, 0, 0)
+
+
+def test_a_call_while_another_thread_is_in_one_is_refused(key_model: EntropyModel) -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    class Waiting:
+        def __index__(self) -> int:
+            inside.set()
+            assert leave.wait(60)
+            return 7
+
+    codec, latent = VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH), stream(1)[0]
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(codec.encode, latent, Waiting(), 0)
+        assert inside.wait(60)
+        try:
+            with pytest.raises(CodecError, match="in use by another thread"):
+                codec.encode(latent, 0, 0)
+        finally:
+            leave.set()
+        assert parse_header(first.result()).frame_id == 7
+    codec.encode(latent, 8, 0)
+
+
+def test_eight_threads_never_make_a_packet_of_something_else(key_model: EntropyModel) -> None:
+    """Each latent coded, by counter, is the one that a decoder gets; calls that overlapped were refused."""
+    latents, threads = stream(40), 8
+    sender = VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH, key_every=3)
+    start = threading.Barrier(threads)
+
+    def work(_: int) -> list[bytes]:
+        start.wait()
+        packets = []
+        for k, latent in enumerate(latents):
+            with contextlib.suppress(CodecError):
+                packets.append(sender.encode(latent, k, 0))
+        return packets
+
+    with ThreadPoolExecutor(threads) as pool:
+        packets = sorted((p for done in pool.map(work, range(threads)) for p in done), key=lambda p: parse_header(p).counter)
+    assert [parse_header(p).counter for p in packets] == list(range(len(packets)))
+    receiver = VideoCodec(key_model, temporal_model(2), HEIGHT, WIDTH)
+    for packet in packets:
+        header, latent = receiver.decode(packet)
+        assert np.array_equal(latent, latents[header.frame_id])
 
 
 def test_the_counter_wraps(key_model: EntropyModel) -> None:

@@ -67,7 +67,7 @@ class Tables {
     unsigned levels() const noexcept { return levels_; }
 
     // Rows of a power-of-two number of entries: masking a symbol with encode_mask() keeps any byte inside its row. With
-    // contexts rows have levels() entries, one after the other.
+    // contexts rows have levels() entries, one after the other, and any byte may be looked up in any row.
     const Encode* encode(unsigned channel) const noexcept {
         return encode_.data() + std::size_t{channel} * encode_stride_;
     }
@@ -86,7 +86,7 @@ class Tables {
     // Null without contexts, or where they have more than 64 levels together. `channel` counts channels, not rows.
     const Wide* wide(unsigned channel) const noexcept { return wide_.empty() ? nullptr : wide_.data() + channel; }
 
-    // Ideal code length of each level in 1/256 bit, by integer arithmetic. kWideEntries values may be read.
+    // Ideal code length of each level in 1/256 bit, by integer arithmetic. Any byte may be looked up in any row.
     const std::uint16_t* cost(unsigned channel) const noexcept { return cost_.data() + std::size_t{channel} * levels_; }
 
   private:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL
+
 BytesLike = bytes | bytearray | memoryview
 
 MAGIC = b"PC"
@@ -36,6 +38,11 @@ class PacketHeader:
     table_hash: int
     payload_bytes: int
     latent_crc: int
+
+    @property
+    def key(self) -> bool:
+        """Whether the packet needs no other: all but those of profile 2, which need the latent of the packet before."""
+        return self.profile != PROFILE_TEMPORAL
 
 
 __all__ = ["CRC", "HEADER_BYTES", "LAYOUT", "MAGIC", "MAX_LANES", "VERSION", "BytesLike", "PacketHeader"]

@@ -6,9 +6,10 @@ Format: BITSTREAM.md.
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,16 +86,18 @@ class PacketCodec:
     def encode(self, symbols: NDArray[np.uint8], frame_id: int, timestamp_ns: int, *, counter: int | None = None) -> bytes:
         """One packet from `symbols`, uint8 [C,h,w] below L. `frame_id` < 2^32, `timestamp_ns` < 2^64, neither negative.
 
-        Successful calls count up the header's `counter`, from `counter` where it is given. Raises `CodecError` on symbols that are not
-        such an array and on numbers out of range, `PacketError` when the packet would be longer than `max_bytes`.
+        Successful calls count up the header's `counter`, from `counter` < 2^32 where it is given; others change nothing. Raises
+        `CodecError` on symbols that are not such an array and on numbers out of range, `PacketError` when the packet would be longer
+        than `max_bytes`.
         """
         check_array(symbols, "symbols", self.latent_shape)
-        _check_numbers(frame_id, timestamp_ns)
+        frame_id, timestamp_ns = _number("frame_id", frame_id, 32), _number("timestamp_ns", timestamp_ns, 64)
+        first = None if counter is None else _number("counter", counter, 32)
         symbols = np.ascontiguousarray(symbols)
         with self._lock:
-            self._counter = self._counter if counter is None else counter
-            packet = self._packet(symbols, self._scratch, self._counter, frame_id, timestamp_ns)
-            self._counter = (self._counter + 1) & 0xFFFFFFFF
+            number = self._counter if first is None else first
+            packet = self._packet(symbols, self._scratch, number, frame_id, timestamp_ns)
+            self._counter = (number + 1) & 0xFFFFFFFF
         return packet
 
     def encode_batch(
@@ -108,8 +111,8 @@ class PacketCodec:
         check_array(symbols, "symbols", (count, *self.latent_shape))
         if len(timestamps_ns) != count:
             raise CodecError(f"{count} frame_ids need as many timestamps_ns, got {len(timestamps_ns)}")
-        for frame_id, timestamp_ns in zip(frame_ids, timestamps_ns, strict=True):
-            _check_numbers(frame_id, timestamp_ns)
+        frame_ids = [_number("frame_id", value, 32) for value in frame_ids]
+        timestamps_ns = [_number("timestamp_ns", value, 64) for value in timestamps_ns]
         symbols = np.ascontiguousarray(symbols)
         scratches = [self._scratch, *(np.empty_like(self._scratch) for _ in range(min(threads, count) - 1))]
         with self._lock:
@@ -175,9 +178,15 @@ def check_array(array: NDArray[np.uint8], name: str, shape: tuple[int, ...]) -> 
         raise CodecError(f"{name} must be uint8 {list(shape)}, got {found}")
 
 
-def _check_numbers(frame_id: int, timestamp_ns: int) -> None:
-    if not (0 <= frame_id < 1 << 32 and 0 <= timestamp_ns < 1 << 64):
-        raise CodecError(f"frame_id must be 0..2^32-1 and timestamp_ns 0..2^64-1, got {frame_id} and {timestamp_ns}")
+def _number(name: str, value: SupportsIndex, bits: int) -> int:
+    """Raises `CodecError` unless `value` is an integer of the header's field."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise CodecError(f"{name} must be an integer, got {type(value).__name__}") from None
+    if not 0 <= number < 1 << bits:
+        raise CodecError(f"{name} must be 0..2^{bits}-1, got {number}")
+    return number
 
 
 def _shared_out(work: Callable[[int, int], T], count: int, threads: int) -> list[T]:
