@@ -1,5 +1,7 @@
 """The golden packets: `python tests/conformance/make_packets.py --regenerate` writes them, without it they are compared.
 
+`refused.json`: packets that a reader refuses, with the name of the check that does (BITSTREAM.md, "What a reader checks") and why.
+
 Written by the plain-Python reference from integer-only pseudo-random numbers, so that no library version is part of them. A
 golden packet of a published version is never regenerated: a new case gets a new name.
 """
@@ -7,6 +9,7 @@ golden packet of a published version is never regenerated: a new case gets a new
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +20,11 @@ from numpy.typing import NDArray
 
 from percodec.sdk.codec import EntropyModel, reference
 from percodec.sdk.codec.contexts import MEAN_BINS, SPREAD_BINS, ChannelContexts, Contexts, Neighbour
+from percodec.sdk.codec.header import CRC, HEADER_BYTES, LAYOUT
+from percodec.sdk.errors import PacketError
 
 FOLDER = Path(__file__).parent / "packets"
+REFUSED = Path(__file__).parent / "refused.json"
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,72 @@ def files_of(case: Case) -> dict[str, bytes]:
     return {f"{case.name}.packet": packet, f"{case.name}.pcem": model.to_bytes(), f"{case.name}.symbols": symbols.tobytes()}
 
 
+def refused() -> list[dict[str, str | int]]:
+    """What `refused.json` holds: the golden packet whose tables read it, latent size, name of the check, why, the packet in hexadecimal."""
+    found: list[dict[str, str | int]] = []
+    for name in ("v1.0-order0-4x6x7-L6-lane1", "v1.0-contexts-3x9x21-L6-lanes16", "v1.0-pairs-3x7x13-L6-lanes16"):
+        case = next(c for c in CASES if c.name == name)
+        for status, why, packet in _faults(case):
+            place: dict[str, str | int] = {"tables": name, "height": case.shape[1], "width": case.shape[2]}
+            found.append({**place, "status": status, "why": why, "packet": packet.hex()})
+    return found
+
+
+def status_of(model: EntropyModel, packet: bytes, height: int, width: int) -> str:
+    """The name of the check by which the reference refuses a packet, or "ok"."""
+    try:
+        reference.decode_packet(model, packet, height, width)
+    except PacketError as error:
+        return str(error).partition(":")[0]
+    return "ok"
+
+
+def _faults(case: Case) -> Iterator[tuple[str, str, bytes]]:
+    """(status, why, packet). Where two things are wrong the first check in the page's order speaks."""
+    model, packet = content_of(case)[0], files_of(case)[f"{case.name}.packet"]
+    head, payload, lanes, low = packet[: LAYOUT.size], packet[HEADER_BYTES:], packet[4], reference.state_low(model)
+
+    def sealed(at: int = 0, data: bytes = b"", body: bytes = payload) -> bytes:
+        """Header bytes replaced, payload too, and the length and packet CRC made to agree."""
+        new = bytearray(head)
+        new[32:36] = len(body).to_bytes(4, "little")
+        new[at : at + len(data)] = data
+        return bytes(new) + CRC.pack(reference.crc32c(bytes(new) + body)) + body
+
+    def state(x: int) -> bytes:
+        return sealed(body=x.to_bytes(4, "little") + payload[4:])
+
+    yield "too_short", "no bytes at all", b""
+    yield "too_short", "one byte less than a header", packet[:43]
+    yield "bad_magic", "begins with 'XC'; its CRC agrees", sealed(0, b"XC")
+    yield "bad_version", "major version 2", sealed(2, b"\x20")
+    yield "bad_version", "major version 0, and a CRC that differs", packet[:2] + b"\0" + packet[3:]
+    yield "bad_length", "cut off by a word", packet[:-2]
+    yield "bad_length", "a word more than declared", packet + b"\0\0"
+    yield "bad_length", "declares a payload of 2^32 - 1 bytes", sealed(32, b"\xff" * 4)
+    yield "bad_crc", "the lowest bit of the frame id flipped", packet[:12] + bytes([packet[12] ^ 1]) + packet[13:]
+    yield "bad_crc", "the highest bit of the last byte flipped", packet[:-1] + bytes([packet[-1] ^ 128])
+    yield "bad_flags", "an unknown flag, and no lanes", sealed(4, b"\0\x80")
+    yield "bad_lanes", "no lanes, and a profile that is not assigned", sealed(3, b"\xff\0")
+    yield "bad_lanes", "65 lanes", sealed(4, b"\x41")
+    yield "bad_profile", "a profile that is not assigned, and a table hash of 0", sealed(3, b"\xff" + packet[4:24] + bytes(8))
+    yield "wrong_tables", "the lowest bit of the table hash flipped", sealed(24, bytes([packet[24] ^ 1]))
+    yield "bad_length", "one byte less than the states of its lanes, and odd", sealed(body=payload[: 4 * lanes - 1])
+    yield "bad_length", "half a word at the end", sealed(body=payload + b"\0")
+    yield "bad_state", "a state of 0", state(0)
+    yield "bad_state", "a state just below the coder's interval", state(low - 1)
+    if low < 1 << 16:
+        yield "bad_state", "a state just above the coder's interval", state(low << 16)
+    yield "truncated_payload", "the last word is missing", sealed(body=payload[:-2])
+    yield "truncated_payload", "states and no word", sealed(body=payload[: 4 * lanes])
+    yield "trailing_payload", "a word more than the symbols need", sealed(body=payload + b"\0\0")
+    words = range(len(payload) - 1, 4 * lanes, -1)
+    flipped = (sealed(body=payload[:at] + bytes([payload[at] ^ 1 << bit]) + payload[at + 1 :]) for at in words for bit in range(8))
+    found = next(other for other in flipped if status_of(model, other, *case.shape[1:]) == "bad_final_state")
+    yield "bad_final_state", "a bit of a word flipped, and as many words as the symbols need", found
+    yield "bad_latent_crc", "the lowest bit of the latent CRC flipped", sealed(36, bytes([packet[36] ^ 1]))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--regenerate", action="store_true", help="write the files instead of comparing them")
@@ -147,6 +219,12 @@ def main() -> int:
             elif not path.is_file() or path.read_bytes() != content:
                 print(f"differs: {name}")
                 different += 1
+    text = json.dumps(refused(), indent=1) + "\n"
+    if arguments.regenerate:
+        REFUSED.write_text(text, encoding="utf-8")
+    elif REFUSED.read_text(encoding="utf-8") != text:
+        print(f"differs: {REFUSED.name}")
+        different += 1
     return 1 if different else 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from percodec.sdk.codec import EntropyModel, PacketCodec, _rans, parse_header, r
 from percodec.sdk.errors import PacketError
 
 FOLDER = Path(__file__).parent / "packets"
+KERNELS = [kernel for kernel in _rans.Kernel if _rans.kernel_supported(kernel)]
 SHAPES = {
     "v1.0-order0-4x6x7-L6-lane1": (4, 6, 7),
     "v1.0-order0-8x14x14-L6-auto": (8, 14, 14),
@@ -71,9 +74,7 @@ def test_encoder_still_writes_the_frozen_bytes(name: str) -> None:
     packet, model, symbols = golden(name)
     header = parse_header(packet)
     coder = PacketCodec(model, *SHAPES[name][1:])._coder
-    for kernel in _rans.Kernel:
-        if not _rans.kernel_supported(kernel):
-            continue
+    for kernel in KERNELS:
         scratch = np.empty(coder.packet_bound, np.uint8)
         again = coder.encode(symbols, scratch, header.stream_id, header.counter, header.frame_id, header.timestamp_ns, header.lanes, kernel)
         assert again == packet
@@ -121,6 +122,29 @@ def test_altered_payloads_behind_a_matching_crc_never_pass_silently(name: str) -
             codec.decode(altered, unknown(model, symbols))
 
 
+REFUSED = json.loads((FOLDER.parent / "refused.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: f"{case['tables'].split('-')[1]}-{case['status']}-{case['why']}")
+def test_packets_to_refuse(case: dict[str, Any]) -> None:
+    """For the same reason by every kernel and by the reference."""
+    _, model, symbols = golden(case["tables"])
+    packet, height, width = bytes.fromhex(case["packet"]), case["height"], case["width"]
+    codec = PacketCodec(model, height, width)
+    for kernel in KERNELS:
+        assert _rans.STATUS_NAMES[codec._coder.decode(packet, np.empty_like(symbols), kernel)[0]] == case["status"]
+    with pytest.raises(PacketError, match=f"^{case['status']}:"):
+        reference.decode_packet(model, packet, height, width)
+    with pytest.raises(PacketError, match=f"^packet of {len(packet)} bytes "):
+        codec.decode(packet)
+
+
+def test_every_check_of_a_reader_has_a_packet_to_refuse() -> None:
+    assert {case["status"] for case in REFUSED} == set(_rans.STATUS_NAMES) - {"ok", "symbol_out_of_range", "no_space"}
+    page = (Path(reference.__file__).parent / "BITSTREAM.md").read_text(encoding="utf-8")
+    assert all(f"`{status}`" in page for status in {case["status"] for case in REFUSED})
+
+
 def around(payload: bytes, model: EntropyModel, lanes: int, latent_crc: int = 0) -> bytes:
     """A packet whose header and packet CRC agree with `payload`."""
     head = reference.LAYOUT.pack(b"PC", 0x10, model.profile, lanes, 0, 0, 0, 0, 0, model.table_hash, len(payload), latent_crc)
@@ -139,10 +163,9 @@ def test_random_bytes_are_refused_by_every_kernel(name: str, low: int) -> None:
             payload = states + rng.bytes(size - len(states))
             packet = around(payload, model, lanes)
             coder = _rans.LatentCoder(model.cdf, *symbols.shape[1:], model.profile, model.table_hash)
-            for kernel in _rans.Kernel:
-                if _rans.kernel_supported(kernel):
-                    status, _ = coder.decode(packet, np.empty_like(symbols), kernel)
-                    assert _rans.STATUS_NAMES[status] in {"truncated_payload", "trailing_payload", "bad_final_state", "bad_latent_crc"}
+            for kernel in KERNELS:
+                status, _ = coder.decode(packet, np.empty_like(symbols), kernel)
+                assert _rans.STATUS_NAMES[status] in {"truncated_payload", "trailing_payload", "bad_final_state", "bad_latent_crc"}
 
 
 PAIRS_OF_SIX = EntropyModel.from_counts(np.ones((1, 6, 6), np.int64))

@@ -33,7 +33,9 @@ std::uint32_t packet_crc(const std::uint8_t* packet, std::size_t size) noexcept 
 
 std::size_t plane_of(std::uint32_t channels, std::uint32_t height, std::uint32_t width) {
     const std::uint64_t plane = std::uint64_t{height} * width;
-    if (height == 0 || width == 0) throw std::invalid_argument("a latent needs at least one row and one column");
+    if (height < 1 || width < 1 || height > 65535 || width > 65535) {
+        throw std::invalid_argument("a latent has 1 to 65535 rows and columns");
+    }
     if (plane > kMaxSymbols || plane * channels > kMaxSymbols) {
         throw std::invalid_argument("a latent holds at most 134217728 symbols");
     }

@@ -6,7 +6,6 @@ const char* status_name(Status status) noexcept {
     static constexpr const char* kNames[kStatuses] = {
         "ok",
         "too_short",
-        "too_large",
         "bad_magic",
         "bad_version",
         "bad_flags",

@@ -8,7 +8,6 @@ namespace percodec {
 enum class Status : std::uint8_t {
     ok = 0,
     too_short,          // fewer bytes than a header
-    too_large,          // more bytes than the declared cap
     bad_magic,          // not a packet
     bad_version,        // a major version this reader does not know
     bad_flags,          // reserved bits are set
@@ -26,7 +25,7 @@ enum class Status : std::uint8_t {
     no_space,
 };
 
-constexpr unsigned kStatuses = 18;
+constexpr unsigned kStatuses = 17;
 
 // "ok", "too_short", ...
 const char* status_name(Status status) noexcept;

@@ -149,11 +149,11 @@ def decode_payload(
 ) -> NDArray[np.uint8]:
     """The latent alone, [C,h,w]; `PacketError` unless the payload is used up exactly and every lane ends as it began."""
     if len(payload) < 4 * lanes or len(payload) % 2:
-        raise PacketError("payload length is not that of whole states and words")
+        raise PacketError("bad_length: the payload is not whole states and words")
     states = np.frombuffer(payload, "<u4", lanes).tolist()
     low = state_low(model)
     if any(not low <= x < low << 16 for x in states):
-        raise PacketError("a lane starts outside the coder's interval")
+        raise PacketError("bad_state: a lane starts outside the coder's interval")
     words = iter(np.frombuffer(payload, "<u2", offset=4 * lanes).tolist())
     cdf = model.cdf.astype(np.int64)
     size = height * width
@@ -177,20 +177,20 @@ def decode_payload(
                 if x < low:
                     word = next(words, None)
                     if word is None:
-                        raise PacketError("payload ended before the symbols")
+                        raise PacketError("truncated_payload: it ended before the symbols")
                     x = x << 16 | word
                 states[lane] = x
                 now[channel, y, column] = symbol
     if next(words, None) is not None:
-        raise PacketError("payload is longer than the symbols")
+        raise PacketError("trailing_payload: it is longer than the symbols")
     numbers = [x - low for x in states]
     if any(not 0 <= number < model.levels ** (2 * digits) for number in numbers):
-        raise PacketError("a lane does not end in an initial state")
+        raise PacketError("bad_final_state: a lane does not end in an initial state")
     for k in range(lanes * digits):
         number = numbers[(ends[-1] + k) % lanes]
         now[-1, 0, ends[-1] + k] = number // model.levels ** (2 * (k // lanes)) % model.levels**2
     if digits and size % 2 and now[-1, 0, -1] % model.levels:
-        raise PacketError("a lane does not end in an initial state: a symbol outside the latent is not 0")
+        raise PacketError("bad_final_state: not an initial state, a symbol outside the latent is not 0")
     if model.pairs:
         return np.stack(np.divmod(now, model.levels), 3).reshape(model.channels, -1)[:, :size]
     return now
@@ -219,25 +219,31 @@ def encode_packet(
 def decode_packet(
     model: EntropyModel, packet: bytes, height: int, width: int, before: NDArray[np.uint8] | None = None
 ) -> tuple[PacketHeader, NDArray[np.uint8]]:
-    """Header and symbols [C,h,w]; `PacketError` for every packet that `PacketCodec.decode` refuses."""
+    """Header and symbols [C,h,w]; `PacketError`, which begins with the core's name of the failure, for every packet that it refuses."""
     if len(packet) < HEADER_BYTES:
-        raise PacketError("shorter than a header")
+        raise PacketError("too_short: shorter than a header")
     magic, version, profile, lanes, flags, *rest = LAYOUT.unpack_from(packet)
     header = PacketHeader(version, profile, lanes, *rest)
     head, payload = packet[: LAYOUT.size], packet[HEADER_BYTES:]
-    if magic != MAGIC or version >> 4 != VERSION >> 4:
-        raise PacketError("not a packet of a known version")
+    if magic != MAGIC:
+        raise PacketError("bad_magic: not a packet")
+    if version >> 4 != VERSION >> 4:
+        raise PacketError("bad_version: another major version")
     if header.payload_bytes != len(payload):
-        raise PacketError("declared payload length is not the length at hand")
+        raise PacketError("bad_length: the payload is not as long as declared")
     if crc32c(head + payload) != CRC.unpack_from(packet, LAYOUT.size)[0]:
-        raise PacketError("CRC differs")
-    if flags != 0 or not 1 <= lanes <= MAX_LANES:
-        raise PacketError("reserved bits are set, or lanes outside 1..64")
-    if profile != model.profile or header.table_hash != model.table_hash:
-        raise PacketError("coded with another profile or other tables")
+        raise PacketError("bad_crc: the bytes were altered")
+    if flags != 0:
+        raise PacketError("bad_flags: reserved bits are set")
+    if not 1 <= lanes <= MAX_LANES:
+        raise PacketError("bad_lanes: outside 1..64")
+    if profile != model.profile:
+        raise PacketError("bad_profile: coded with another profile")
+    if header.table_hash != model.table_hash:
+        raise PacketError("wrong_tables: coded with other tables")
     symbols = decode_payload(model, payload, height, width, lanes, before).reshape(model.channels, height, width)
     if latent_crc(symbols) != header.latent_crc:
-        raise PacketError("decoded symbols are not the encoder's")
+        raise PacketError("bad_latent_crc: decoded symbols are not the encoder's")
     return header, symbols
 
 
