@@ -49,6 +49,18 @@ def bundle(run, camvid, tmp_path_factory):
     return export_bundle(run / "best.pt", out, "tiny", {"camvid": str(camvid)}, 176, 240, "crop", say=lambda text: None)
 
 
+def test_a_run_is_exported_with_a_head_of_ones_own_and_stream_tables(bundle, run, camvid, tmp_path):
+    words = ["export", str(run / "best.pt"), "--data", f"camvid={camvid}", "--size", "240x176", "--out", str(tmp_path / "more"), "--json"]
+    words += ["--head", f"own={bundle.path}/head_segmentation.onnx:segmentation"]
+    assert main([*words, "--stream", "--stream-from", "synthetic://road?frames=3"]) == 0
+    more = Bundle.open(tmp_path / "more")
+    assert more.heads == ("segmentation", "own")
+    assert len(more.head("own").labels) == len(bundle.labels)
+    assert more.stream_model is not None
+    assert more.manifest["provenance"]["stream"][0]["pairs"] == 2
+    assert more.graph("encoder") == bundle.graph("encoder")
+
+
 def test_the_bundle_opens_and_carries_its_origin(bundle, run):
     again = Bundle.open(bundle.path)
     assert again.digest == bundle.digest

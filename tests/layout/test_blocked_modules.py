@@ -68,6 +68,15 @@ def test_engines_are_built_with_torch_blocked(tmp_path: Path) -> None:
     assert (bundle / "engines" / "host-fp16" / "encoder.onnx").is_file()
 
 
+def test_a_bundle_is_added_to_with_torch_blocked(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="needs the build extra")
+    words = ["export", str(ROAD), "--head", f"again={ROAD}/head_segmentation.onnx:segmentation", "--out", str(tmp_path / "more")]
+    done = _run(COMMAND, ["torch", "torchvision", "onnxscript", "PIL"], *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "more" / "head_again.onnx").is_file()
+    assert (tmp_path / "more" / "engines" / "host-int8" / "encoder.json").is_file()
+
+
 def test_importing_does_no_work(modules: list[Module]) -> None:
     """The heavy libraries stay out until a command needs them: importing every sdk and runtime module loads no inference library."""
     names = [module.name for module in modules if module.name.startswith(("percodec.sdk", "percodec.runtime"))]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from percodec.export.data import DataSet, at_size, fitted, load
 from percodec.export.evaluate.bundle import evaluate_bundle
+from percodec.export.extend import Additions
 from percodec.export.models import head_kind
 from percodec.export.onnx import OPSET, PRECISION, Head, graphs, picture_graph, run_ort
 from percodec.export.train.config import resolve
@@ -49,11 +50,13 @@ def export_bundle(
     say: Say = print,
     more: tuple[Path, ...] = (),
     contexts: bool = False,
+    add: Callable[[Bundle], Additions] = lambda bundle: Additions(),
 ) -> Bundle:
     """Write the bundle and return it as a vehicle would open it; `more` checkpoints on the same codec add their heads.
 
     `checkpoint` may be a bundle's folder: its networks for another frame size, with other tables or further heads.
     `contexts`: entropy tables by neighbours (profile 1), learned on all training sets, instead of by channel alone.
+    `add`: from the bundle so far to what else it shall hold.
 
     Raises `DataError`, `SelfTestError`, `BundleError`, `UsageError`.
     """
@@ -124,9 +127,14 @@ def export_bundle(
     if any(m is not model for _, _, m in runs.values()):
         origin["heads"] = {graph: _provenance(p, s["config"], s) for graph, (p, s, _) in runs.items()}
     draft = write_bundle(out, **contents, metrics={}, provenance=origin, overwrite=overwrite)
+    added = add(draft)
     say("measuring on the validation set ...")
     metrics: dict[str, Any] = {"parity": parity, **evaluate_bundle(draft, at_size(val, height, width))}
-    card = model_card(name, config, metrics, origin, made)
+    card = model_card(name, config, metrics, origin, made) + added.card
+    contents["graphs"] |= {info.name: data for info, data in added.heads}
+    contents["precision"] |= {info.name: info.precision for info, _ in added.heads}
+    contents |= {"infos": {info.name: info for info, _ in added.heads}, "stream_model": added.stream_model}
+    origin |= added.provenance
     return write_bundle(out, **contents, metrics=metrics, provenance=origin, extra_files={"MODEL_CARD.md": card.encode()}, overwrite=True)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from percodec.export.engines_cli import configure_build, configure_verify
+from percodec.sdk.bundle import Bundle
 from percodec.sdk.cli import Command
 from percodec.sdk.errors import BackendError, UsageError
 
@@ -67,8 +68,16 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
 
 def _configure_export(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "example:\n  percodec export runs/road-edge/best.pt --data camvid=DIR --out bundles/road-edge"
-    parser.add_argument("checkpoint", type=Path, help="best.pt of a run, or a bundle to export anew: other --size, --contexts, --add")
+    parser.epilog = (
+        "examples:\n"
+        "  percodec export runs/road-edge/best.pt --data camvid=DIR --out bundles/road-edge\n"
+        "  percodec export bundles/road-edge --head depth=depth.onnx:array --out bundles/road-depth\n"
+        "  percodec export bundles/road-edge --stream --stream-from drive.mp4 --out bundles/road-stream\n"
+        "A bundle with nothing but --head and --stream asked for keeps all it has, byte for byte, engines too, and needs no data sets."
+    )
+    parser.add_argument(
+        "checkpoint", type=Path, help="best.pt of a run, or a bundle to add to, or to export anew: other --size, --contexts, --add"
+    )
     parser.add_argument(
         "--add", type=Path, action="append", default=[], metavar="CHECKPOINT", help="another head on this codec; repeatable"
     )
@@ -76,12 +85,37 @@ def _configure_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default=None, help="bundle name (default: name of --out)")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where {NAME} of the configuration is; repeatable")
     parser.add_argument(
+        "--head",
+        dest="heads",
+        action="append",
+        default=[],
+        metavar="NAME=FILE.onnx:TASK",
+        help="a network of your own, symbols uint8 [N,C,h,w] -> segmentation (labels), classification (probs) or array (any); repeatable",
+    )
+    parser.add_argument(
+        "--head-labels",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="classes of a --head: a JSON list of names, or one name a line (default: numbered); repeatable",
+    )
+    parser.add_argument("--stream", action="store_true", help="learn tables of predicted packets, for run --stream, from --stream-from")
+    parser.add_argument(
+        "--stream-from",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="consecutive frames: a video, a folder, synthetic://road?frames=300; SPEC@FIRST:END for some of them; repeatable",
+    )
+    parser.add_argument(
         "--size",
-        default="480x360",
+        default=None,
         metavar="WxH",
         help="frame size, multiples of 8 (default 480x360); pictures of --data are brought to it",
     )
-    parser.add_argument("--fit", choices=("stretch", "letterbox", "crop"), default="crop", help="how other sizes become this one")
+    parser.add_argument(
+        "--fit", choices=("stretch", "letterbox", "crop"), default=None, help="how other sizes become this one (default crop)"
+    )
     parser.add_argument(
         "--contexts", action="store_true", help="entropy tables by neighbours: packets smaller still, by a tenth, and a slower coder"
     )
@@ -176,26 +210,41 @@ def _print_record(record: dict[str, Any]) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
-    _require("torch", "onnx", "onnxscript", "onnxruntime", "PIL")
-    from percodec.export.bundle import export_bundle, export_rgb
-
-    try:
-        width, height = (int(v) for v in args.size.lower().split("x"))
-    except ValueError as e:
-        raise UsageError(f"--size {args.size!r}: write it as WIDTHxHEIGHT, for example 480x360") from e
-    if width % 8 or height % 8 or not (176 <= width <= 8192 and 176 <= height <= 8192):
-        raise UsageError(f"--size {args.size}: sides must be multiples of 8 between 176 (what MS-SSIM needs) and 8192")
-    quiet = args.json
-    if args.out.suffix == ".onnx":
-        size = export_rgb(args.checkpoint, args.out, height, width, args.overwrite)
-        print(json.dumps({"file": str(args.out), "bytes": size}) if quiet else f"network on pictures: {args.out}  {size / 1e6:.2f} MB")
-        if not quiet:
-            print(f"next: percodec profile BUNDLE SOURCE --backends ort,decode-first,rgb --rgb {args.out}")
-        return 0
+    if args.stream != bool(args.stream_from):
+        raise UsageError("--stream and --stream-from go together: frames to learn from, for example --stream --stream-from drive.mp4")
+    anew = args.add or args.data or args.contexts or args.size or args.fit
+    if (args.heads or args.stream) and args.checkpoint.is_dir() and not anew:
+        return _extend(args)
 
     def say(text: str) -> None:
-        if not quiet:
+        if not args.json:
             print(text, flush=True)
+
+    _require("torch", "onnx", "onnxscript", "onnxruntime", "PIL")
+    from percodec.export.bundle import export_bundle, export_rgb
+    from percodec.export.extend import Additions, additions
+
+    size = args.size or "480x360"
+    try:
+        width, height = (int(v) for v in size.lower().split("x"))
+    except ValueError as e:
+        raise UsageError(f"--size {size!r}: write it as WIDTHxHEIGHT, for example 480x360") from e
+    if width % 8 or height % 8 or not (176 <= width <= 8192 and 176 <= height <= 8192):
+        raise UsageError(f"--size {size}: sides must be multiples of 8 between 176 (what MS-SSIM needs) and 8192")
+    if args.out.suffix == ".onnx":
+        if args.heads or args.stream:
+            raise UsageError("--head and --stream are for bundles: --out FOLDER")
+        written = export_rgb(args.checkpoint, args.out, height, width, args.overwrite)
+        print(
+            json.dumps({"file": str(args.out), "bytes": written})
+            if args.json
+            else f"network on pictures: {args.out}  {written / 1e6:.2f} MB"
+        )
+        say(f"next: percodec profile BUNDLE SOURCE --backends ort,decode-first,rgb --rgb {args.out}")
+        return 0
+
+    def add(bundle: Bundle) -> Additions:
+        return additions(bundle, args.heads, args.head_labels, args.stream_from, say)
 
     bundle = export_bundle(
         args.checkpoint,
@@ -204,11 +253,12 @@ def _export(args: argparse.Namespace) -> int:
         _places(args.data),
         height,
         width,
-        args.fit,
+        args.fit or "crop",
         args.overwrite,
         say,
         tuple(args.add),
         args.contexts,
+        add,
     )
     metrics = bundle.manifest["metrics"]
     if args.json:
@@ -218,6 +268,29 @@ def _export(args: argparse.Namespace) -> int:
         print(f"bundle: {args.out}   digest {bundle.digest[:16]}")
         drives = "head_segmentation" in bundle.manifest["graphs"]
         print(f"next: percodec {'run VIDEO' if drives else 'encode VIDEO -o drive.mcap'} --bundle {args.out}")
+    return 0
+
+
+def _extend(args: argparse.Namespace) -> int:
+    _require("onnx", "onnxruntime")
+    from percodec.export.extend import additions, extend
+
+    if args.out.exists() and not args.overwrite:
+        raise UsageError(f"{args.out}: exists; choose another --out or add --overwrite")
+    given = Bundle.open(args.checkpoint)
+
+    def say(text: str) -> None:
+        if not args.json:
+            print(text, flush=True)
+
+    more = additions(given, args.heads, args.head_labels, args.stream_from, say)
+    made = extend(given, args.out, args.name or args.out.name, more, args.overwrite)
+    say(f"bundle: {args.out}   digest {made.digest[:16]}, supersedes {given.digest[:16]}")
+    say(f"next: percodec run VIDEO --bundle {args.out}{' --heads all' if args.heads else ''}{' --stream' if args.stream else ''}")
+    if args.json:
+        print(
+            json.dumps({"bundle": str(args.out), "digest": made.digest, "heads": list(made.heads), "stream": made.stream_model is not None})
+        )
     return 0
 
 

@@ -107,6 +107,7 @@ def extend_bundle(
     """
     files = {key: bundle.file(key) for key in bundle.manifest["files"]} | dict(extra_files or {})
     manifest = {**bundle.manifest, "version": list(VERSION), "name": name or bundle.name}
+    del manifest["files"]  # the last of the new one
     manifest["provenance"] = {**manifest["provenance"], **(provenance or {})}
     graphs = {key: json_from_graph(info, manifest["graphs"][key]["file"], bundle.labels) for key, info in bundle.graphs.items()}
     for info, data in heads:
