@@ -1,8 +1,8 @@
-"""What do the results say? Writes the tables of README.md, LABORATORY.md, RESTORATION.md from benchmarks/results; `--check` compares.
+"""What do the results say? Writes the tables of the README and of the pages beside this file from results/; `--check` compares.
 
     <!-- table NAME -->  ...  <!-- end table -->        is filled from results/NAME-*.json, one table per machine
 
-A figure that no file holds does not get into either page.
+A figure that no file holds does not get into a page. The README's `summary` takes single figures from several results.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 
 import lab_tables
 
-ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 REGION = re.compile(r"(<!-- table (?P<name>[a-z_]+) -->\n)(?P<body>.*?)(<!-- end table -->)", re.DOTALL)
 
 
@@ -51,25 +52,26 @@ def pipeline(result: dict[str, Any]) -> str:
 
 
 def rans(result: dict[str, Any]) -> str:
-    """Symbols per second next to other coders, from `bench_rans.py`."""
-    rows = []
+    """Symbols per second next to other coders, from `bench_rans.py`: whole packets, then each kernel's coding alone."""
+    rows, alone = [], []
+    kernels = list(result["cases"][0]["kernels"])
     for case in result["cases"]:
-        speed, times, third = case["msymbols_per_s"], case["times_constriction"], case.get("times_compressai")
-        row = [case["latent"], f"{case['packet_bytes']} ({case['ideal_bytes']:.0f})"]
-        row += [f"{speed[f'percodec_{way}']:.0f} ({times[way]:.1f} x)" for way in ("encode", "decode")]
-        pairs = case.get("pairs")
-        row.append(str(pairs["packet_bytes"]) if pairs else "-")
-        row += [f"{speed[f'pairs_{way}']:.0f} ({pairs['times_constriction'][way]:.1f} x)" if pairs else "-" for way in ("encode", "decode")]
-        paired = pairs.get("kernels", {}) if pairs else {}
-        for kernel, ratios in case["kernels"].items():
-            row.append("; ".join(f"{r['encode']:.1f} / {r['decode']:.1f} x" for r in (ratios, paired.get(kernel)) if r))
-        both = [third, pairs.get("times_compressai")] if pairs else [third]
-        rows.append([*row, "; ".join(f"{t['encode']:.0f} / {t['decode']:.0f} x" for t in both if t) or "-"])
-    names = [f"{kernel}: order 0; pairs" for kernel in result["cases"][0]["kernels"]]
-    head = ["latent", "packet (ideal), bytes", "encode, million symbols/s", "decode", "pairs: packet", "encode", "decode", *names]
-    head.append("CompressAI's: order 0; pairs")
-    about = f"x: times the speed of constriction {result['versions']['constriction']}, and in the last column of CompressAI's rANS"
-    return f"{lab_tables.table(head, rows)}\n{about}. {result['machine']['cpu']}, one thread, {result['date']}: `{result['command']}`\n"
+        for tables, tag, found in (("per channel", "percodec", case), ("pairs", "pairs", case.get("pairs"))):
+            if not found:
+                continue
+            times, third = found["times_constriction"], found.get("times_compressai")
+            row = [case["latent"], tables, found["packet_bytes"], f"{case['ideal_bytes']:.0f}"]
+            row += [f"{case['msymbols_per_s'][f'{tag}_{way}']:.0f} ({times[way]:.1f} x)" for way in ("encode", "decode")]
+            rows.append([*row, f"{third['encode']:.0f} x, {third['decode']:.0f} x" if third else "-"])
+            ratios = [found["kernels"].get(kernel) for kernel in kernels]
+            alone.append([case["latent"], tables, *(f"{r['encode']:.1f} x, {r['decode']:.1f} x" if r else "-" for r in ratios)])
+    head = ["latent", "tables", "packet, bytes", "ideal, bytes", "encode", "decode", "encode, decode beside CompressAI"]
+    about = f"{result['machine']['cpu']}, one thread, constriction {result['versions']['constriction']}, {result['date']}"
+    kernel_head = ["latent", "tables", *(f"{kernel}: encode, decode" for kernel in kernels)]
+    return (
+        f"{about}: `{result['command']}`\n\n{lab_tables.table(head, rows)}\n"
+        f"Each kernel's coding alone, without header and checksums, beside constriction:\n\n{lab_tables.table(kernel_head, alone)}"
+    )
 
 
 def precision(result: dict[str, Any]) -> str:
@@ -99,7 +101,7 @@ def contexts(result: dict[str, Any]) -> str:
             sizes = [f"{s['bpp']['order0']:.3f} -> {s['bpp'][name]:.3f} (-{100 * s['saved'][name]:.1f} %)" for s in case["sets"].values()]
             speed = case["speed_of_order0"][name]
             rows.append([case["bundle"], name, *sizes, f"{speed['encode']:.2f} x", f"{speed['decode']:.2f} x"])
-    head = ["bundle", "tables", *(f"{name}, bpp" for name in result["cases"][0]["sets"]), "encode, of order 0's speed", "decode"]
+    head = ["bundle", "tables", *(f"{name}, bpp" for name in result["cases"][0]["sets"]), "encode, beside one table per channel", "decode"]
     return f"{lab_tables.table(head, rows)}\n{result['machine']['cpu']}, one thread, {result['date']}: `{result['command']}`\n"
 
 
@@ -149,7 +151,7 @@ def video(result: dict[str, Any]) -> str:
         row = [case["bundle"], f"{size['intra']:.0f}", f"{size['stream']:.0f}"]
         row += [f"-{100 * saved[k]:.1f} %" for k in ("intra", "intra on the clip")]
         rows.append([*row, f"{speed['encode']:.2f} x", f"{speed['decode']:.2f} x"])
-    head = ["bundle", "intra, bytes a frame", "stream", "saved", "of contexts learned on the clip", "encode, of intra's speed", "decode"]
+    head = ["bundle", "intra, bytes a frame", "stream", "saved", "of contexts of the clip", "encode, beside intra", "decode"]
     facts = (
         f"`{result['video']}`, a key packet every {result['key_every']} frames; {result['machine']['cpu']}, one thread, {result['date']}"
     )
@@ -185,6 +187,43 @@ def profile_paths(result: dict[str, Any]) -> str:
     return f"{lab_tables.table(head, rows)}\n`{result['bundle']['name']}`; RGB network `{found['rgb']}`; {machine}.\n"
 
 
+def summary(results: Path) -> str:
+    """The README's few figures, each from the newest result of its benchmark."""
+
+    def newest(name: str) -> Any:
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob(f"{name}-*.json"))]
+        return max(found, key=lambda result: str(result.get("date", "")))
+
+    ran, flow, pictures = newest("bench_demo"), newest("bench_pipeline"), newest("bench_bundle")["result"]
+    age, cpu = ran["stages_ms"]["age"], f"{ran['machine']['cpu']}, {ran['machine']['cores']} cores"
+    frame = "x".join(str(side) for side in reversed(ran["bundle"]["frame"]))
+    encoders_found, saved = newest("bench_encoders"), [case["saved"]["intra"] for case in newest("bench_video")["cases"]]
+    fast = next(row for row in encoders_found["rows"] if row["bundle"] == "fast-0.330")
+    val = fast["sets"]["camvid_val"]
+    rows = [
+        ["age of a prediction, from frame in to labels out", f"{age['p50']:.1f} ms, p99 {age['p99']:.1f} ms", f"{frame}, {cpu}, no GPU"],
+        ["frames a second on one worker", f"{flow['workers']['1']['fps_median']:.0f}", "the same, frames from memory"],
+        [
+            "the packet of a frame",
+            f"{pictures['packet_bytes_mean'] / 1000:.1f} kB, {pictures['bpp_coded']:.3f} bits a pixel",
+            f"CamVid `val`, {pictures['pictures']} pictures",
+        ],
+        [
+            "mIoU of 11 classes, straight from the latent",
+            f"{100 * pictures['miou']:.1f} %",
+            "the same; no unseen drive, see Limits",
+        ],
+        ["1080p picture to packet with `fast`", f"{fast['times_jpeg']:.2f} times the CPU time of JPEG", encoders_found["machine"]["cpu"]],
+        [
+            "MS-SSIM of `fast` at that rate",
+            f"{val['ms_ssim']:.3f}; JPEG has {val['others']['jpeg']['ms_ssim']:.3f}",
+            f"CamVid `val`, {val['bpp']:.3f} bits a pixel",
+        ],
+        ["bytes saved by packets predicted from the one before", f"{100 * min(saved):.0f} to {100 * max(saved):.0f} %", "a highway drive"],
+    ]
+    return lab_tables.table(["what", "measured", "on"], rows)
+
+
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_demo": demo,
     "bench_bundle": bundle,
@@ -210,6 +249,8 @@ def filled(text: str, results: Path) -> str:
 
     def render(match: re.Match[str]) -> str:
         name = match["name"]
+        if name == "summary":
+            return f"{match[1]}{summary(results)}{match[4]}"
         if name not in RENDERERS:
             raise SystemExit(f"no table is called {name!r}; there are {', '.join(RENDERERS)}")
         found = sorted(results.glob(f"{FILES.get(name, name)}-*.json"))
@@ -221,20 +262,23 @@ def filled(text: str, results: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail if the README is not what the results say")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a page is not what the results say")
     args = parser.parse_args()
     stale = False
-    for page in (ROOT / "README.md", ROOT / "benchmarks" / "LABORATORY.md", ROOT / "benchmarks" / "RESTORATION.md"):
+    for page in (ROOT / "README.md", *sorted(HERE.glob("*.md"))):
         before = page.read_text(encoding="utf-8")
-        after = filled(before, ROOT / "benchmarks" / "results")
+        after = filled(before, HERE / "results")
         if before == after:
             continue
         stale = True
         if args.check:
-            print(f"{page.name}: the tables are not those of benchmarks/results; run: python benchmarks/tables.py", file=sys.stderr)
+            print(
+                f"{page.relative_to(ROOT)}: its tables are not those of the results; run: python benchmarks/tables.py",
+                file=sys.stderr,
+            )
         else:
             page.write_text(after, encoding="utf-8")
-            print(f"{page.name}: tables refreshed")
+            print(f"{page.relative_to(ROOT)}: tables refreshed")
     return int(args.check and stale)
 
 

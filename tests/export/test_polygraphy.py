@@ -1,4 +1,4 @@
-"""The Polygraphy commands of the README, on a graph of ours."""
+"""The Polygraphy commands of export/README.md, on a graph of ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from percodec.sdk.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[2]
 ROAD = ROOT / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
-COMMANDS = re.findall(r"^polygraphy .*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+COMMANDS = re.findall(r"^polygraphy .*$", (ROOT / "export" / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_there_are_commands():

@@ -1,38 +1,76 @@
-"""The README keeps its word: marked blocks run, every command and option it shows exists, every link leads somewhere.
+"""The pages keep their word: marked blocks run, every command and option they show exists, every link leads somewhere.
 
-A block is marked by `<!-- test: run -->` on the line before it. Marked blocks run in one folder, in order.
+    <!-- test: run -->      the block below runs, in a folder that holds what a first reader has: see `first_steps`
+    <!-- test: budget -->   the block below is a budget of `percodec profile`
+
+A shell line without a mark has its arguments checked: by the parser of the command, or by what its tool is given here. A page can show no
+command that nothing here can judge, and no Python that does not run.
 """
 
 from __future__ import annotations
 
+import argparse
+import ast
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from percodec.sdk import cli
+from percodec.sdk.errors import UsageError
+
 ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
-FENCE = re.compile(r"(?P<mark><!-- test: run -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL)
-LINK = re.compile(r"\]\((?P<target>[^)#]+)\)")
+ROAD = ROOT / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
+FOLDERS = (".", "sdk", "runtime", "runtime/ros2", "export", "benchmarks")
+PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
+SPECS = sorted((ROOT / "sdk" / "percodec").rglob("*.md"))
+GUIDES = {"README.md", "sdk/README.md", "runtime/README.md", "export/README.md", "benchmarks/README.md"}
+FENCE = re.compile(r"(?:<!-- test: (?P<mark>\w+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL)
+TABLE = re.compile(r"<!-- table \w+ -->.*?<!-- end table -->", re.DOTALL)
+LINK = re.compile(r"\]\((?P<target>[^)#]*)(?:#(?P<anchor>[^)]*))?\)")
+OPTION = re.compile(r"--?[a-z][\w-]*")
+# Options that a page names in its text and that belong to none of our commands.
+FOREIGN = {"--system-site-packages", "--help"}
 
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block."""
+    """One fenced block of a page."""
 
+    page: str
+    number: int
     language: str
     text: str
-    run: bool
+    mark: str | None
+
+    def __str__(self) -> str:
+        return f"{self.page}-{self.number}"
 
 
-def _blocks() -> list[Block]:
-    return [Block(m["language"], m["text"], m["mark"] is not None) for m in FENCE.finditer(README.read_text(encoding="utf-8"))]
+def _name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def _text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+BLOCKS = [
+    Block(_name(page), number, m["language"], m["text"], m["mark"])
+    for page in PAGES
+    for number, m in enumerate(FENCE.finditer(_text(page)), start=1)
+]
+# Shell lines that do not run here, and the commands that the text and the tables name.
+LINES = sorted({line for b in BLOCKS if b.language == "sh" and b.mark is None for line in b.text.splitlines() if line.strip(" #")})
+NAMED = sorted({m[1] for page in PAGES for m in re.finditer(r"`((?:percodec|python) [^`]+)`", FENCE.sub("", _text(page)))})
 
 
 def _environment() -> dict[str, str]:
@@ -40,64 +78,212 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def _percodec(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["percodec", *arguments], capture_output=True, text=True, check=False, env=_environment(), stdin=subprocess.DEVNULL
-    )
+def _run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=_environment(), stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a first reader has: results of the demo, a video, a picture, a folder of pictures, a bundle, and the tree itself."""
+    cv2 = pytest.importorskip("cv2", reason="needs the ort extra")
+    from percodec.sdk import Bundle
+
+    folder = tmp_path_factory.mktemp("reader")
+    _run(["percodec", "demo", "--frames", "12", "--no-selftest"], folder)
+    (overlay,) = (folder / "percodec-demo").glob("overlay.*")
+    shutil.copy(overlay, folder / "drive.mp4")
+    (folder / "pictures").mkdir()
+    for number, frame in enumerate(Bundle.open(ROAD).selftest().frames):
+        for path in (folder / "frame.png", folder / "pictures" / f"{number}.png"):
+            assert cv2.imwrite(str(path), frame[:, :, ::-1])
+    (folder / "bundles").mkdir()
+    (folder / "bundles" / "road-edge").symlink_to(ROAD)
+    for name in ("benchmarks", "export", "runtime", "sdk"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+@pytest.fixture
+def first_steps(made: Path, tmp_path: Path) -> Path:
+    """A copy of `made`, for one block to work in."""
+    return shutil.copytree(made, tmp_path / "reader", symlinks=True)
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.mark == "run"], ids=str)
+def test_marked_blocks_run(block: Block, first_steps: Path) -> None:
+    _run({"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}[block.language] + [block.text], first_steps)
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.mark == "budget"], ids=str)
+def test_budgets_are_budgets(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "budget.yaml").write_text(block.text, encoding="utf-8")
+    profile = ["percodec", "profile", str(tmp_path / "none"), "synthetic://road", "--budget", str(tmp_path / "budget.yaml")]
+    done = subprocess.run(profile, capture_output=True, text=True, check=False, cwd=tmp_path, env=_environment())
+    assert "none" in done.stderr, done.stderr  # the budget was read, and then there was no such bundle
+
+
+def test_every_block_is_judged() -> None:
+    assert {b.language for b in BLOCKS if b.mark == "run"} == {"sh", "python"}
+    unjudged = [str(b) for b in BLOCKS if b.mark is None and b.language not in ("sh", "", "text")]
+    assert not unjudged, "mark it: <!-- test: run -->"
 
 
 @cache
-def _help(*command: str) -> str:
-    done = _percodec(*command, "--help")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def _commands() -> dict[str, cli.Command]:
+    return {command.name: command for command in cli._commands()}
 
 
-def _commands() -> list[str]:
-    """Every `percodec ...` line of a shell block."""
-    lines = [line for block in _blocks() if block.language == "sh" for line in block.text.splitlines()]
-    return [line[line.index("percodec ") :] for line in lines if re.match(r"(\S*/)?percodec ", line)]
+def _parser(name: str) -> argparse.ArgumentParser:
+    assert name in _commands(), f"there is no percodec {name}"
+    parser = cli._Parser(prog=f"percodec {name}")
+    _commands()[name].configure(parser)
+    return parser
 
 
-@pytest.mark.parametrize("number", [n for n, block in enumerate(_blocks()) if block.run])
-def test_marked_blocks_run(number: int, tmp_path: Path) -> None:
-    block = _blocks()[number]
-    command = {"sh": ["bash", "-euo", "pipefail", "-c", block.text], "python": [sys.executable, "-c", block.text]}[block.language]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=_environment(), stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+def _options(parser: argparse.ArgumentParser) -> set[str]:
+    found = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found = found.union(*(_options(choice) for choice in action.choices.values()))
+    return found
 
 
-def test_some_blocks_are_marked() -> None:
-    assert {block.language for block in _blocks() if block.run} == {"sh", "python"}
+@cache
+def _options_of_script(path: Path) -> set[str]:
+    """Options that a script, or a module of its folder that it imports, adds to a parser."""
+    assert path.is_file(), path
+    found = set()
+    for node in ast.walk(ast.parse(_text(path))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
+            found |= {a.value for a in node.args if isinstance(a, ast.Constant) and str(a.value).startswith("-")}
+        elif isinstance(node, ast.ImportFrom) and node.module and (beside := path.with_name(f"{node.module}.py")).is_file():
+            found |= _options_of_script(beside)
+    return found
 
 
-@pytest.mark.parametrize("line", sorted(set(_commands())))
-def test_commands_and_options_exist(line: str) -> None:
-    name, *arguments = shlex.split(line, comments=True)[1:]
-    text = _help(name)
-    for option in [argument for argument in arguments if re.fullmatch(r"--?[a-z][\w-]*", argument)]:
-        assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text), f"{line}: percodec {name} has no {option}"
+def _given(words: list[str]) -> set[str]:
+    return {word.split("=")[0] for word in words if OPTION.fullmatch(word.split("=")[0])}
+
+
+def _check_percodec(words: list[str]) -> None:
+    try:
+        _parser(words[0]).parse_args(words[1:])
+    except UsageError as error:
+        pytest.fail(str(error))
+
+
+def _check_make(words: list[str]) -> None:
+    rules = _text(ROOT / "Makefile")
+    for target in [word for word in words if "=" not in word]:
+        assert re.search(rf"^{re.escape(target)}:", rules, re.MULTILINE), f"there is no make {target}"
+
+
+def _check_python(words: list[str]) -> None:
+    if words[0] == "-m":
+        assert words[1] in ("venv", "pytest"), words
+        return
+    unknown = _given(words[1:]) - _options_of_script(ROOT / words[0])
+    assert not unknown, f"{words[0]} has no {', '.join(sorted(unknown))}"
+
+
+def _check_pip(words: list[str]) -> None:
+    assert words[0] == "install"
+    extras = set(re.findall(r"^(\w+) = \[", _text(ROOT / "pyproject.toml").split("[project.optional-dependencies]")[1], re.MULTILINE))
+    for word in words[1:]:
+        if wanted := re.fullmatch(r"\.\[([\w,]+)\]", word):
+            assert set(wanted[1].split(",")) <= extras, word
+        elif not word.startswith("-") and word != ".":
+            assert (ROOT / word).is_file(), word
+
+
+def _check_cmake(words: list[str]) -> None:
+    known = _text(ROOT / "cmake" / "CMakeLists.txt")
+    for word in words:
+        if setting := re.match(r"-D(PERCODEC_\w+)=", word):
+            assert f"option({setting[1]} " in known, word
+    if "-S" in words:
+        assert (ROOT / words[words.index("-S") + 1] / "CMakeLists.txt").is_file()
+
+
+def _check_paths(words: list[str]) -> None:
+    for word in words:
+        assert word.startswith("-") or (ROOT / word.split("::")[0]).exists(), word
+
+
+def _check_nothing(words: list[str]) -> None:
+    """Judged elsewhere, with its arguments: Polygraphy in tests/export, ctest and cpack in tests/native."""
+
+
+CHECKS: dict[str, Callable[[list[str]], None]] = {
+    "percodec": _check_percodec,
+    "make": _check_make,
+    "python": _check_python,
+    "python3": _check_python,
+    "pip": _check_pip,
+    "cmake": _check_cmake,
+    "pytest": _check_paths,
+    "ruff": lambda words: _check_paths(words[1:]),
+    ".ci/run": _check_paths,
+    "mypy": _check_paths,
+    "lint-imports": _check_paths,
+    "polygraphy": _check_nothing,
+    "ctest": _check_nothing,
+    "cpack": _check_nothing,
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_commands_have_these_arguments(line: str) -> None:
+    first, *words = shlex.split(line, comments=True)
+    tool = first if first in CHECKS else first.rpartition("/")[2]
+    assert tool in CHECKS, f"nothing here can judge {tool!r}"
+    CHECKS[tool](words)
+
+
+@pytest.mark.parametrize("line", NAMED)
+def test_commands_in_the_text_exist(line: str) -> None:
+    first, *words = shlex.split(line)
+    if first == "python":
+        _check_python(words)
+    elif re.fullmatch(r"[a-z]+", words[0]):
+        unknown = _given(words[1:]) - _options(_parser(words[0]))
+        assert not unknown, f"percodec {words[0]} has no {', '.join(sorted(unknown))}"
 
 
 def test_options_in_the_text_exist() -> None:
-    prose = FENCE.sub("", README.read_text(encoding="utf-8"))
-    everything = "".join(_help(name) for name in ("run", "demo", "profile", "build", "train", "export"))
-    for option in re.findall(r"`(--[a-z][\w-]*)", prose):
-        if option != "--help":
-            assert option in everything, option
+    known = set().union(*(_options(_parser(name)) for name in _commands()))
+    known = known.union(*(_options_of_script(path) for path in (ROOT / "benchmarks").glob("*.py")))
+    for page in PAGES:
+        prose = TABLE.sub("", FENCE.sub("", _text(page)))
+        unknown = set(re.findall(r"`(--[a-z][\w-]*)", prose)) - known - FOREIGN
+        assert not unknown, f"{_name(page)}: {', '.join(sorted(unknown))}"
 
 
-def test_make_targets_exist() -> None:
-    shown = set(re.findall(r"\bmake ([a-z]+)\b", "".join(block.text for block in _blocks() if block.language == "sh")))
-    assert shown
-    for target in shown:
-        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), target
+def test_every_command_is_shown() -> None:
+    shown = "\n".join(b.text for b in BLOCKS if b.page in GUIDES)
+    assert not [name for name in _commands() if f"percodec {name}" not in shown]
 
 
-def test_links_lead_somewhere() -> None:
-    targets = [m["target"] for m in LINK.finditer(README.read_text(encoding="utf-8")) if "://" not in m["target"]]
-    assert targets
-    assert not [target for target in targets if not (ROOT / target).exists()]
+def test_the_readme_is_short_and_the_guides_are_there() -> None:
+    assert len(_text(ROOT / "README.md").splitlines()) <= 200
+    assert {_name(page) for page in PAGES} >= GUIDES
+
+
+def _anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", FENCE.sub("", _text(page)), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *SPECS], ids=_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for match in LINK.finditer(FENCE.sub("", _text(page))):
+        if "://" in match["target"]:
+            continue
+        target = page.parent / match["target"] if match["target"] else page
+        assert target.exists(), f"{_name(page)}: {match['target']}"
+        if match["anchor"]:
+            assert match["anchor"] in _anchors(target), f"{_name(page)}: {match[0]}"
 
 
 def test_tables_are_those_of_the_results() -> None:
