@@ -81,6 +81,26 @@ def lab_joint(result: dict[str, Any]) -> str:
     )
 
 
+def lab_joint_gain(result: dict[str, Any]) -> str:
+    """Joint minus control, per round and seed, and how many seeds show the paper's gain: mIoU and MS-SSIM up at the rate."""
+    found: dict[str, dict[int, dict[str, dict[str, Any]]]] = {}
+    for r in result["rows"]:
+        found.setdefault(r["distortion"], {}).setdefault(r["seed"], {})[r["role"]] = r
+    rows = []
+    for name, seeds in sorted(found.items()):
+        pairs = [(s["control"], s["joint"]) for _, s in sorted(seeds.items()) if {"control", "joint"} <= s.keys()]
+        if not pairs:
+            continue
+        rate = [100 * (joint["bpp_coded"] / control["bpp_coded"] - 1) for control, joint in pairs]
+        gain = {key: [joint[key] - control[key] for control, joint in pairs] for key in ("psnr_db", "ms_ssim", "ssim", "miou")}
+        shown = sum(m > 0 and s > 0 and r <= 0.5 for m, s, r in zip(gain["miou"], gain["ms_ssim"], rate, strict=True))
+        forms = ((rate, "+.1f"), (gain["psnr_db"], "+.2f"), (gain["ms_ssim"], "+.4f"), (gain["ssim"], "+.4f"))
+        cells = [" / ".join(format(value, form) for value in values) for values, form in forms]
+        rows.append([name, *cells, " / ".join(f"{100 * value:+.1f}" for value in gain["miou"]), f"{shown} of {len(pairs)}"])
+    head = ["round", "bits, %", "PSNR, dB", "MS-SSIM", "SSIM", "mIoU", "seeds that gain in both"]
+    return f"{table(head, rows)}\n{result['data']['name']}, {result['machine']['cpu']}, {result['date']}: `{result['command']}`\n"
+
+
 def lab_runs(result: dict[str, Any]) -> str:
     """The codecs' training: how long, how many crops, and whether the curve still rises."""
     rows = []
@@ -174,6 +194,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "lab_segmentation": lab_segmentation,
     "lab_classification": lab_classification,
     "lab_joint": lab_joint,
+    "lab_joint_gain": lab_joint_gain,
     "lab_runs": lab_runs,
     "lab_storage": lab_storage,
     "lab_compute": lab_compute,

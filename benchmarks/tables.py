@@ -241,7 +241,11 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-FILES = {"restoration_methods": "restoration", "restorers": "restoration"}  # tables of a file that has another's name
+FILES = {
+    "restoration_methods": "restoration",
+    "restorers": "restoration",
+    "lab_joint_gain": "lab_joint",
+}  # tables of a file that has another's name
 
 
 def filled(text: str, results: Path) -> str:
