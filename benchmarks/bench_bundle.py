@@ -31,9 +31,9 @@ def main() -> int:
 
     from percodec.export.data import load_camvid
     from percodec.export.evaluate.bundle import evaluate_bundle
-    from percodec.runtime.machine import machine_info, versions
-    from percodec.runtime.outputs import DEFAULT_BUNDLE
+    from percodec.runtime.session import DEFAULT_BUNDLE
     from percodec.sdk.bundle import Bundle
+    from percodec.sdk.machine import machine_info, versions
 
     bundle = Bundle.open(args.bundle or DEFAULT_BUNDLE)
     machine = machine_info()

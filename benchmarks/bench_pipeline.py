@@ -23,19 +23,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.runtime.backends import open_slots
-from percodec.runtime.capture import SourceInfo, open_source
-from percodec.runtime.machine import machine_info, versions
-from percodec.runtime.options import Outputs, PipelineOptions
-from percodec.runtime.outputs import DEFAULT_BUNDLE, open_bundle
-from percodec.runtime.pipeline import Pipeline
-from percodec.runtime.preprocess import Preprocessor
-from percodec.runtime.profiler import peak_rss_bytes
-from percodec.runtime.report import rate_figures
-from percodec.runtime.sinks import JsonLines
+from percodec.runtime.capture.open import open_source
+from percodec.runtime.capture.preprocess import Preprocessor
+from percodec.runtime.capture.source import SourceInfo
+from percodec.runtime.engines.open import open_slots
+from percodec.runtime.pipeline.options import Outputs, PipelineOptions
+from percodec.runtime.pipeline.pipeline import Pipeline
+from percodec.runtime.pipeline.timing import peak_rss_bytes
+from percodec.runtime.run.report import rate_figures
+from percodec.runtime.run.sinks import JsonLines
+from percodec.runtime.session import DEFAULT_BUNDLE, open_bundle
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.log import LogWriter
+from percodec.sdk.machine import machine_info, versions
 from percodec.sdk.types import Frame
 
 RESULTS = Path(__file__).parent / "results"

@@ -31,9 +31,9 @@ def main() -> int:
     from percodec.export.data import load_camvid
     from percodec.export.engines import Calibration, default_graphs, explicit_graph, plan_for, session
     from percodec.export.verify import broken, compare, limits_of, run_chain
-    from percodec.runtime.machine import machine_info, versions
-    from percodec.runtime.outputs import DEFAULT_BUNDLE
+    from percodec.runtime.session import DEFAULT_BUNDLE
     from percodec.sdk.bundle import Bundle
+    from percodec.sdk.machine import machine_info, versions
     from percodec.sdk.targets import target
 
     bundle = Bundle.open(args.bundle or DEFAULT_BUNDLE)

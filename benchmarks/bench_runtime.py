@@ -22,19 +22,20 @@ from typing import Any
 
 import numpy as np
 
-from percodec.runtime.backends import open_slots
-from percodec.runtime.capture import SourceInfo
-from percodec.runtime.engine import OrtEngine, TensorSpec, cpu_graph, graph_specs, onnxruntime
-from percodec.runtime.health import Health
-from percodec.runtime.live import DEFAULT_BUNDLE
-from percodec.runtime.machine import machine_info, versions
-from percodec.runtime.options import PipelineOptions
-from percodec.runtime.pipeline import Pipeline
-from percodec.runtime.preprocess import Preprocessor
-from percodec.runtime.profiling import ProfileSettings, run_profile
-from percodec.runtime.watch import Watch
+from percodec.runtime.capture.preprocess import Preprocessor
+from percodec.runtime.capture.source import SourceInfo
+from percodec.runtime.engines.engine import TensorSpec
+from percodec.runtime.engines.onnxruntime import OrtEngine, onnxruntime
+from percodec.runtime.engines.open import cpu_graph, graph_specs, open_slots
+from percodec.runtime.measure.profile import ProfileSettings, run_profile
+from percodec.runtime.pipeline.options import PipelineOptions
+from percodec.runtime.pipeline.pipeline import Pipeline
+from percodec.runtime.session import DEFAULT_BUNDLE
+from percodec.runtime.supervise.health import Health
+from percodec.runtime.supervise.watch import Watch
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
+from percodec.sdk.machine import machine_info, versions
 from percodec.sdk.types import Frame
 
 

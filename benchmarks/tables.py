@@ -25,7 +25,7 @@ REGION = re.compile(r"(<!-- table (?P<name>[a-z_]+) -->\n)(?P<body>.*?)(<!-- end
 def demo(result: dict[str, Any]) -> str:
     """The table `percodec demo` prints, from `bench_demo.py`."""
 
-    from percodec.runtime.report import render_table
+    from percodec.runtime.run.report import render_table
 
     return f"```text\n{render_table(result).rstrip()}\n```\n"
 

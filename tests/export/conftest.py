@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from percodec.runtime.vision import opencv
+from percodec.runtime.capture.opencv import opencv
 from percodec.sdk.errors import BackendError
 
 sys.path[:0] = [path for path in (str(Path(__file__).parent.parent),) if path not in sys.path]  # importlib mode leaves it alone
@@ -27,7 +27,7 @@ def one_thread():
 @pytest.fixture(scope="session")
 def camvid(tmp_path_factory):
     image_module = pytest.importorskip("PIL.Image", reason="needs the export extra")
-    from percodec.sdk.road import RoadScene
+    from percodec.sdk.synthetic.road import RoadScene
 
     root = tmp_path_factory.mktemp("camvid")
     for split, count in (("train", 3), ("val", 2)):

@@ -21,7 +21,7 @@ from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import engines_in, read_engine
 from percodec.sdk.cli import main
 from percodec.sdk.errors import BackendError, EngineError, ExportError
-from percodec.sdk.road import RoadScene
+from percodec.sdk.synthetic.road import RoadScene
 from percodec.sdk.targets import target
 
 ROAD = Path(__file__).resolve().parents[2] / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"

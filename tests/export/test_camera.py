@@ -17,7 +17,7 @@ from percodec.export.camera import camera_graph
 from percodec.export.engines import session, source_graph
 from percodec.export.graph import parse
 from percodec.export.lint import lint
-from percodec.runtime.preprocess import Preprocessor
+from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import engines_in, read_engine
 from percodec.sdk.bundle.onnx_ops import check_graph

@@ -10,7 +10,7 @@ from percodec.export.data import load, load_camvid, load_folder  # noqa: E402
 from percodec.export.data.crops import Crops  # noqa: E402
 from percodec.export.data.sets import CAMVID_CLASSES, DataSet  # noqa: E402
 from percodec.sdk.errors import DataError  # noqa: E402
-from percodec.sdk.road import CLASSES  # noqa: E402
+from percodec.sdk.synthetic.road import CLASSES  # noqa: E402
 
 
 def test_camvid_layout_and_ignore_label(camvid):

@@ -27,7 +27,7 @@ from percodec.export.train.config import load_config  # noqa: E402
 from percodec.export.train.run import train  # noqa: E402
 from percodec.sdk.cli import main  # noqa: E402
 from percodec.sdk.errors import DataError, UsageError  # noqa: E402
-from percodec.sdk.road import RoadScene  # noqa: E402
+from percodec.sdk.synthetic.road import RoadScene  # noqa: E402
 
 SMALL = [
     "codec.name=edge",

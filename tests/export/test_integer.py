@@ -16,7 +16,7 @@ from percodec.export.models import AUTOENCODERS  # noqa: E402
 from percodec.export.onnx import graphs, run_ort  # noqa: E402
 from percodec.export.precision import Plan, make_explicit  # noqa: E402
 from percodec.sdk.bundle.onnx_ops import check_graph  # noqa: E402
-from percodec.sdk.road import RoadScene  # noqa: E402
+from percodec.sdk.synthetic.road import RoadScene  # noqa: E402
 from percodec.sdk.targets import target  # noqa: E402
 
 HEIGHT, WIDTH = 64, 96

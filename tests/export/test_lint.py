@@ -17,7 +17,7 @@ from percodec.export.graph import plain
 from percodec.export.lint import RULES, lint
 from percodec.export.precision import PRECISIONS, Plan, make_explicit
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.road import RoadScene
+from percodec.sdk.synthetic.road import RoadScene
 from percodec.sdk.targets import target
 
 ROAD = Path(__file__).resolve().parents[2] / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"

@@ -22,7 +22,7 @@ from percodec.export.precision import PRECISIONS, Plan, convolutions, layers, ma
 from percodec.export.sensitivity import keep_list, sensitivity
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import DataError, ExportError, UsageError
-from percodec.sdk.road import RoadScene
+from percodec.sdk.synthetic.road import RoadScene
 from percodec.sdk.targets import target
 
 ROAD = Path(__file__).resolve().parents[2] / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"

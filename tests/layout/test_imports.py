@@ -41,7 +41,7 @@ def test_contracts_are_kept(root: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("sdk/percodec/sdk/types.py", "import percodec.runtime.engine"),
+        ("sdk/percodec/sdk/types.py", "import percodec.runtime.engines.engine"),
         ("sdk/percodec/sdk/types.py", "import cv2"),
         ("runtime/percodec/runtime/engine.py", "import torch"),
         ("runtime/percodec/runtime/engine.py", "import percodec.export.onnx"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from percodec.runtime.vision import opencv
+from percodec.runtime.capture.opencv import opencv
 
 # importlib mode leaves sys.path alone; the fakes and the tiny bundle are shared modules
 sys.path[:0] = [path for path in (str(Path(__file__).parent), str(Path(__file__).parent.parent)) if path not in sys.path]

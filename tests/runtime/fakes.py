@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.runtime.capture import SourceInfo
-from percodec.runtime.engine import TensorSpec
+from percodec.runtime.capture.source import SourceInfo
+from percodec.runtime.engines.engine import TensorSpec
 from percodec.sdk.errors import SourceError
 from percodec.sdk.types import Frame
 

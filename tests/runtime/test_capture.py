@@ -16,10 +16,11 @@ from conftest import write_video
 from fakes import FakeCapture
 from numpy.typing import NDArray
 
-from percodec.runtime.camera import Camera
-from percodec.runtime.capture import FrameSource, ImageFiles, Paced, natural_key, open_source
-from percodec.runtime.images import read_image, write_image
-from percodec.runtime.video import container_is_cut
+from percodec.runtime.capture.camera import Camera
+from percodec.runtime.capture.images import ImageFiles, natural_key, read_image, write_image
+from percodec.runtime.capture.open import open_source
+from percodec.runtime.capture.source import FrameSource, Paced
+from percodec.runtime.capture.video import container_is_cut
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import SourceError
 from percodec.sdk.types import Frame, PixelFormat

@@ -145,8 +145,8 @@ def test_doctor_says_whether_the_cpu_path_works(percodec: Percodec, bundle_folde
 def test_the_logged_latent_is_what_the_encoder_gave(run: Path, bundle_folder: Path, video: Path) -> None:
     from tiny_bundle import run_graph
 
-    from percodec.runtime.capture import open_source
-    from percodec.runtime.preprocess import Preprocessor
+    from percodec.runtime.capture.open import open_source
+    from percodec.runtime.capture.preprocess import Preprocessor
 
     bundle = Bundle.open(bundle_folder)
     codec = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from percodec.runtime.doctor import render, tensorrt_checks
+from percodec.runtime.commands.doctor import render, tensorrt_checks
 from percodec.sdk.targets import Facts
 
 

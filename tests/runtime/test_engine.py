@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from tiny_bundle import HEIGHT, LABELS, WIDTH, encoder_graph, frames, head_graph, make_bundle, run_graph
 
-from percodec.runtime.engine import POISON, Engine, OrtEngine, TensorSpec, graph_specs, open_engine
-from percodec.runtime.selftest import run_selftest
+from percodec.runtime.engines.engine import POISON, Engine, TensorSpec
+from percodec.runtime.engines.onnxruntime import OrtEngine
+from percodec.runtime.engines.open import graph_specs, open_engine
+from percodec.runtime.engines.selftest import run_selftest
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import EngineKey, write_engine
 from percodec.sdk.errors import BackendError, BundleError, EngineError, SelfTestError

@@ -11,15 +11,16 @@ import pytest
 from fakes import CLASSES, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCapture, FakeCoder, FakeEngine, H, W
 from numpy.typing import NDArray
 
-from percodec.runtime.accounting import FrameRecord
-from percodec.runtime.camera import Camera, Reconnecting
-from percodec.runtime.capture import SourceInfo
-from percodec.runtime.guard import REPEATS, Guard
-from percodec.runtime.health import DEGRADED, FAULT, READY, Health
-from percodec.runtime.options import Outputs, PipelineOptions
-from percodec.runtime.pipeline import Pipeline
-from percodec.runtime.slots import FrameLost, Slot, host_slots
-from percodec.runtime.watch import Watch
+from percodec.runtime.capture.camera import Camera, Reconnecting
+from percodec.runtime.capture.source import SourceInfo
+from percodec.runtime.engines.host_slots import host_slots
+from percodec.runtime.pipeline.options import Outputs, PipelineOptions
+from percodec.runtime.pipeline.pipeline import Pipeline
+from percodec.runtime.pipeline.plausibility import REPEATS, Guard
+from percodec.runtime.pipeline.records import FrameRecord
+from percodec.runtime.pipeline.slots import FrameLost, Slot
+from percodec.runtime.supervise.health import DEGRADED, FAULT, READY, Health
+from percodec.runtime.supervise.watch import Watch
 from percodec.sdk.errors import SourceError
 from percodec.sdk.types import Frame
 

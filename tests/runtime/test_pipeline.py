@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from fakes import CLASSES, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCoder, FakeEngine, FakeSource, StuckSource, copy_preprocess, source_error
 
-from percodec.runtime import crew
-from percodec.runtime.accounting import FrameRecord
-from percodec.runtime.pipeline import Counts, Outputs, Pipeline, PipelineOptions
-from percodec.runtime.slots import Slot, host_slots
+from percodec.runtime.engines.host_slots import host_slots
+from percodec.runtime.pipeline import threads as crew
+from percodec.runtime.pipeline.pipeline import Counts, Outputs, Pipeline, PipelineOptions
+from percodec.runtime.pipeline.records import FrameRecord
+from percodec.runtime.pipeline.slots import Slot
 from percodec.sdk.errors import BackendError, CodecError, LogError, PercodecError, SourceError
 from percodec.sdk.types import Prediction
 

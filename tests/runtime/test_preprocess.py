@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from percodec.runtime.preprocess import Preprocessor, RawCopy
+from percodec.runtime.capture.preprocess import Preprocessor, RawCopy
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import BundleError, SourceError
 from percodec.sdk.types import Frame, PixelFormat

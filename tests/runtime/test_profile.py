@@ -15,14 +15,15 @@ import pytest
 from onnx import TensorProto, helper
 from tiny_bundle import HEIGHT, WIDTH, frames
 
-from percodec.runtime import budget as budgets
-from percodec.runtime.capture import SourceInfo, open_source
-from percodec.runtime.figures import distribution, end_to_end, percentile, queries, slope, slowest_stage, trtexec
-from percodec.runtime.load import FixedRate, Meter, Pictures
-from percodec.runtime.profile_html import html, trace
-from percodec.runtime.profiler import Profiler, Spans
-from percodec.runtime.profiling import PARTS, ProfileSettings, run_profile
-from percodec.runtime.sensors import Sensors
+from percodec.runtime.capture.open import open_source
+from percodec.runtime.capture.source import SourceInfo
+from percodec.runtime.measure import budget as budgets
+from percodec.runtime.measure.html import html, trace
+from percodec.runtime.measure.load_generator import FixedRate, Meter, Pictures
+from percodec.runtime.measure.profile import PARTS, ProfileSettings, run_profile
+from percodec.runtime.measure.sensors import Sensors
+from percodec.runtime.measure.statistics import distribution, end_to_end, percentile, queries, slope, slowest_stage, trtexec
+from percodec.runtime.pipeline.timing import Profiler, Spans
 from percodec.sdk.cli import main
 from percodec.sdk.errors import SourceError, UsageError
 from percodec.sdk.types import Frame
@@ -89,7 +90,7 @@ def test_times_per_query_have_trtexecs_names() -> None:
 
 
 def test_the_profiler_keeps_the_last_spans_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("percodec.runtime.profiler.WINDOW", 8)
+    monkeypatch.setattr("percodec.runtime.pipeline.timing.WINDOW", 8)
     profiler = Profiler(("encode",), keep_spans=True)
     for k in range(20):
         profiler.record("encode", k * MS, k * MS + k, k)
@@ -161,7 +162,7 @@ def test_fi10_a_leak_shows_as_growth() -> None:
 
 
 def test_a_long_run_is_sampled_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("percodec.runtime.load.MOST_SAMPLES", 8)
+    monkeypatch.setattr("percodec.runtime.measure.load_generator.MOST_SAMPLES", 8)
     with Meter(Sensors(Path("/nowhere")), lambda: 1, period_s=0.002) as meter:
         time.sleep(0.2)
     assert len(meter.memory) == len(meter.readings) <= 9
@@ -378,7 +379,7 @@ def test_a_live_camera_keeps_its_own_rate(bundle_folder: Path, monkeypatch: pyte
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr("percodec.runtime.profiling.open_source", lambda *a, **k: Live())
+    monkeypatch.setattr("percodec.runtime.measure.profile.open_source", lambda *a, **k: Live())
     found = run_profile(ProfileSettings(bundle_folder, "live", frames=20))
     assert "throughput" not in found.report["backends"]["ort"]
     assert found.report["backends"]["ort"]["fixed"]["frames"]["captured"] == 20

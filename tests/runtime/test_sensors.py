@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from percodec.runtime.sensors import Sensors, parse_tegrastats, summarize
+from percodec.runtime.measure.sensors import Sensors, parse_tegrastats, summarize
 
 QUANTITIES = ("power", "gpu clock", "cpu clock", "temperature", "throttling", "energy")
 SECOND = 1_000_000_000

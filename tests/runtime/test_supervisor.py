@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from tiny_bundle import frames, make_bundle
 
-from percodec.runtime import supervisor as module
-from percodec.runtime.capture import SourceInfo
-from percodec.runtime.health import DEGRADED, FAULT, READY, Health
-from percodec.runtime.options import Outputs, PipelineOptions
-from percodec.runtime.pipeline import Pipeline
-from percodec.runtime.preprocess import Preprocessor
-from percodec.runtime.supervisor import COMMAND, Supervisor
+from percodec.runtime.capture.preprocess import Preprocessor
+from percodec.runtime.capture.source import SourceInfo
+from percodec.runtime.pipeline.options import Outputs, PipelineOptions
+from percodec.runtime.pipeline.pipeline import Pipeline
+from percodec.runtime.supervise import supervisor as module
+from percodec.runtime.supervise.health import DEGRADED, FAULT, READY, Health
+from percodec.runtime.supervise.supervisor import COMMAND, Supervisor
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import BackendError
@@ -114,7 +114,7 @@ def drive(bundle_folder: Path) -> Iterator[Callable[..., Drive]]:
 
 
 def test_the_worker_computes_what_the_process_would(drive: Callable[..., Drive], bundle_folder: Path) -> None:
-    from percodec.runtime.backends import open_slots
+    from percodec.runtime.engines.open import open_slots
 
     run = drive(count=30, period_s=0)
     run.until(lambda: run.pipeline.wait(0.01))
@@ -279,4 +279,4 @@ def test_the_worker_ends_with_its_owner(bundle_folder: Path) -> None:
 
 
 def test_the_command_is_this_interpreter() -> None:
-    assert COMMAND[1:] == ("-m", "percodec.runtime.worker")
+    assert COMMAND[1:] == ("-m", "percodec.runtime.supervise.worker")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from percodec.sdk.road import CLASSES, RoadScene
+from percodec.sdk.synthetic.road import CLASSES, RoadScene
 
 
 def test_same_seed_and_index_give_the_same_picture():

@@ -177,7 +177,7 @@ def _graph_name(config: dict[str, Any], taken: dict[str, Any]) -> str:
 
 def load_synthetic_frame(seed: int, height: int, width: int) -> NDArray[np.uint8]:
     """One picture of the synthetic road."""
-    from percodec.sdk.road import RoadScene
+    from percodec.sdk.synthetic.road import RoadScene
 
     return RoadScene(seed, height, width).render(0)[0]
 

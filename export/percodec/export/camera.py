@@ -2,7 +2,8 @@
 
     raw uint8 -> Cast -> YUV to RGB, round, clip -> cut -> rows, columns -> round, clip -> black bars -> Cast -> image uint8 [1,h,w,3]
 
-The CPU's twin is `percodec.runtime.preprocess.Preprocessor` (cv2): same geometry (`percodec.sdk.fit`), same constants, at most one level
+The CPU's twin is `percodec.runtime.capture.preprocess.Preprocessor` (cv2): same geometry (`percodec.sdk.fit`), same constants, at most
+one level
 apart. Everything is FP32 with a batch of one, whatever precision the engines beside it have.
 
 Resampling is separable, and along each axis one MatMul with a constant. INTER_AREA repeats itself: where sides of in and out have the

@@ -72,6 +72,12 @@ class SelfTestError(PercodecError):
     """An engine ran, but did not compute what the bundle says it must."""
 
 
+def reason(error: BaseException) -> str:
+    """The first line of an exception, short enough for one line of output."""
+    lines = str(error).splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200]
+
+
 __all__ = [
     "BackendError",
     "BundleError",
@@ -86,4 +92,5 @@ __all__ = [
     "SelfTestError",
     "SourceError",
     "UsageError",
+    "reason",
 ]

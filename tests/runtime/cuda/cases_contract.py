@@ -1,4 +1,4 @@
-"""The contract of `percodec.runtime.cuda.Cuda`, for the provider asked for, over the fake driver, whose order of things is random."""
+"""The contract of `percodec.runtime.engines.cuda.Cuda`, for the provider asked for, over the fake driver, whose order is random."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import threading
 import numpy as np
 import pytest
 
-from percodec.runtime.cuda import Cuda, CudaError, Device, check_provider, foreign_array, foreign_stream, open_cuda
+from percodec.runtime.engines.cuda import Cuda, CudaError, Device
+from percodec.runtime.engines.cuda_foreign import foreign_array, foreign_stream
+from percodec.runtime.engines.cuda_open import check_provider, open_cuda
 from percodec.sdk.errors import BackendError
 
 PROVIDER = os.environ["PERCODEC_PROVIDER"]
@@ -269,7 +271,7 @@ class DlPack:
     """A capsule as another library would make it."""
 
     def __init__(self, address: int, shape: tuple[int, ...], device: int = 2, bits: int = 8) -> None:
-        from percodec.runtime import cuda as module
+        from percodec.runtime.engines import cuda as module
 
         self.asked: list[int | None] = []
         self._device = device

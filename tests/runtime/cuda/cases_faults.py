@@ -10,10 +10,10 @@ from fake_tensorrt import engine_bytes
 from fakes import IMAGE, LABELS, SYMBOLS, FakeSource
 from rig import Rig, compute, engine
 
-from percodec.runtime.cuda import CudaError
-from percodec.runtime.cuda_slots import CudaSlots
-from percodec.runtime.engine import POISON, TensorSpec
-from percodec.runtime.trt import TrtEngine
+from percodec.runtime.engines.cuda import CudaError
+from percodec.runtime.engines.cuda_slots import CudaSlots
+from percodec.runtime.engines.engine import POISON, TensorSpec
+from percodec.runtime.engines.tensorrt import TrtEngine
 from percodec.sdk.errors import BackendError, EngineError
 
 

@@ -12,10 +12,10 @@ import pytest
 from fakes import IMAGE, LABELS, SYMBOLS
 from rig import PROVIDER, RAW, Rig, SlowCoder, SlowSource, engine
 
-from percodec.runtime.cuda import open_cuda
-from percodec.runtime.cuda_slots import CudaSlots
-from percodec.runtime.engine import TensorSpec
-from percodec.runtime.options import Outputs
+from percodec.runtime.engines.cuda_open import open_cuda
+from percodec.runtime.engines.cuda_slots import CudaSlots
+from percodec.runtime.engines.engine import TensorSpec
+from percodec.runtime.pipeline.options import Outputs
 from percodec.sdk.errors import BackendError
 
 SCHEDULES = int(os.environ.get("PERCODEC_SCHEDULES", "150"))

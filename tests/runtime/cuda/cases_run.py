@@ -13,11 +13,11 @@ import pytest
 from fake_tensorrt import engine_bytes
 from tiny_bundle import make_bundle
 
-from percodec.runtime.backends import open_slots
-from percodec.runtime.cuda import shared_cuda
-from percodec.runtime.engine import TensorSpec, graph_specs
-from percodec.runtime.live import run_live
-from percodec.runtime.outputs import RunSettings
+from percodec.runtime.engines.cuda_open import shared_cuda
+from percodec.runtime.engines.engine import TensorSpec
+from percodec.runtime.engines.open import graph_specs, open_slots
+from percodec.runtime.run.live import run_live
+from percodec.runtime.run.settings import RunSettings
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import EngineKey, write_engine
 from percodec.sdk.camera import CameraFormat

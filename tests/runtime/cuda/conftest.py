@@ -55,7 +55,7 @@ def driver() -> Driver:
 @pytest.fixture
 def cuda(driver: Driver) -> Iterator[Any]:
     """The provider under test, on a fresh driver."""
-    from percodec.runtime.cuda import open_cuda
+    from percodec.runtime.engines.cuda_open import open_cuda
 
     yield open_cuda(os.environ["PERCODEC_PROVIDER"])
     gc.collect()

@@ -1,4 +1,4 @@
-"""TensorRT's runtime without a GPU: the calls `percodec.runtime.trt` makes, on the fake driver's streams.
+"""TensorRT's runtime without a GPU: the calls `percodec.runtime.engines.tensorrt` makes, on the fake driver's streams.
 
 An engine file is JSON: the names and shapes of its tensors. What it computes is the input's first value, written everywhere, or
 what `module.compute(output name, input)` says, repeated; it also writes its scratch memory, so that stages that share scratch without an

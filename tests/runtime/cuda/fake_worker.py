@@ -1,4 +1,4 @@
-"""`percodec.runtime.worker` with the fake driver under it. PERCODEC_FAKE_FAULT: CALL:CODE:AFTER, of the first worker only."""
+"""`percodec.runtime.supervise.worker` with the fake driver under it. PERCODEC_FAKE_FAULT: CALL:CODE:AFTER, of the first worker only."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ if __name__ == "__main__":
             plain(int(after))
         else:
             library.fake_fail(call.encode(), int(after), int(code))
-    from percodec.runtime.worker import main
+    from percodec.runtime.supervise.worker import main
 
     raise SystemExit(main())

@@ -10,12 +10,12 @@ import numpy as np
 from fake_tensorrt import engine_bytes
 from fakes import CLASSES, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCoder, FakeSource, copy_preprocess
 
-from percodec.runtime.cuda import open_cuda
-from percodec.runtime.cuda_slots import CudaSlots
-from percodec.runtime.engine import TensorSpec
-from percodec.runtime.options import Outputs, PipelineOptions
-from percodec.runtime.pipeline import Pipeline
-from percodec.runtime.trt import TrtEngine
+from percodec.runtime.engines.cuda_open import open_cuda
+from percodec.runtime.engines.cuda_slots import CudaSlots
+from percodec.runtime.engines.engine import TensorSpec
+from percodec.runtime.engines.tensorrt import TrtEngine
+from percodec.runtime.pipeline.options import Outputs, PipelineOptions
+from percodec.runtime.pipeline.pipeline import Pipeline
 
 PROVIDER = os.environ["PERCODEC_PROVIDER"]
 RAW = TensorSpec("raw", IMAGE.shape)

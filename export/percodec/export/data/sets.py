@@ -205,7 +205,7 @@ def load_folder(root: Path, longest: int = 768) -> DataSet:
 
 def load_synthetic(count: int, seed: int, height: int = 360, width: int = 480) -> DataSet:
     """`count` independent pictures of the synthetic road with exact labels."""
-    from percodec.sdk.road import RoadScene
+    from percodec.sdk.synthetic.road import RoadScene
 
     images, labels = [], []
     for k in range(count):

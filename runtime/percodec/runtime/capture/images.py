@@ -1,0 +1,135 @@
+"""Still images: `ImageFiles` is a source of them; `read_image` gives a whole picture or a SourceError; `write_image` is checked.
+
+Image libraries decode a cut-off JPEG into a picture with a grey lower half and call it success. Structure is therefore checked
+first: PNG chunks and their CRCs up to IEND, JPEG's end marker after its last scan.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from percodec.runtime.capture.opencv import MAX_PIXELS, opencv
+from percodec.runtime.capture.source import DEFAULT_FRAME_RATE, SourceInfo
+from percodec.sdk.errors import SourceError
+from percodec.sdk.types import Frame
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """uint8 [H,W,3] RGB of an image file (grey and alpha are converted). Raises SourceError naming file and reason."""
+    cv2 = opencv()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror or 'cannot be read'}") from error
+    reason = _structure_fault(data)
+    if reason:
+        raise SourceError(f"{path}: {reason}")
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    if image is None or image.size == 0:
+        raise SourceError(f"{path}: not a readable image (damaged, zero pixels, or larger than {MAX_PIXELS} pixels)")
+    rgb: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    return rgb
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write uint8 [H,W,3] RGB as PNG. Raises OSError when the disk refuses."""
+    cv2 = opencv()
+    ok, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise OSError(f"{path}: PNG encoding failed")
+    path.write_bytes(data.tobytes())
+
+
+def _structure_fault(data: bytes) -> str | None:
+    if not data:
+        return "the file is empty (0 bytes)"
+    if data.startswith(_PNG):
+        return _png_fault(data)
+    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        return "the JPEG is cut off (no end marker)"
+    return None
+
+
+def _png_fault(data: bytes) -> str | None:
+    at = len(_PNG)
+    while at + 12 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + size
+        if end > len(data):
+            break
+        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            return "the PNG is damaged (checksum of a chunk does not match)"
+        if kind == b"IHDR" and size >= 8:
+            width, height = struct.unpack_from(">II", data, at + 8)
+            if width == 0 or height == 0:
+                return f"the PNG has no pixels ({width}x{height})"
+            if width * height > MAX_PIXELS:
+                return f"the PNG has more than {MAX_PIXELS} pixels ({width}x{height})"
+        if kind == b"IEND":
+            return None
+        at = end
+    return "the PNG is cut off"
+
+
+class ImageFiles:
+    """Images in the order given. An unreadable one is left out, remembered, and reported as SourceError at the end."""
+
+    def __init__(self, spec: str, paths: list[Path], *, kind: str) -> None:
+        fps = DEFAULT_FRAME_RATE
+        self.info = SourceInfo(spec, kind, False, fps=fps, frames=len(paths))
+        self._paths, self._next, self._good = paths, 0, 0
+        self._bad: list[str] = []
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ImageFiles:
+        """Every image directly in `folder`, natural order. Raises SourceError when there is none."""
+        try:
+            names = [entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
+        except OSError as error:
+            raise SourceError(f"{folder}: {error.strerror or 'cannot be listed'}") from error
+        if not names:
+            raise SourceError(f"{folder}: no images in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+        return cls(str(folder), sorted(names, key=lambda path: natural_key(path.name)), kind="folder")
+
+    def read(self) -> Frame | None:
+        while self._next < len(self._paths):
+            index, self._next = self._next, self._next + 1
+            try:
+                frame = read_image(self._paths[index])
+            except SourceError as error:
+                self._bad.append(str(error))
+                continue
+            self._good += 1
+            if self.info.height is None:
+                self.info.height, self.info.width = frame.shape[:2]
+            return Frame(frame, index, index * 1_000_000_000 // int(DEFAULT_FRAME_RATE))
+        if self._bad:
+            bad, self._bad = self._bad, []
+            if len(self._paths) == 1:
+                raise SourceError(bad[0])
+            more = f" (first of {len(bad)} such files)" if len(bad) > 1 else ""
+            raise SourceError(f"{bad[0]}{more}; the {self._good} readable images were processed")
+        return None
+
+    def close(self) -> None:
+        self._next = len(self._paths)
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts `frame_9` before `frame_10`."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"([0-9]+)", name) if part]
+
+
+__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "natural_key", "read_image", "write_image"]

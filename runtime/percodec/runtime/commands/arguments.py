@@ -1,0 +1,59 @@
+"""What commands have in common: arguments checked once, with the option named."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.errors import UsageError
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", metavar="FOLDER", help="bundle to use (default: the built-in road-edge)")
+    parser.add_argument("--backend", default="ort", metavar="NAME", help="ort (default), ort:fp32, ort:int8, tensorrt, tensorrt_rtx")
+    parser.add_argument("--threads", default="1", metavar="N", help="threads inside each network (default 1)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")
+
+
+def bundle_of(args: argparse.Namespace) -> Bundle:
+    from percodec.runtime.session import DEFAULT_BUNDLE, open_bundle
+
+    return open_bundle(Path(args.bundle) if args.bundle else DEFAULT_BUNDLE)
+
+
+def limit_of(args: argparse.Namespace) -> int | None:
+    return None if args.max_frames is None else whole(args.max_frames, "--max-frames", 1, 2**40)
+
+
+def whole(text: str, name: str, low: int, high: int) -> int:
+    """A whole number from the command line. Raises UsageError naming the option."""
+    if not re.fullmatch(r"[+-]?\d{1,15}", str(text)) or not low <= int(text) <= high:
+        raise UsageError(f"{name} {text}: must be a whole number from {low} to {high}")
+    return int(text)
+
+
+def transfer(text: str) -> str:
+    """How pictures get to the GPU, from the command line. Raises UsageError naming the option."""
+    if text not in ("auto", "copy", "mapped", "managed"):
+        raise UsageError(f"--transfer {text}: unknown; use copy, mapped or managed")
+    return text
+
+
+def positive(text: str, name: str, high: float) -> float:
+    """A number above 0 from the command line. Raises UsageError naming the option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value <= high:
+        raise UsageError(f"{name} {text}: must be a number above 0, at most {high:g}")
+    return value
+
+
+def size_text(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1_000_000 else f"{count / 1e3:.1f} kB"
+
+
+__all__ = ["add_common", "bundle_of", "limit_of", "positive", "size_text", "transfer", "whole"]

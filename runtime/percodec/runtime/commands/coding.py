@@ -1,0 +1,87 @@
+"""`percodec encode` and `percodec decode`: arguments and printing; the work is `run.coding`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from percodec.runtime.commands.arguments import add_common, bundle_of, limit_of, whole
+from percodec.sdk.errors import UsageError
+
+
+def configure_encode(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", help="image, video file, folder or synthetic://road")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="NAME.pcpk for an image, NAME.mcap for a sequence")
+    parser.add_argument("--max-frames", metavar="N", help="stop after N frames")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
+    add_common(parser)
+
+
+def configure_decode(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", help="packet (.pcpk) or log (.mcap)")
+    parser.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where pictures go")
+    parser.add_argument("--segment", action="store_true", help="also predict classes from the latent")
+    parser.add_argument("--reference", metavar="SOURCE", help="the original, to measure PSNR against")
+    parser.add_argument("--max-frames", metavar="N", help="stop after N frames")
+    parser.add_argument("--overwrite", action="store_true", help="replace earlier pictures in FOLDER")
+    add_common(parser)
+
+
+def encode(args: argparse.Namespace) -> int:
+    from percodec.runtime.run.coding import encode_source
+
+    out = Path(args.out)
+    if out.exists() and not (args.overwrite and out.is_file()):
+        raise UsageError(f"{out}: exists; choose another -o or add --overwrite")
+    if not out.parent.is_dir():
+        raise UsageError(f"{out.parent}: no such folder")
+    bundle, threads, limit = bundle_of(args), whole(args.threads, "--threads", 1, 64), limit_of(args)
+    out.unlink(missing_ok=True)
+    begin = time.monotonic()
+    result = encode_source(args.input, out, bundle, backend=args.backend, threads=threads, max_frames=limit)
+    _print_coding(args, result.as_dict(bundle), time.monotonic() - begin)
+    return 0
+
+
+def decode(args: argparse.Namespace) -> int:
+    from percodec.runtime.run.coding import decode_file
+
+    out, path = Path(args.out), Path(args.input)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file; -o must name a folder")
+    names = [f"{name}{suffix}" for name in ("reconstruction", "segmentation") for suffix in (".png", ".mp4", ".avi")]
+    there = [name for name in names if (out / name).exists()]
+    if there and not args.overwrite:
+        raise UsageError(f"{out}: already holds {', '.join(there)}; choose another -o or add --overwrite")
+    bundle, threads, limit = bundle_of(args), whole(args.threads, "--threads", 1, 64), limit_of(args)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be created ({error.strerror})") from error
+    for name in there:
+        (out / name).unlink()
+    begin = time.monotonic()
+    result = decode_file(
+        path, out, bundle, backend=args.backend, threads=threads, segment=args.segment, reference=args.reference, max_frames=limit
+    )
+    _print_coding(args, result.as_dict(bundle), time.monotonic() - begin)
+    return 0
+
+
+def _print_coding(args: argparse.Namespace, result: dict[str, Any], seconds: float) -> None:
+    if args.json:
+        print(json.dumps(result, indent=2))
+        return
+    fps = result["frames"] / seconds if seconds > 0 else 0.0
+    text = f"{result['frames']} frame{'s' * (result['frames'] != 1)}, {result['packet_bytes']} bytes"
+    text += f", {result['bpp']:.4f} bpp" if result["bpp"] is not None else ""
+    text += f", {result['psnr_db']:.2f} dB PSNR" if result["psnr_db"] is not None else ""
+    print(f"{text}  ({fps:.1f} fps)")
+    for name in result["files"]:
+        print(f"wrote    {name}")
+
+
+__all__ = ["configure_decode", "configure_encode", "decode", "encode"]

@@ -1,0 +1,52 @@
+"""`percodec replay`: arguments and printing; the work is `run.replay`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from percodec.runtime.commands.arguments import add_common, bundle_of, whole
+from percodec.sdk.errors import LogError
+
+
+def configure_replay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log", help="packets.mcap of a run")
+    parser.add_argument("--against", metavar="FILE", help="frames.jsonl of the live run (default: the one beside the log, if any)")
+    add_common(parser)
+
+
+def replay(args: argparse.Namespace) -> int:
+    from percodec.runtime.run.replay import replay_log
+
+    path = Path(args.log)
+    beside = path.with_name("frames.jsonl")
+    against = Path(args.against) if args.against else beside if beside.is_file() else None
+    bundle, threads = bundle_of(args), whole(args.threads, "--threads", 1, 64)
+    result = replay_log(path, bundle, against=against, backend=args.backend, threads=threads)
+    if args.json:
+        print(json.dumps(result.as_dict(), indent=2))
+    else:
+        print(f"replayed {result.frames} frames of {path} with {bundle.name} {bundle.digest[:12]}")
+        if against is not None:
+            print(
+                f"against  {against}: {result.compared} compared, {len(result.latents_differ)} latents differ, "
+                f"{len(result.labels_differ)} predictions differ, {len(result.missing)} acknowledged frames missing"
+            )
+        shares = sorted(result.class_shares.items(), key=lambda item: -item[1])
+        print("classes  " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
+    sys.stdout.flush()
+    if not result.equal:
+        worst = (result.missing or result.latents_differ or result.labels_differ)[0]
+        kind = "is missing from the log" if result.missing else "has another latent" if result.latents_differ else "has other predictions"
+        total = len(result.missing) + len(result.latents_differ) + len(result.labels_differ)
+        raise LogError(f"{path}: the replay differs from {against} in {total} places; first, frame {worst} {kind}")
+    if result.truncated and result.compared == 0:
+        raise LogError(f"{path}: the log is cut off or was never closed; its {result.frames} complete frames were replayed")
+    if result.truncated and not args.json:
+        print("note     the log was never closed (a killed run); every acknowledged frame is in it")
+    return 0
+
+
+__all__ = ["configure_replay", "replay"]

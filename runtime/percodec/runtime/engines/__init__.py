@@ -1,0 +1,1 @@
+"""Loaded networks: ONNX Runtime, TensorRT, CUDA, and the slots made over them."""

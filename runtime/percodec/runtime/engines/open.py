@@ -1,0 +1,169 @@
+"""From the word a user types to slots that run: `ort[:precision]`, `tensorrt[:precision]`, `tensorrt_rtx[:precision]`.
+
+made = open_slots(bundle, backend="tensorrt:int8+fp16")      engines loaded; whoever asks runs their self-test
+Pipeline(source, preprocess, made.make, ...)
+made.close()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from percodec.runtime.engines.cuda import Cuda
+from percodec.runtime.engines.cuda_open import shared_cuda
+from percodec.runtime.engines.cuda_slots import CudaSlots
+from percodec.runtime.engines.engine import BACKENDS, EXPORTED, Engine, TensorSpec
+from percodec.runtime.engines.host_slots import host_slots
+from percodec.runtime.engines.onnxruntime import OrtEngine
+from percodec.runtime.engines.tensorrt import TrtEngine, load_tensorrt
+from percodec.runtime.pipeline.slots import Slot
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.bundle.engines import engines_in, read_engine
+from percodec.sdk.bundle.onnx_ops import check_graph
+from percodec.sdk.camera import CameraFormat
+from percodec.sdk.errors import BackendError, EngineError
+from percodec.sdk.targets import TARGETS
+
+_BUILT_FOR_CPU = ("int8", "fp16")  # the first that a bundle holds is its CPU default
+GPU_PRECISIONS = ("int8+fp16", "fp16", "fp32")  # what is taken where nobody chose, the first that the bundle holds
+
+
+@dataclass
+class Made:
+    """Engines of one backend and how to make slots over them. `about`: what really runs, for reports. `gpu`: slots made on a device."""
+
+    encoder: Engine
+    head: Engine
+    make: Callable[[int], list[Slot]]
+    about: dict[str, Any]
+    gpu: list[CudaSlots] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Free what the slots hold on a device. The slots must no longer be used."""
+        while self.gpu:
+            self.gpu.pop().close()
+
+
+def open_slots(
+    bundle: Bundle,
+    *,
+    backend: str = "ort",
+    threads: int = 1,
+    provider: str | None = None,
+    camera: CameraFormat | None = None,
+    transfer: str = "auto",
+    priority: int = 0,
+    graphs: bool = True,
+) -> Made:
+    """Encoder and segmentation head of `bundle` on `backend`. On a GPU, `camera` pictures are prepared there.
+
+    Raises `BackendError` naming what is missing, `EngineError` for engines of another bundle or machine.
+    """
+    name, _, precision = backend.partition(":")
+    if name not in ("tensorrt", "tensorrt_rtx"):
+        encoder, head = (open_engine(bundle, g, backend=backend, threads=threads) for g in ("encoder", "head_segmentation"))
+        return Made(encoder, head, host_slots(encoder, head), _about(name, encoder, head))
+    cuda = gpu(name, provider)
+    first = open_gpu_engine(bundle, "encoder", cuda, flavour=name, precision=precision)
+    second = open_gpu_engine(bundle, "head_segmentation", cuda, flavour=name, precision=precision)
+    eye = open_gpu_engine(bundle, camera.graph, cuda, flavour=name, precision=precision) if camera is not None else None
+    about = _about(name, first, second) | {"provider": cuda.name, "gpu": cuda.device.name, "capability": cuda.device.capability}
+    made = Made(first, second, lambda count: [], about)
+
+    def make(count: int) -> list[Slot]:
+        slots = CudaSlots(cuda, first, second, count, camera=eye, transfer=transfer, priority=priority, graphs=graphs)
+        made.gpu.append(slots)
+        about.update({"transfer": slots.transfer, "graphs": not slots.eager_because, "eager_because": slots.eager_because})
+        return slots.slots
+
+    made.make = make
+    return made
+
+
+def open_engine(bundle: Bundle, graph: str, *, backend: str = "ort", threads: int = 1) -> Engine:
+    """Load `graph` of `bundle` on `backend`.
+
+    Raises BackendError naming what is missing when the backend cannot run here, BundleError when the bundle lacks the graph.
+    """
+    name, _, precision = backend.partition(":")
+    if name not in BACKENDS:
+        raise BackendError(f"unknown backend {backend!r}; this version knows {', '.join(BACKENDS)}, and ort:fp32, ort:int8")
+    if name != "ort":
+        return open_gpu_engine(bundle, graph, gpu(name), flavour=name, precision=precision)
+    source, destination = graph_specs(bundle, graph)
+    model, chosen, limits = cpu_graph(bundle, graph, precision or None)
+    return OrtEngine(model, source, destination, threads=threads, what=f"{bundle.name}/{graph}", precision=chosen, limits=limits)
+
+
+def gpu(backend: str, provider: str | None = None) -> Cuda:
+    """The process's device for `backend`. Raises `BackendError` naming the backend and what is missing."""
+    try:
+        return shared_cuda(provider)
+    except BackendError as error:
+        raise BackendError(f"backend {backend} cannot run here: {error}; use --backend ort") from error
+
+
+def open_gpu_engine(bundle: Bundle, graph: str, cuda: Cuda, *, flavour: str, precision: str = "") -> TrtEngine:
+    """The engine that was built for this device, in `precision` or the bundle's first of `GPU_PRECISIONS`."""
+    capability = cuda.device.capability
+    here = {"flavour": flavour, "version": str(load_tensorrt(flavour).__version__), "capability": capability}
+    fits = [t.name for t in TARGETS.values() if t.flavour == flavour and t.capability == capability]
+    if not fits:
+        raise BackendError(f"no target is known for {flavour} on compute capability {capability} ({cuda.device.name})")
+    there = {folder for folder, name in engines_in(bundle.path) if name == graph}
+    wanted = (precision,) if precision else GPU_PRECISIONS
+    found = [(t, p) for p in wanted for t in fits if f"{t}-{p}" in there]
+    if not found:
+        again = f"percodec build {bundle.path} --target {fits[0]} --precision {wanted[0]}"
+        raise EngineError(f"{bundle.name} holds no {graph} engine for {' or '.join(fits)} in {' or '.join(wanted)}; build it here: {again}")
+    target, chosen = found[0]
+    data, report = read_engine(bundle, target, chosen, graph, here)
+    source, destination = _specs(bundle, graph)
+    what, limits = f"{bundle.name}/{graph}", selftest_limits(report)
+    return TrtEngine(cuda, data, source, destination, flavour=flavour, what=what, precision=chosen, limits=limits)
+
+
+def cpu_graph(bundle: Bundle, graph: str, precision: str | None) -> tuple[bytes, str, tuple[float, float] | None]:
+    """ONNX bytes, their precision and their self-test limits. None: what the bundle holds for CPUs, else the graph as exported.
+
+    Raises `EngineError` where what was asked for is missing, altered, or of another bundle.
+    """
+    there = {folder for folder, name in engines_in(bundle.path) if name == graph}
+    built = next((p for p in _BUILT_FOR_CPU if f"host-{p}" in there), EXPORTED)
+    chosen = precision or built
+    if chosen == EXPORTED:
+        return bundle.graph(graph), EXPORTED, None
+    data, report = read_engine(bundle, "host", chosen, graph, {"flavour": "ort"})
+    check_graph(data, f"engines/host-{chosen}/{graph}.onnx")
+    return data, chosen, selftest_limits(report)
+
+
+def graph_specs(bundle: Bundle, graph: str) -> tuple[TensorSpec, TensorSpec]:
+    """What `graph` must take and give for `bundle`: the contract that engines are checked against."""
+    image = TensorSpec("image", (1, bundle.frame_height, bundle.frame_width, 3))
+    symbols = TensorSpec("symbols", (1, *bundle.latent_shape))
+    labels = TensorSpec("labels", (1, bundle.frame_height, bundle.frame_width))
+    table = {"encoder": (image, symbols), "head_segmentation": (symbols, labels), "decoder": (symbols, image)}
+    return table[graph]
+
+
+def selftest_limits(report: dict[str, Any]) -> tuple[float, float] | None:
+    """What a built engine's report allows its self-test: most symbols that differ, least labels that agree; None where it says nothing."""
+    limits = report.get("selftest", {})
+    values = [limits.get(k) for k in ("max_symbol_disagreement", "min_label_agreement")]
+    return (values[0], values[1]) if all(isinstance(v, float) and 0 <= v <= 1 for v in values) else None
+
+
+def _specs(bundle: Bundle, graph: str) -> tuple[TensorSpec, TensorSpec]:
+    if not graph.startswith("camera_"):
+        return graph_specs(bundle, graph)
+    return TensorSpec("raw", (1, *CameraFormat.from_graph(graph).shape)), graph_specs(bundle, "encoder")[0]
+
+
+def _about(backend: str, encoder: Engine, head: Engine) -> dict[str, Any]:
+    return {"backend": backend, "precision": {"encoder": encoder.precision, "head": head.precision}}
+
+
+__all__ = ["GPU_PRECISIONS", "Made", "cpu_graph", "gpu", "graph_specs", "open_engine", "open_gpu_engine", "open_slots", "selftest_limits"]

@@ -1,0 +1,1 @@
+"""What `percodec profile` does: load, statistics, comparison, sensors, budgets, pages."""

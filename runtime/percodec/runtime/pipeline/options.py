@@ -1,0 +1,57 @@
+"""What a pipeline is told: how to treat its frames, and who listens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from percodec.runtime.pipeline.records import FrameRecord
+from percodec.runtime.pipeline.slots import Slot
+from percodec.sdk.types import Prediction
+
+POLICIES = ("block", "latest")
+
+
+class Coder(Protocol):
+    """Turns one latent into one packet; `percodec.sdk.codec.PacketCodec` does."""
+
+    def encode(self, symbols: NDArray[np.uint8], frame_id: int, timestamp_ns: int) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """`workers`: predictions computed at the same time. Depths: slots a lane may hold. `slots` None: what the stages need.
+
+    `max_age_ms`: a prediction older than this is delivered with valid = False. `max_lost`: so many frames in a row lost by the engine end
+    the run; infinity where a supervisor replaces engines that lose frames.
+    """
+
+    policy: str = "block"
+    workers: int = 1
+    code_depth: int = 3
+    view_depth: int = 2
+    slots: int | None = None
+    max_frames: int | None = None
+    max_age_ms: float = math.inf
+    max_lost: float = 10
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Who is told. Each is called from one thread at a time, in capture order; arrays are the slot's: copy what must stay.
+
+    `on_prediction` runs inside the prediction stage: keep it short. `on_packet` returns once the packet is safe.
+    """
+
+    on_prediction: Callable[[Prediction], None] | None = None
+    on_packet: Callable[[bytes, int, int], None] | None = None
+    on_record: Callable[[FrameRecord], None] | None = None
+    on_view: Callable[[Slot, FrameRecord], None] | None = None
+
+
+__all__ = ["POLICIES", "Coder", "Outputs", "PipelineOptions"]

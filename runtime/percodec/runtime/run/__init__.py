@@ -1,0 +1,1 @@
+"""What `percodec run`, `encode`, `decode` and `replay` do: settings, outputs, drawing, reports."""

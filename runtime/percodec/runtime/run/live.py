@@ -1,0 +1,287 @@
+"""One live run: a source, a bundle, a folder of results. `percodec run`, `percodec demo` and the pipeline benchmark are this.
+
+With `isolate` the engines live in a process of their own (`supervisor`): a GPU that is lost costs some frames, not the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import Any, Protocol
+
+from percodec.runtime.capture.camera import Reconnecting
+from percodec.runtime.capture.open import open_source
+from percodec.runtime.capture.preprocess import Preprocessor, RawCopy
+from percodec.runtime.capture.source import FrameSource
+from percodec.runtime.engines.engine import BACKENDS
+from percodec.runtime.engines.open import graph_specs, open_slots
+from percodec.runtime.engines.selftest import run_selftest
+from percodec.runtime.pipeline.options import PipelineOptions
+from percodec.runtime.pipeline.pipeline import Pipeline
+from percodec.runtime.pipeline.records import Counts
+from percodec.runtime.pipeline.slots import Slot
+from percodec.runtime.run.outputs import RunOutputs, write_json
+from percodec.runtime.run.report import build_report
+from percodec.runtime.run.settings import RunSettings, prepare_folder
+from percodec.runtime.session import DEFAULT_BUNDLE, open_bundle
+from percodec.runtime.supervise.health import Health, Status
+from percodec.runtime.supervise.supervisor import Supervisor
+from percodec.runtime.supervise.watch import Watch
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.codec import PacketCodec
+from percodec.sdk.errors import BackendError, LogError, PercodecError
+from percodec.sdk.types import Frame
+
+LIVE_MAX_AGE_MS = 500.0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """`report` is what report.json holds; `error` the run's first error, already part of it."""
+
+    report: dict[str, Any]
+    error: PercodecError | None
+
+
+def run_live(
+    settings: RunSettings,
+    on_progress: Callable[[Counts, float, int | None], None] | None = None,
+    on_health: Callable[[Status], None] | None = None,
+) -> RunResult:
+    """Run to the end of the source, a signal, or an error.
+
+    Raises PercodecError for anything wrong before the first frame; later errors are in the result, beside the report.
+    """
+    bundle = open_bundle(settings.bundle)
+    history = _History(on_health)
+    health = Health(history)
+    with contextlib.ExitStack() as stack:
+        if settings.isolate:
+            engines: _Engines = _Supervised(settings, bundle, health)
+        else:
+            engines = _Inside(settings, bundle)
+        stack.callback(engines.close)
+        source = _open_source(settings, bundle)
+        stack.callback(source.close)
+        coder = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])
+        preprocess: Callable[[Frame, Any], None] = Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit)
+        if settings.camera is not None and not settings.isolate and settings.backend.partition(":")[0] != "ort":
+            preprocess = RawCopy(settings.camera)
+        lifelike = source.info.live or settings.realtime
+        age_limit = settings.max_age_ms if settings.max_age_ms is not None else LIVE_MAX_AGE_MS if lifelike else math.inf
+        options = PipelineOptions(
+            policy=settings.policy or ("latest" if lifelike else "block"),
+            workers=settings.workers,
+            max_frames=settings.max_frames,
+            max_age_ms=age_limit,
+            max_lost=math.inf if settings.isolate else PipelineOptions.max_lost,
+        )
+        engines.prepare(options.policy)
+        prepare_folder(settings.out, settings.overwrite)  # last: a start that fails leaves nothing behind
+        sinks = RunOutputs(settings, bundle, source.info.fps or 25.0)
+        stack.callback(sinks.abandon)
+        pipeline = Pipeline(
+            source,
+            preprocess,
+            engines.make,
+            coder,
+            levels=bundle.levels,
+            classes=len(bundle.labels),
+            options=options,
+            outputs=sinks.outputs(),
+        )
+        sinks.follow(pipeline)
+        watch = Watch(pipeline, health, live=lifelike, fps=source.info.fps)
+        stack.callback(watch.stop)
+        stopped_by = _drive(pipeline, source, watch, on_progress)
+        counts = pipeline.settle()
+        error = pipeline.error
+        faults = sinks.close()
+        error = error or (faults[0] if faults else None)
+        files = sinks.files()
+        try:
+            sheet = sinks.draw_sheet()
+            files |= {"contact_sheet": sheet} if sheet else {}
+        except (OSError, PercodecError) as fault:
+            error = error or LogError(f"contact_sheet.png: {getattr(fault, 'strerror', None) or fault}")
+        outcome = f"error: {error}" if error else f"stopped by {stopped_by}" if stopped_by else "complete"
+        asked = {
+            "policy": options.policy,
+            **engines.about,
+            "threads": settings.threads,
+            "workers": settings.workers,
+            "realtime": settings.realtime,
+            "max_frames": settings.max_frames,
+            "max_age_ms": None if math.isinf(age_limit) else age_limit,
+        }
+        report = build_report(
+            pipeline, counts, bundle, source.info, outcome=outcome, options=asked, files=files, selftest=engines.selftest,
+            health={"state": health.status.state, "changes": history.changes, "restarts": engines.restarts},
+        )  # fmt: skip
+        try:
+            write_json(settings.out / "report.json", report)
+        except OSError as fault:
+            error = error or LogError(f"{settings.out / 'report.json'}: cannot be written ({fault.strerror})")
+    return RunResult(report, error)
+
+
+class _Engines(Protocol):
+    """The engines of a run, in this process or in one of their own."""
+
+    selftest: dict[str, Any] | None
+    about: dict[str, Any]
+
+    @property
+    def restarts(self) -> int: ...
+    def prepare(self, policy: str) -> None: ...
+    def make(self, count: int) -> list[Slot]: ...
+    def close(self) -> None: ...
+
+
+class _Inside:
+    def __init__(self, settings: RunSettings, bundle: Bundle) -> None:
+        self._made = open_slots(
+            bundle, backend=settings.backend, threads=settings.threads, provider=settings.provider, camera=settings.camera,
+            transfer=settings.transfer,
+        )  # fmt: skip
+        self.selftest = asdict(run_selftest(bundle, self._made.encoder, self._made.head)) if settings.selftest else None
+        self.about = self._made.about
+        self.close = self._made.close
+
+    @property
+    def restarts(self) -> int:
+        return 0
+
+    def prepare(self, policy: str) -> None:
+        """Everything is there."""
+
+    def make(self, count: int) -> list[Slot]:
+        return self._made.make(count)
+
+
+class _Supervised:
+    selftest: dict[str, Any] | None = None
+
+    def __init__(self, settings: RunSettings, bundle: Bundle, health: Health) -> None:
+        for backend in (settings.backend, *settings.fallback):
+            if backend.partition(":")[0] not in BACKENDS:
+                raise BackendError(f"unknown backend {backend!r}; this version knows {', '.join(BACKENDS)}")
+        shapes = [graph_specs(bundle, g) for g in ("encoder", "head_segmentation")]
+        self._supervisor = Supervisor(
+            settings.bundle, (shapes[0][0].shape, shapes[0][1].shape, shapes[1][1].shape), (settings.backend, *settings.fallback), health,
+            config={
+                "threads": settings.threads, "provider": settings.provider, "transfer": settings.transfer, "selftest": settings.selftest,
+                "digest": bundle.digest,
+            },
+        )  # fmt: skip
+        self.close = self._supervisor.close
+        self.about: dict[str, Any] = {}
+
+    def prepare(self, policy: str) -> None:
+        self._supervisor.waits = policy == "block"
+
+    def make(self, count: int) -> list[Slot]:
+        slots = self._supervisor.make(count)
+        about = self._supervisor.about
+        self.selftest = about.pop("selftest", None)
+        self.about.update(about, isolated=True)
+        return slots
+
+    @property
+    def restarts(self) -> int:
+        return self._supervisor.restarts
+
+
+class _History:
+    """Changes of health, for the report, with seconds since the start of the run."""
+
+    def __init__(self, listener: Callable[[Status], None] | None) -> None:
+        self.changes: list[dict[str, Any]] = []
+        self._begin, self._listener = time.monotonic(), listener
+
+    def __call__(self, status: Status) -> None:
+        if len(self.changes) < 1000:
+            entry = {"at_s": round(time.monotonic() - self._begin, 3), "state": status.state, "reasons": status.reasons}
+            self.changes.append(entry)
+        if self._listener is not None:
+            self._listener(status)
+
+
+def _open_source(settings: RunSettings, bundle: Bundle) -> FrameSource:
+    def again() -> FrameSource:
+        return open_source(
+            settings.source, realtime=settings.realtime, height=bundle.frame_height, width=bundle.frame_width, timeout_s=settings.timeout_s,
+            camera=settings.camera,
+        )  # fmt: skip
+
+    source = again()
+    return Reconnecting(source, again, settings.reconnect_s) if source.info.live and settings.reconnect_s > 0 else source
+
+
+def _drive(
+    pipeline: Pipeline, source: FrameSource, watch: Watch, on_progress: Callable[[Counts, float, int | None], None] | None
+) -> str | None:
+    """Run the pipeline from this thread. Returns the name of the signal that stopped it, None otherwise."""
+    with signals_counted() as received:
+        pipeline.start()
+        watch.start()
+        while not pipeline.wait(0.2):
+            if received:
+                pipeline.stop()
+            elif on_progress is not None:
+                seconds = (time.monotonic_ns() - (pipeline.first_capture_ns or time.monotonic_ns())) / 1e9
+                on_progress(pipeline.counts, seconds, source.info.frames)
+    watch.stop()
+    return received[0] if received else None
+
+
+@contextlib.contextmanager
+def signals_counted() -> Iterator[list[str]]:
+    """Yields a list that gets the name of the first SIGINT or SIGTERM; a second one ends the process at once.
+
+    The handler takes no lock: the thread it interrupts may hold any.
+    """
+    received: list[str] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if received:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        received.append(signal.Signals(number).name)
+
+    before = {}
+    with contextlib.suppress(ValueError):  # not the main thread: signals are somebody else's
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def terminal_progress() -> Callable[[Counts, float, int | None], None] | None:
+    """A progress line on stderr when it is a terminal, else None."""
+    if not sys.stderr.isatty():
+        return None
+    columns = shutil.get_terminal_size().columns
+
+    def show(counts: Counts, seconds: float, total: int | None) -> None:
+        of = f"/{total}" if total else ""
+        fps = counts.predicted / seconds if seconds > 0 else 0.0
+        dropped = sum(counts.dropped.values())
+        text = f"  frame {counts.predicted}{of}   {fps:.1f} fps" + (f"   {dropped} dropped" if dropped else "")
+        sys.stderr.write("\r" + text[: columns - 1].ljust(min(60, columns - 1)))
+        sys.stderr.flush()
+
+    return show
+
+
+__all__ = ["DEFAULT_BUNDLE", "LIVE_MAX_AGE_MS", "RunResult", "RunSettings", "run_live", "signals_counted", "terminal_progress"]

@@ -1,0 +1,119 @@
+"""All that a run writes into its folder.
+
+<out>/packets.mcap  frames.jsonl  overlay.mp4  contact_sheet.png  report.json   (report.json last: its presence means "ended")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from percodec.runtime.capture.images import write_image
+from percodec.runtime.pipeline.options import Outputs
+from percodec.runtime.pipeline.pipeline import Pipeline
+from percodec.runtime.pipeline.records import FrameRecord
+from percodec.runtime.pipeline.slots import Slot
+from percodec.runtime.run.settings import RunSettings
+from percodec.runtime.run.sinks import ContactSheet, JsonLines, Overlay
+from percodec.runtime.session import decoder
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.errors import LogError, PercodecError
+from percodec.sdk.log import LogWriter
+
+
+class RunOutputs:
+    """The open outputs of one run."""
+
+    def __init__(self, settings: RunSettings, bundle: Bundle, fps: float) -> None:
+        out = settings.out
+        self._settings, self._bundle, self._out = settings, bundle, out
+        self._pixels = bundle.frame_height * bundle.frame_width
+        self._pipeline: Pipeline | None = None
+        self._log = LogWriter(out / "packets.mcap", bundle) if settings.log else None
+        self._lines = JsonLines(out / "frames.jsonl", bundle)
+        self._sheet = ContactSheet(bundle) if settings.sheet else None
+        self._overlay = Overlay(out / "overlay.mp4", bundle, fps, self._figures) if settings.overlay else None
+
+    def follow(self, pipeline: Pipeline) -> None:
+        """Take the figures in the overlay's text line from `pipeline`."""
+        self._pipeline = pipeline
+
+    def outputs(self) -> Outputs:
+        views = [self._sheet.offer] if self._sheet else []
+        views += [self._overlay.write] if self._overlay else []
+
+        def view(slot: Slot, record: FrameRecord) -> None:
+            for one in views:
+                one(slot, record)
+
+        return Outputs(on_packet=self._log.append if self._log else None, on_record=self._lines.write, on_view=view if views else None)
+
+    def close(self) -> list[PercodecError]:
+        """Finish every output; the errors met, in order of importance."""
+        faults: list[PercodecError] = []
+        for name, close in (
+            ("packets.mcap", self._log.close if self._log else None),
+            ("frames.jsonl", self._lines.close),
+            ("overlay", self._overlay.close if self._overlay else None),
+        ):
+            if close is None:
+                continue
+            try:
+                close()
+            except PercodecError as error:
+                faults.append(error)
+            except OSError as error:
+                faults.append(LogError(f"{self._out / name}: cannot be finished ({error.strerror})"))
+        return faults
+
+    def abandon(self) -> None:
+        """Close what an unexpected end left open; errors were or will be reported elsewhere."""
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def files(self) -> dict[str, Any]:
+        """Names and sizes of what was written."""
+        paths = {"log": self._out / "packets.mcap", "lines": self._out / "frames.jsonl"}
+        if self._overlay is not None:
+            paths["overlay"] = self._overlay.video.path
+        return {name: {"file": path.name, "bytes": path.stat().st_size} for name, path in paths.items() if path.exists()}
+
+    def draw_sheet(self) -> dict[str, Any] | None:
+        """Write contact_sheet.png; None when there was no frame."""
+        if self._sheet is None:
+            return None
+        settings = self._settings
+        decode = decoder(self._bundle, settings.backend, settings.threads) if "decoder" in self._bundle.manifest["graphs"] else None
+        picture = self._sheet.draw(f"percodec   {settings.source}   {self._bundle.name}", decode)
+        if picture is None:
+            return None
+        path = self._out / "contact_sheet.png"
+        write_image(path, np.ascontiguousarray(picture[..., ::-1]))
+        return {"file": path.name, "bytes": path.stat().st_size}
+
+    def _figures(self, record: FrameRecord) -> str:
+        text = f"{self._bundle.name}   frame {record.frame_id}"
+        if self._pipeline is not None:
+            counts = self._pipeline.counts
+            seconds = (self._pipeline.last_prediction_ns - self._pipeline.first_capture_ns) / 1e9
+            if counts.coded:
+                each = counts.packet_bytes / counts.coded
+                text += f"   {8 * each / self._pixels:.3f} bpp   {each / 1000:.1f} kB/frame"
+            if counts.predicted > 1 and seconds > 0:
+                text += f"   {counts.predicted / seconds:.1f} fps"
+        return text + f"   age {record.age_ms:.0f} ms" + ("" if record.valid else "   NOT VALID")
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write beside and rename, so that a reader sees all of it or none. Raises OSError."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(beside, path)
+
+
+__all__ = ["RunOutputs", "write_json"]

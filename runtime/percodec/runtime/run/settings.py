@@ -1,0 +1,65 @@
+"""What a run was asked for, and the folder it may write into."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from percodec.runtime.session import DEFAULT_BUNDLE
+from percodec.sdk.camera import CameraFormat
+from percodec.sdk.errors import UsageError
+
+FILES = ("packets.mcap", "frames.jsonl", "overlay.mp4", "overlay.avi", "contact_sheet.png", "report.json")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What `percodec run` was asked for. `policy` None: `latest` for live or real-time sources, `block` otherwise.
+
+    `isolate`: engines in a process of their own; `fallback`: backends that take over where the first keeps failing. `reconnect_s`: how
+    long a camera that is lost may stay lost. `camera`: its pictures as they are, prepared on the GPU where there is one.
+    """
+
+    source: str
+    out: Path
+    bundle: Path = DEFAULT_BUNDLE
+    backend: str = "ort"
+    provider: str | None = None
+    transfer: str = "auto"
+    camera: CameraFormat | None = None
+    policy: str | None = None
+    realtime: bool = False
+    threads: int = 1
+    workers: int = 1
+    max_frames: int | None = None
+    max_age_ms: float | None = None
+    timeout_s: float = 3.0
+    reconnect_s: float = 0.0
+    isolate: bool = False
+    fallback: tuple[str, ...] = ()
+    overlay: bool = True
+    sheet: bool = True
+    log: bool = True
+    selftest: bool = True
+    overwrite: bool = False
+
+
+def prepare_folder(out: Path, overwrite: bool) -> None:
+    """Make `out` ready for a run. Raises UsageError when it is not a folder or holds an earlier run that must not be lost."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: is a file; --out must name a folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be created ({error.strerror}); choose another --out") from error
+    there = [name for name in FILES if (out / name).exists() or (out / name).is_symlink()]
+    if there and not overwrite:
+        raise UsageError(f"{out}: already holds a run ({', '.join(there)}); choose another --out or add --overwrite")
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise UsageError(f"{out}: not writable; choose another --out")
+    for name in there:
+        (out / name).unlink()
+
+
+__all__ = ["FILES", "RunSettings", "prepare_folder"]

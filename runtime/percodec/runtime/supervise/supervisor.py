@@ -1,0 +1,316 @@
+"""Engines in a process of their own, watched: when it dies, hangs or loses the GPU it is replaced, while capture and log go on.
+
+    pipeline --slot--> [shared memory] --> worker process (engines, streams, graphs)
+                 <-- symbols, labels, or: this frame is lost --
+
+What is watched is progress, not life: a worker that owes an answer and gives none for `patience` is killed. Restarts wait longer each time;
+after `GIVE_UP` ends in ten minutes the next candidate backend takes over, and after the last candidate the state is FAULT. `switch` loads
+other engines beside the running ones and changes over between two frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from percodec.runtime.pipeline.slots import FrameLost, Slot
+from percodec.runtime.supervise.health import Health
+from percodec.runtime.supervise.worker import FAILED, LABELS, LOST, READY, REPLY, REQUEST, RUN, SYMBOLS, layout, views
+from percodec.sdk.errors import BackendError
+
+BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+GIVE_UP, WINDOW_S = 3, 600.0
+START_S = 120.0
+COMMAND = (sys.executable, "-m", "percodec.runtime.supervise.worker")
+
+
+class _Link:
+    """One worker process and what is known of it. Guarded by the supervisor's condition."""
+
+    def __init__(self, command: Sequence[str], config: dict[str, Any], memory: int) -> None:
+        read, write = os.pipe()
+        self.backend = str(config["backend"])
+        self.words = tempfile.TemporaryFile()  # not a pipe: nobody reads while the worker lives  # noqa: SIM115
+        words = [*command, json.dumps({**config, "memory_fd": memory, "reply_fd": write})]
+        try:
+            self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=self.words, pass_fds=(memory, write))
+        finally:
+            os.close(write)
+        self.replies = os.fdopen(read, "rb")
+        self.up = False
+        self.since = self.progress = time.monotonic()
+        self.about: dict[str, Any] = {}
+        self.killed = ""
+
+    def ask(self, index: int, token: int) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(REQUEST.pack(RUN, index, token))
+        self.process.stdin.flush()
+
+    def retire(self) -> None:
+        """No more requests; it answers what it has and ends."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):  # it is gone already
+                self.process.stdin.close()
+
+    def last_words(self) -> str:
+        """Why it ended, once it has."""
+        code = self.process.wait()
+        self.retire()
+        self.words.seek(0, os.SEEK_END)
+        self.words.seek(max(0, self.words.tell() - 4000))
+        lines = self.words.read().decode("utf-8", "replace").strip().splitlines()
+        self.words.close()
+        why = self.killed or (lines[-1] if lines else f"the worker ended with code {code}")
+        return f"the GPU was lost to the worker: {why}" if code == LOST else why
+
+
+@dataclass
+class _Answer:
+    """The run of one slot."""
+
+    link: _Link | None = None
+    token: int = 0
+    symbols: bool = False
+    labels: bool = False
+    lost: str = ""
+    since: float = 0.0
+
+    @property
+    def owed(self) -> bool:
+        return self.link is not None and not self.labels and not self.lost
+
+
+class Supervisor:
+    """`make(count)` gives a pipeline its slots. `config`: what `backends.open_slots` is told; `candidates`: backends, the best first.
+
+    `waits`: a frame waits for a worker that is being replaced (files) instead of being lost (cameras). `patience_s`: the longest time
+    without progress; a worker whose frames take longer than an eighth of it is given eight of its frames.
+    """
+
+    def __init__(
+        self,
+        bundle: Path,
+        shapes: tuple[tuple[int, ...], ...],
+        candidates: Sequence[str],
+        health: Health,
+        *,
+        config: dict[str, Any] | None = None,
+        waits: bool = False,
+        patience_s: float = 0.3,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self.health, self.restarts = health, 0
+        self._config = {"bundle": str(bundle), "shapes": shapes, **(config or {})}
+        self._candidates, self.waits, self._patience, self._command = list(candidates), waits, patience_s, list(command)
+        self._cv = threading.Condition()
+        self._answers: list[_Answer] = []
+        self._link: _Link | None = None  # takes the frames
+        self._next: _Link | None = None  # loads, to take over
+        self._alive: list[_Link] = []  # these two, and what still finishes its last frames
+        self._memory = -1
+        self._next_token = 0
+        self._ends: deque[float] = deque()
+        self._retry_at = 0.0
+        self._why = "no worker has started"
+        self._faulted = self._closing = False
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What runs now, as `backends.Made.about`; {} while nothing does."""
+        with self._cv:
+            return dict(self._link.about) if self._link is not None and self._link.up else {}
+
+    @property
+    def worker_pid(self) -> int:
+        """Of the process that runs the engines now, 0 without one."""
+        with self._cv:
+            return self._link.process.pid if self._link is not None else 0
+
+    def make(self, count: int) -> list[Slot]:
+        """Slots, once the first worker is up. Raises `BackendError` when no candidate comes up."""
+        shapes = self._config["shapes"]
+        self._memory = os.memfd_create("percodec-slots", os.MFD_CLOEXEC)
+        size = layout(shapes, count)[1]
+        os.ftruncate(self._memory, size)
+        self._config["count"] = count
+        arrays = views(mmap.mmap(self._memory, size), shapes, count)
+        self._answers = [_Answer() for _ in range(count)]
+        slots = [
+            Slot(k, image, symbols, labels, self._asks(k), self._waits_for(k, "labels"), self._waits_for(k, "symbols"))
+            for k, (image, symbols, labels) in enumerate(arrays)
+        ]
+        with self._cv:
+            self._link = self._start(self._candidates[0])
+        threading.Thread(target=self._watch, name="percodec-supervisor", daemon=True).start()
+        with self._cv:
+            self._cv.wait_for(lambda: self._faulted or (self._link is not None and self._link.up))
+            if self._faulted:
+                raise BackendError(self._why)
+        return slots
+
+    def switch(self, backend: str, **config: Any) -> None:
+        """Load `backend` (and another `bundle`, if given) beside what runs, and change over when it is ready. Returns at once."""
+        with self._cv:
+            self._config |= config
+            self._candidates = [backend, *[c for c in self._candidates if c != backend]]
+            if self._next is not None:
+                self._next.process.kill()
+            self._next = self._start(backend)
+
+    def close(self) -> None:
+        """End the workers. Idempotent."""
+        with self._cv:
+            self._closing = True
+            self._cv.notify_all()
+            alive = list(self._alive)
+        for link in alive:
+            link.process.kill()
+        with self._cv:
+            self._cv.wait_for(lambda: not self._alive, timeout=5)
+            if self._memory >= 0:
+                os.close(self._memory)
+                self._memory = -1
+
+    # -- the pipeline's side ----------------------------------------------------------------------------------------
+    def _asks(self, index: int) -> Callable[[], None]:
+        def encode() -> None:
+            with self._cv:
+                while True:
+                    if self.waits:
+                        self._cv.wait_for(lambda: self._faulted or self._closing or (self._link is not None and self._link.up))
+                    if self._faulted:
+                        raise BackendError(self._why)
+                    link = self._link
+                    if link is None or not link.up:
+                        raise FrameLost(self._why)
+                    self._next_token += 1
+                    answer = self._answers[index] = _Answer(link, self._next_token, since=time.monotonic())
+                    try:
+                        return link.ask(index, self._next_token)
+                    except (OSError, ValueError) as error:  # ValueError: its pipe is closed already, its end not yet noticed
+                        link.up, answer.lost = False, "the worker is gone"
+                        if not self.waits:
+                            raise FrameLost(answer.lost) from error
+
+        return encode
+
+    def _waits_for(self, index: int, what: str) -> Callable[[], None]:
+        def wait() -> None:
+            with self._cv:
+                answer = self._answers[index]
+                self._cv.wait_for(lambda: getattr(answer, what) or answer.lost)
+                if not getattr(answer, what):
+                    raise FrameLost(answer.lost)
+
+        return wait
+
+    # -- the workers' side --------------------------------------------------------------------------------------------
+    def _start(self, backend: str) -> _Link:
+        link = _Link(self._command, {**self._config, "backend": backend}, self._memory)
+        self._alive.append(link)
+        threading.Thread(target=self._listen, args=(link,), name="percodec-worker-replies", daemon=True).start()
+        return link
+
+    def _listen(self, link: _Link) -> None:
+        with link.replies as replies:
+            while len(raw := replies.read(REPLY.size)) == REPLY.size:
+                kind, index, token, length = REPLY.unpack(raw)
+                text = replies.read(length).decode("utf-8", "replace")
+                with self._cv:
+                    link.progress = time.monotonic()
+                    self._take(link, kind, index, token, text)
+                    self._cv.notify_all()
+        why = link.last_words()
+        with self._cv:
+            self._ended(link, why)
+            self._cv.notify_all()
+
+    def _take(self, link: _Link, kind: int, index: int, token: int, text: str) -> None:
+        if kind == READY:
+            link.up, link.about = True, json.loads(text)
+            if link is self._next:
+                old, self._link, self._next = self._link, link, None
+                if old is not None:
+                    old.retire()
+                self.health.clear("switch")
+            self.health.clear("worker")
+            return
+        answer = self._answers[index]
+        if answer.link is not link or answer.token != token:
+            return  # of a frame that was given up
+        if kind == SYMBOLS:
+            answer.symbols = True
+        elif kind == LABELS:
+            answer.labels = True
+        elif kind == FAILED:
+            answer.lost = text or "the engine failed"
+
+    def _ended(self, link: _Link, why: str) -> None:
+        self._alive.remove(link)
+        for answer in self._answers:
+            if answer.link is link and answer.owed:
+                answer.lost = why
+        if self._closing or self._faulted:
+            return
+        if link is self._next:
+            self._next = None
+            self.health.degrade("switch", f"{link.backend} was not taken over: {why}")
+        elif link is self._link:
+            self._link, self._why = None, why
+            now = time.monotonic()
+            self._ends.append(now)
+            while now - self._ends[0] > WINDOW_S:
+                self._ends.popleft()
+            self.health.degrade("worker", why)
+            if len(self._ends) >= GIVE_UP:
+                self._give_up()
+            self._retry_at = now + BACK_OFF_S[min(max(len(self._ends), 1), len(BACK_OFF_S)) - 1]
+
+    def _give_up(self) -> None:
+        gone = self._candidates.pop(0)
+        self._ends.clear()
+        if self._candidates:
+            self.health.degrade("backend", f"{gone} failed {GIVE_UP} times, {self._candidates[0]} runs instead: {self._why}")
+            return
+        self._why = f"{gone} failed {GIVE_UP} times, nothing else is left: {self._why}"
+        self._faulted = True
+        self.health.fault("backend", self._why)
+
+    def _watch(self) -> None:
+        """Kill what owes and does not answer; start what is missing."""
+        while True:
+            with self._cv:
+                self._cv.wait(self._patience / 6)
+                if self._closing or self._faulted:
+                    return
+                now = time.monotonic()
+                if self._link is None and now >= self._retry_at:
+                    self.restarts += 1
+                    self._link = self._start(self._candidates[0])
+                for link in self._alive:
+                    if link.killed:
+                        continue
+                    owed = [a.since for a in self._answers if a.link is link and a.owed]
+                    patience = max(self._patience, 8e-3 * float(link.about.get("frame_ms", 0)))
+                    if link.up and owed and now - max(min(owed), link.progress) > patience:
+                        link.killed = f"the worker gave no answer for {1000 * patience:.0f} ms"
+                    elif not link.up and now - link.since > START_S:
+                        link.killed = f"the worker was not ready within {START_S:g} s"
+                    if link.killed:
+                        link.process.kill()
+
+
+__all__ = ["BACK_OFF_S", "GIVE_UP", "Supervisor"]

@@ -1,0 +1,152 @@
+"""The process that owns the engines: `python -m percodec.runtime.supervise.worker JSON`, started by `supervise.supervisor`.
+
+Frames, symbols and labels live in one anonymous shared memory file, laid out as slots; over two pipes go only which slot to run and how
+it went. The process ends itself at once when the GPU is lost to it (a sticky CUDA error), with exit code `LOST`.
+
+    in   RUN slot token                 encode and predict what is in the slot
+    out  READY {json}                   engines are up: what they are
+         SYMBOLS|LABELS slot token      there to be read
+         FAILED slot token reason       this frame has no result; the next may have
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import queue
+import signal
+import struct
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from percodec.runtime.engines.cuda import CudaError
+from percodec.runtime.engines.engine import POISON
+from percodec.runtime.engines.open import open_slots
+from percodec.runtime.engines.selftest import run_selftest
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.errors import PercodecError
+
+RUN, READY, SYMBOLS, LABELS, FAILED = range(1, 6)
+REQUEST = struct.Struct("<BIQ")
+REPLY = struct.Struct("<BIQI")
+LOST = 75
+
+
+def layout(shapes: tuple[tuple[int, ...], ...], count: int) -> tuple[list[list[int]], int]:
+    """Offsets [slot][image, symbols, labels] and the size of the file, everything on a page of its own."""
+    page, at, offsets = mmap.PAGESIZE, 0, []
+    for _ in range(count):
+        line = []
+        for shape in shapes:
+            line.append(at)
+            at += -(-int(np.prod(shape)) // page) * page
+        offsets.append(line)
+    return offsets, at
+
+
+def views(shared: mmap.mmap, shapes: tuple[tuple[int, ...], ...], count: int) -> list[list[NDArray[np.uint8]]]:
+    """The arrays of every slot."""
+    offsets, _ = layout(shapes, count)
+    return [
+        [np.frombuffer(shared, np.uint8, int(np.prod(shape)), at).reshape(shape) for shape, at in zip(shapes, line, strict=True)]
+        for line in offsets
+    ]
+
+
+class _Worker:
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._out, self._lock = os.fdopen(config["reply_fd"], "wb", buffering=0), threading.Lock()
+        bundle = Bundle.open(Path(config["bundle"]), config.get("digest"))  # the log names one bundle: no other may run under it
+        shapes = tuple(tuple(s) for s in config["shapes"])
+        count = int(config["count"])
+        shared = mmap.mmap(config["memory_fd"], layout(shapes, count)[1])
+        self._shared = views(shared, shapes, count)
+        wishes = {k: config[k] for k in ("provider", "threads", "transfer") if k in config}
+        self._made = open_slots(bundle, backend=config["backend"], **wishes)
+        found = asdict(run_selftest(bundle, self._made.encoder, self._made.head)) if config.get("selftest", True) else None
+        self._slots = self._made.make(count)
+        self._waiting: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        self._send(READY, 0, 0, json.dumps({**self._made.about, "selftest": found, "frame_ms": self._warm_up()}))
+
+    def _warm_up(self, runs: int = 3) -> float:
+        """The longest of a few frames, in ms: how long an answer may take."""
+        slot, longest = self._slots[0], 0.0
+        for _ in range(runs):
+            begin = time.monotonic()
+            for work in (slot.encode, slot.ready, slot.predict):
+                work()
+            longest = max(longest, 1000 * (time.monotonic() - begin))
+        return round(longest, 3)
+
+    def serve(self) -> None:
+        finisher = threading.Thread(target=self._finish, daemon=True)
+        finisher.start()
+        with os.fdopen(0, "rb", buffering=0) as requests:
+            while True:
+                raw = requests.read(REQUEST.size)
+                if len(raw) < REQUEST.size:
+                    break
+                _, index, token = REQUEST.unpack(raw)
+                slot, (image, symbols, labels) = self._slots[index], self._shared[index]
+                symbols.fill(POISON)
+                labels.fill(POISON)
+                np.copyto(slot.image, image)
+                if self._guard(index, token, slot.encode):
+                    self._waiting.put((index, token))
+        self._waiting.put(None)
+        finisher.join(timeout=2)
+
+    def _finish(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            index, token = item
+            slot, (_, symbols, labels) = self._slots[index], self._shared[index]
+            for wait, source, destination, kind in (
+                (slot.ready, slot.symbols, symbols, SYMBOLS),
+                (slot.predict, slot.labels, labels, LABELS),
+            ):
+                if not self._guard(index, token, wait):
+                    break
+                if source is not destination:
+                    np.copyto(destination, source)
+                self._send(kind, index, token, "")
+
+    def _guard(self, index: int, token: int, work: Any) -> bool:
+        try:
+            work()
+        except PercodecError as error:
+            self._send(FAILED, index, token, str(error))
+            if isinstance(error, CudaError) and error.sticky:
+                os._exit(LOST)  # no clean-up: every further CUDA call would fail or hang
+            return False
+        return True
+
+    def _send(self, kind: int, index: int, token: int, text: str) -> None:
+        payload = text.encode()[:4000]
+        with self._lock:
+            self._out.write(REPLY.pack(kind, index, token, len(payload)) + payload)
+
+
+def main() -> int:
+    """Serve until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started us
+    try:
+        worker = _Worker(json.loads(sys.argv[1]))
+    except PercodecError as error:
+        print(error, file=sys.stderr, flush=True)
+        return LOST if isinstance(error, CudaError) and error.sticky else 1
+    worker.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
+
+__all__ = ["FAILED", "LABELS", "LOST", "READY", "REPLY", "REQUEST", "RUN", "SYMBOLS", "layout", "main", "views"]

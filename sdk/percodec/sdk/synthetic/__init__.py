@@ -1,0 +1,1 @@
+"""A rendered, seeded road in CamVid's classes."""
