@@ -15,7 +15,7 @@ from tiny_bundle import array_graph, classification_graph, encoder_graph, frames
 
 from percodec.export.heads import color_of
 from percodec.export.stream import stream_pairs
-from percodec.runtime.images import write_image
+from percodec.runtime.capture.images import write_image
 from percodec.sdk import Bundle, Label, PacketCodec, TensorInfo
 from percodec.sdk.cli import main
 from percodec.sdk.codec import VideoCodec

@@ -43,9 +43,9 @@ def test_contracts_are_kept(root: Path) -> None:
     [
         ("sdk/percodec/sdk/types.py", "import percodec.runtime.engines.engine"),
         ("sdk/percodec/sdk/types.py", "import cv2"),
-        ("runtime/percodec/runtime/engine.py", "import torch"),
-        ("runtime/percodec/runtime/engine.py", "import percodec.export.onnx"),
-        ("runtime/percodec/runtime/engine.py", "import pickle"),
+        ("runtime/percodec/runtime/engines/engine.py", "import torch"),
+        ("runtime/percodec/runtime/engines/engine.py", "import percodec.export.onnx"),
+        ("runtime/percodec/runtime/engines/engine.py", "import pickle"),
         ("export/percodec/export/build.py", "import torch"),
     ],
 )

@@ -271,7 +271,7 @@ class DlPack:
     """A capsule as another library would make it."""
 
     def __init__(self, address: int, shape: tuple[int, ...], device: int = 2, bits: int = 8) -> None:
-        from percodec.runtime.engines import cuda as module
+        from percodec.runtime.engines import cuda_foreign as module
 
         self.asked: list[int | None] = []
         self._device = device
