@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from percodec.sdk.bundle.onnx_ops import check_graph
+from percodec.sdk.bundle.onnx_ops import check_graph, signature
 from percodec.sdk.errors import BundleError
 
 
@@ -89,3 +89,24 @@ def test_every_truncation_is_refused_or_harmless() -> None:
     for size in range(len(data)):
         with contextlib.suppress(BundleError):
             check_graph(data[:size], "g.onnx")
+        with contextlib.suppress(BundleError):
+            signature(data[:size], "g.onnx")
+    rng = np.random.default_rng(0)
+    for at in range(len(data)):
+        with contextlib.suppress(BundleError):
+            signature(data[:at] + bytes([rng.integers(256)]) + data[at + 1 :], "g.onnx")
+
+
+def test_a_signature_is_what_the_file_says() -> None:
+    graph = helper.make_graph(
+        [],
+        "g",
+        [helper.make_tensor_value_info("a", TensorProto.UINT8, ["N", 4, None])],
+        [helper.make_tensor_value_info("b", TensorProto.DOUBLE, None), helper.make_tensor_value_info("c", TensorProto.FLOAT16, [])],
+    )
+    assert signature(helper.make_model(graph).SerializeToString(), "g.onnx") == (
+        [("a", ("uint8", (None, 4, None)))],
+        [("b", (None, None)), ("c", ("float16", ()))],
+    )
+    with pytest.raises(BundleError, match=r"g\.onnx is not an ONNX model"):
+        signature(b"\x3a\xff", "g.onnx")
