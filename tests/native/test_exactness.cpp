@@ -70,12 +70,14 @@ void run(const percodec::LatentCoder& coder, const Bytes& symbols, unsigned lane
         percodec::PacketHeader header;
         header.lanes = static_cast<std::uint8_t>(lanes);
         std::size_t size = 0;
-        bool right = coder.encode(symbols.data(), &header, kernel, buffer.data(), buffer.size(), &size) == percodec::Status::ok;
+        bool right =
+            coder.encode(symbols.data(), &header, kernel, buffer.data(), buffer.size(), &size) == percodec::Status::ok;
         const Bytes packet(buffer.end() - static_cast<std::ptrdiff_t>(size), buffer.end());
         if (first.empty()) first = packet;
         right = right && packet == first;
         std::fill(decoded.begin() + static_cast<std::ptrdiff_t>(before), decoded.end(), std::uint8_t{0xFF});
-        right = right && coder.decode(packet.data(), packet.size(), kernel, decoded.data(), &header) == percodec::Status::ok;
+        right = right &&
+                coder.decode(packet.data(), packet.size(), kernel, decoded.data(), &header) == percodec::Status::ok;
         if (!right || decoded != symbols) {
             std::fprintf(stderr, "packet %llu, kernel %d: bytes or symbols differ\n",
                          static_cast<unsigned long long>(total.packets), static_cast<int>(kernel));

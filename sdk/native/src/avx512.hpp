@@ -11,8 +11,8 @@
 #pragma GCC diagnostic ignored "-Wuninitialized"  // false alarms inside GCC's own intrinsics
 #endif
 
-#define PERCODEC_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi2,popcnt")))
-#define PERCODEC_WIDE __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2,bmi2,popcnt")))
+// Ice Lake, Zen 4 and later: see kernel_supported().
+#define PERCODEC_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,bmi2,popcnt")))
 
 namespace percodec {
 
@@ -55,7 +55,6 @@ struct Numbers {
         return found;
     }
 };
-using Numbers64 = Numbers<64>;
 
 // x / frequency or one less, for x < 2^32 below frequency << 19: with every rounding towards zero the estimate is at
 // most 3 * 2^-23 of its less than 2^19 too low, and never too high. `inverse` is 1 / frequency, rounded down.

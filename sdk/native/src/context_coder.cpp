@@ -146,8 +146,7 @@ void mark_contexts(const Contexts& contexts, const std::uint8_t* symbols, unsign
 unsigned lanes_for_contexts(const Tables& tables, unsigned contexts, const std::uint8_t* rows, unsigned step,
                             const std::uint8_t* symbols, unsigned channels, std::size_t plane, Kernel kernel) noexcept {
 #if defined(__x86_64__)
-    const bool wide =
-        step == 1 && tables.wide(0) != nullptr && kernel != Kernel::scalar && kernel_supported(Kernel::avx512);
+    const bool wide = step == 1 && tables.wide(0) != nullptr && kernel_allowed(kernel, Kernel::avx512);
 #else
     static_cast<void>(kernel);
 #endif

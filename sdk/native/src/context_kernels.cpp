@@ -7,34 +7,18 @@
 #include <arm_neon.h>
 #endif
 #if defined(__x86_64__)
-#include <immintrin.h>
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // false alarms inside GCC's own intrinsics
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
+#include "avx512.hpp"
 #endif
 
 namespace percodec {
 namespace {
 
-// Does `Wide` columns of one row, which may lie at the picture's edge, or of several rows whose neighbours lie in rows
-// that exist. It writes `Wide` bytes to each row, whatever the picture's width.
+// Does `Wide` columns of one row, and writes that many bytes whatever the picture's width.
 using Strip = void (*)(const ContextRows& rows, std::size_t y, std::size_t column, std::uint8_t* out);
-constexpr unsigned kLines = 4;
 
 template <Strip One, std::size_t Wide>
 void block(const ContextRows& rows, std::size_t y, std::size_t begin, std::size_t count, std::uint8_t* out) noexcept {
     for (std::size_t done = 0; done < count; done += Wide) One(rows, y, begin + done, out + done);
-}
-
-// From the last strip to the first: what one writes past its row's end is overwritten then.
-template <Strip One, Strip Several, std::size_t Wide>
-std::size_t lines(const ContextRows& rows, std::size_t y, std::uint8_t* out) noexcept {
-    const bool inner = y >= kMaxReach && y + kLines + kMaxReach <= rows.height;
-    for (std::size_t column = (rows.width + Wide - 1) / Wide * Wide; column > 0; column -= Wide) {
-        (inner ? Several : One)(rows, y, column - Wide, out + column - Wide);
-    }
-    return inner ? kLines : 1;
 }
 
 inline bool row_exists(const ContextRows& rows, std::size_t y, int dy) noexcept {
@@ -83,14 +67,6 @@ void block_plain(const ContextRows& rows, std::size_t y, std::size_t begin, std:
         for (std::int8_t border : channel.spread_borders) bin += spread[i] >= border;
         out[i] = rows.map[bin];
     }
-}
-
-std::size_t lines_plain(const ContextRows& rows, std::size_t y, std::uint8_t* out) noexcept {
-    constexpr std::size_t kMost = ContextRows::kBlock;
-    for (std::size_t first = 0; first < rows.width; first += kMost) {
-        block_plain(rows, y, first, std::min(kMost, rows.width - first), out + first);
-    }
-    return 1;
 }
 
 // Processors that look sixteen bytes up at once: a neighbour's table fits a register.
@@ -190,7 +166,6 @@ PERCODEC_SIXTEEN inline Bytes levels_of(const ContextRows& rows, std::size_t k, 
     return load(line);
 }
 
-template <unsigned Rows>
 PERCODEC_SIXTEEN void strip(const ContextRows& rows, std::size_t y, std::size_t column, std::uint8_t* out) noexcept {
     alignas(32) static constexpr std::uint8_t kColumn[32] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
                                                              11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
@@ -202,54 +177,39 @@ PERCODEC_SIXTEEN void strip(const ContextRows& rows, std::size_t y, std::size_t 
         columns[dx + kMaxReach] = above(all(static_cast<std::int8_t>(there.to)), load(kColumn)) &
                                   ~above(all(static_cast<std::int8_t>(there.from)), load(kColumn));
     }
-    Bytes mean[Rows], spread[Rows];
-    for (unsigned r = 0; r < Rows; ++r) mean[r] = spread[r] = all(0);
+    Bytes mean = all(0), spread = all(0);
     for (std::size_t k = 0; k < channel.neighbours.size(); ++k) {
         const Contexts::Neighbour& n = channel.neighbours[k];
-        const Bytes adds = table_of(n.mean), spreads = table_of(n.spread), there = columns[rows.right[k]];
-        const bool inside = Rows > 1 || row_exists(rows, y, n.dy);
-        for (unsigned r = 0; r < Rows; ++r) {
-            const Bytes level = inside ? levels_of(rows, k, y + r, column, there) : load(n.fill);
-            mean[r] += pick(adds, level);
-            spread[r] += pick(spreads, level);
-        }
+        const Bytes level =
+            row_exists(rows, y, n.dy) ? levels_of(rows, k, y, column, columns[rows.right[k]]) : load(n.fill);
+        mean += pick(table_of(n.mean), level);
+        spread += pick(table_of(n.spread), level);
     }
-    for (unsigned r = 0; r < Rows; ++r) {
-        Bytes bin = all(kMeanBins - 1), more = all(kSpreadBins - 1);  // less one for each border above
-        for (std::int8_t border : channel.mean_borders) bin += above(all(border), mean[r]);
-        for (std::int8_t border : channel.spread_borders) more += above(all(border), spread[r]);
-        static_assert(kSpreadBins == 5);
-        const Bytes twice = bin + bin;
-        store(out + r * rows.width, pick_of_64(rows.map, twice + twice + bin + more));
-    }
+    Bytes bin = all(kMeanBins - 1), more = all(kSpreadBins - 1);  // less one for each border above
+    for (std::int8_t border : channel.mean_borders) bin += above(all(border), mean);
+    for (std::int8_t border : channel.spread_borders) more += above(all(border), spread);
+    static_assert(kSpreadBins == 5);
+    const Bytes twice = bin + bin;
+    store(out, pick_of_64(rows.map, twice + twice + bin + more));
 }
 
 }  // namespace
 
 void block_by_sixteen(const ContextRows& rows, std::size_t y, std::size_t begin, std::size_t count,
                       std::uint8_t* out) noexcept {
-    block<strip<1>, kWide>(rows, y, begin, count, out);
+    block<strip, kWide>(rows, y, begin, count, out);
 }
 
-std::size_t lines_by_sixteen(const ContextRows& rows, std::size_t y, std::uint8_t* out) noexcept {
-    return lines<strip<1>, strip<kLines>, kWide>(rows, y, out);
-}
 #endif
 
 #if defined(__x86_64__)
-bool contexts_avx512_supported() noexcept {
-    static const bool supported = kernel_supported(Kernel::avx512) && __builtin_cpu_supports("avx512vbmi");
-    return supported;
-}
-
-#define PERCODEC_BYTES __attribute__((target("avx512f,avx512bw,avx512vl,avx512vbmi,bmi2")))
 namespace {
 
 // Two neighbours to a look-up: their levels make six bits, and a register holds what each of the 64 adds. Several rows
-// share everything but their symbols.
+// share everything but their symbols; their neighbours lie in rows that exist.
 template <unsigned Rows>
-PERCODEC_BYTES void strip_avx512(const ContextRows& rows, std::size_t y, std::size_t column,
-                                 std::uint8_t* out) noexcept {
+PERCODEC_AVX512 void strip_avx512(const ContextRows& rows, std::size_t y, std::size_t column,
+                                  std::uint8_t* out) noexcept {
     const Contexts::Channel& channel = rows.channel;
     const Contexts::Neighbour* const neighbours = channel.neighbours.data();
     const Contexts::Pair* const pairs = channel.pairs.data();
@@ -309,8 +269,10 @@ void block_avx512(const ContextRows& rows, std::size_t y, std::size_t begin, std
     block<strip_avx512<1>, 64>(rows, y, begin, count, out);
 }
 
-std::size_t lines_avx512(const ContextRows& rows, std::size_t y, std::uint8_t* out) noexcept {
-    return lines<strip_avx512<1>, strip_avx512<kLines>, 64>(rows, y, out);
+void lines_avx512(const ContextRows& rows, std::size_t y, std::uint8_t* out) noexcept {
+    // From the last strip to the first: what one writes past its row's end is overwritten then.
+    for (std::size_t column = (rows.width + 63) / 64 * 64; column > 0; column -= 64)
+        strip_avx512<ContextRows::kLines>(rows, y, column - 64, out + column - 64);
 }
 #endif
 

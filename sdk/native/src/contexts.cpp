@@ -1,9 +1,12 @@
-#include "context_kernels.hpp"
+#include "percodec/contexts.hpp"
 
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 #include <string>
+
+#include "context_kernels.hpp"
+#include "kernels.hpp"
 
 namespace percodec {
 namespace {
@@ -118,7 +121,7 @@ ContextRows::ContextRows(const Contexts& contexts, unsigned c, const std::uint8_
       height(rows),
       width(columns),
       block_(block_plain),
-      lines_(lines_plain) {
+      lines_(nullptr) {
     const auto plane = static_cast<std::ptrdiff_t>(rows * columns);
     const auto channels = static_cast<std::ptrdiff_t>(contexts.channels()), own = static_cast<std::ptrdiff_t>(c);
     first = -plane * (contexts.temporal() ? own + channels : own);
@@ -134,23 +137,28 @@ ContextRows::ContextRows(const Contexts& contexts, unsigned c, const std::uint8_
     }
     for (unsigned bin = 0; bin < sizeof(map); ++bin) map[bin] = static_cast<std::uint8_t>(channel.map[bin] * scale);
 #if defined(__x86_64__)
-    const bool any = kernel == Kernel::automatic;
-    if (contexts.levels() <= 16 && (any || kernel != Kernel::scalar) && kernel_supported(Kernel::avx2)) {
-        block_ = block_by_sixteen;
-        lines_ = lines_by_sixteen;
-    }
-    if (contexts.levels() <= kPairLevels && (any || kernel == Kernel::avx512) && contexts_avx512_supported()) {
+    if (contexts.levels() <= 16 && kernel_allowed(kernel, Kernel::avx2)) block_ = block_by_sixteen;
+    if (contexts.levels() <= kPairLevels && kernel_allowed(kernel, Kernel::avx512)) {
         block_ = block_avx512;
         lines_ = lines_avx512;
     }
 #elif defined(__aarch64__)
-    if (contexts.levels() <= 16 && kernel != Kernel::scalar) {
-        block_ = block_by_sixteen;
-        lines_ = lines_by_sixteen;
-    }
+    if (contexts.levels() <= 16 && kernel_allowed(kernel, Kernel::neon)) block_ = block_by_sixteen;
 #else
     static_cast<void>(kernel);
 #endif
+}
+
+std::size_t ContextRows::lines(std::size_t y, std::uint8_t* out) const noexcept {
+    const bool inner = y >= kMaxReach && y + kLines + kMaxReach <= height;
+    if (inner && lines_ != nullptr) {
+        lines_(*this, y, out);
+        return kLines;
+    }
+    for (std::size_t begin = 0; begin < width; begin += kBlock) {
+        block(y, begin, width - begin < kBlock ? width - begin : kBlock, out + begin);
+    }
+    return 1;
 }
 
 }  // namespace percodec

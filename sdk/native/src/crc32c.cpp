@@ -140,49 +140,6 @@ PERCODEC_CRC_TARGET std::uint32_t with_instruction(const std::uint8_t* p, std::s
 
 #endif
 
-#if defined(__x86_64__)
-
-// x^power modulo the polynomial as a carry-less factor: 33 bits, reflected.
-constexpr long long power_of_x(unsigned power) {
-    std::uint32_t r = 0x80000000u;
-    for (unsigned i = 0; i < power; ++i) r = (r >> 1) ^ ((r & 1u) ? kPolynomial : 0u);
-    return static_cast<long long>(std::uint64_t{r} << 1);
-}
-
-#define PERCODEC_FOLD_TARGET __attribute__((target("avx512f,avx512vl,vpclmulqdq,sse4.2")))
-
-// Moves the sixteen bytes of every part `Bits` further on and adds what is there (Gopal et al. 2009, reflected).
-template <unsigned Bits>
-PERCODEC_FOLD_TARGET inline __m512i fold(__m512i x, __m512i there) noexcept {
-    constexpr long long kLow = power_of_x(Bits + 32), kHigh = power_of_x(Bits - 32);
-    const __m512i factors = _mm512_setr_epi64(kLow, kHigh, kLow, kHigh, kLow, kHigh, kLow, kHigh);
-    const __m512i low = _mm512_clmulepi64_epi128(x, factors, 0x00), high = _mm512_clmulepi64_epi128(x, factors, 0x11);
-    return _mm512_ternarylogic_epi64(low, high, there, 0x96);
-}
-
-constexpr std::size_t kFoldFrom = 1024;  // shorter data gain nothing
-
-// At least 256 bytes: four registers, each folded over the 256 bytes that it stands before, then into one another.
-PERCODEC_FOLD_TARGET std::uint32_t folded(const std::uint8_t* p, std::size_t size, std::uint32_t crc) noexcept {
-    __m512i x[4];
-    for (unsigned r = 0; r < 4; ++r) x[r] = _mm512_loadu_si512(p + 64 * r);
-    x[0] = _mm512_xor_si512(x[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128(static_cast<int>(crc))));
-    for (p += 256, size -= 256; size >= 256; p += 256, size -= 256) {
-        for (unsigned r = 0; r < 4; ++r) x[r] = fold<2048>(x[r], _mm512_loadu_si512(p + 64 * r));
-    }
-    for (unsigned r = 1; r < 4; ++r) x[0] = fold<512>(x[0], x[r]);
-    alignas(64) std::uint8_t left[64];
-    _mm512_store_si512(left, x[0]);
-    return with_instruction(p, size, with_instruction(left, sizeof(left), 0));
-}
-
-bool has_folding() noexcept {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("sse4.2");
-}
-
-#endif
-
 }  // namespace
 
 std::uint32_t crc32c_portable(const void* data, std::size_t size, std::uint32_t crc) noexcept {
@@ -191,10 +148,6 @@ std::uint32_t crc32c_portable(const void* data, std::size_t size, std::uint32_t 
 
 std::uint32_t crc32c(const void* data, std::size_t size, std::uint32_t crc) noexcept {
 #if (defined(__aarch64__) && defined(__linux__)) || defined(__x86_64__)
-#if defined(__x86_64__)
-    static const bool folding = has_folding();
-    if (folding && size >= kFoldFrom) return ~folded(static_cast<const std::uint8_t*>(data), size, ~crc);
-#endif
     static const bool instruction = has_instruction();
     if (instruction) return ~with_instruction(static_cast<const std::uint8_t*>(data), size, ~crc);
 #endif

@@ -1,179 +1,205 @@
-// AVX-512 kernels: sixteen lanes in a register, up to four registers, the whole alphabet in two-operand permutes.
-// Any lane count works: the last register carries a mask.
+// Profile 0 in planes, one register of lanes or two.
 #if defined(__x86_64__)
 
-#include "avx512.hpp"
 #include "kernels.hpp"
+#include "planes_avx512.hpp"
 
 namespace percodec {
 namespace {
 
-constexpr unsigned kWidth = 16;
+using planes::first_lanes, planes::kWidth, planes::Planes;
+
+// Of two registers the even words, or the odd words, side by side: numbers of 32 bits from their halves, and back.
+PERCODEC_AVX512 inline __m512i even_words(__m512i low, __m512i high) noexcept {
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi32(0xFFFF), low, _mm512_slli_epi32(high, 16), 0xCA);
+}
+PERCODEC_AVX512 inline __m512i odd_words(__m512i low, __m512i high) noexcept {
+    return _mm512_ternarylogic_epi32(_mm512_set1_epi32(0xFFFF), _mm512_srli_epi32(low, 16), high, 0xCA);
+}
+
+// For x below frequency << 19: x / frequency << 12, + x % frequency + start. `even`, `odd`: inverses of the frequencies
+// of the even and the odd lanes.
+PERCODEC_AVX512 inline Planes grow(const Planes& x, __m512i frequency, __m512i start, __m512 even,
+                                   __m512 odd) noexcept {
+    const __m512i q_even = estimate(even_words(x.low, x.high), even);
+    const __m512i q_odd = estimate(odd_words(x.low, x.high), odd);
+    const __m512i q_low = even_words(q_even, q_odd), q_high = odd_words(q_even, q_odd);
+    // x % frequency, or that and one frequency more, fits 16 bits: so 16 bits are enough to find it.
+    const __m512i left = _mm512_sub_epi16(x.low, _mm512_mullo_epi16(q_low, frequency));
+    const __m512i times = _mm512_slli_epi16(q_low, kPrecisionBits);
+    const __m512i whole = _mm512_set1_epi16(static_cast<short>(kProbabilityScale));
+    const __m512i last = _mm512_set1_epi16(static_cast<short>(65536u - kProbabilityScale));
+    const __mmask32 full = _mm512_cmpge_epu16_mask(times, last);
+    const __mmask32 over = _mm512_cmpge_epu16_mask(left, frequency);
+    const __mmask32 carry = _mm512_mask_cmpge_epu16_mask(full, left, frequency);  // one quotient more passes 16 bits
+    const __m512i low = _mm512_add_epi16(_mm512_add_epi16(times, start), left);
+    const __m512i high = _mm512_shldi_epi16(q_high, q_low, kPrecisionBits);
+    return {_mm512_mask_add_epi16(low, over, low, _mm512_sub_epi16(whole, frequency)),
+            _mm512_mask_add_epi16(high, carry, high, _mm512_set1_epi16(1))};
+}
+
+// `active`: lanes that have a symbol. With Rest the others keep their states; without it they are of no use. `even`,
+// `odd`: inverses of their frequencies.
+template <bool Rest>
+PERCODEC_AVX512 inline void encode_step(Planes& x, __m512i frequency, __m512i start, __m512 even, __m512 odd,
+                                        __mmask32 active, std::uint8_t*& next) noexcept {
+    const __m512i limit = _mm512_slli_epi16(frequency, 3);  // of x >> 16
+    const __mmask32 due = _mm512_mask_cmpge_epu16_mask(active, x.high, limit);
+    const Planes grown = grow(planes::send(x, due, next), frequency, start, even, odd);
+    x.low = Rest ? _mm512_mask_mov_epi16(x.low, active, grown.low) : grown.low;
+    x.high = Rest ? _mm512_mask_mov_epi16(x.high, active, grown.high) : grown.high;
+}
+
+PERCODEC_AVX512 inline __m512i slots(const Planes& x) noexcept {
+    return _mm512_and_si512(x.low, _mm512_set1_epi16(static_cast<short>(kProbabilityScale - 1)));
+}
+
+// `slot`: slots(x). Reads 64 bytes at `next`: see WordReader::ready().
+template <bool Rest>
+PERCODEC_AVX512 inline void decode_step(Planes& x, __m512i slot, __m512i frequency, __m512i start, __mmask32 active,
+                                        const std::uint8_t*& next) noexcept {
+    const __m512i times_low = _mm512_shldi_epi16(x.high, x.low, 16 - kPrecisionBits);  // x >> 12
+    const __m512i times_high = _mm512_srli_epi16(x.high, kPrecisionBits);
+    const __m512i product = _mm512_mullo_epi16(frequency, times_low);
+    const __m512i upper =
+        _mm512_add_epi16(_mm512_mulhi_epu16(frequency, times_low), _mm512_mullo_epi16(frequency, times_high));
+    const __m512i offset = _mm512_sub_epi16(slot, start);
+    const __m512i low = _mm512_add_epi16(product, offset);
+    const __m512i high =
+        _mm512_mask_add_epi16(upper, _mm512_cmplt_epu16_mask(low, offset), upper, _mm512_set1_epi16(1));
+    // Below 2^15, without waiting for the carry: where there is one, product has its highest bit.
+    const __m512i reached = _mm512_ternarylogic_epi32(upper, _mm512_or_si512(product, low),
+                                                      _mm512_set1_epi16(static_cast<short>(kStateLow)), 0xF8);
+    const __mmask32 due = _mm512_mask_testn_epi16_mask(active, reached, reached);
+    const Planes full = planes::fetch({low, high}, due, next);
+    x.low = Rest ? _mm512_mask_mov_epi16(x.low, active, full.low) : full.low;
+    x.high = Rest ? _mm512_mask_mov_epi16(x.high, active, full.high) : full.high;
+}
 
 struct EncodeRow {
-    __m512i reciprocal, shift, bias, complement;
+    __m512i frequency, start;
+    __m512 inverse;
 };
 
-// `active`: lanes that have a symbol. The words of lane 0 end up at the lowest address.
-PERCODEC_AVX512 inline __m512i encode_group(const EncodeRow& row, __m128i symbols, __m512i x, __mmask16 active,
-                                            std::uint8_t*& next) noexcept {
-    const __m512i level = _mm512_cvtepu8_epi32(symbols);
-    const __m512i complement = _mm512_permutexvar_epi32(level, row.complement);
-    const __m512i frequency = _mm512_sub_epi32(_mm512_set1_epi32(static_cast<int>(kProbabilityScale)), complement);
-    const __mmask16 due = _mm512_mask_cmpge_epu32_mask(active, x, _mm512_slli_epi32(frequency, 19));
-    const __m256i words = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(due, x));
-    const unsigned count = static_cast<unsigned>(_mm_popcnt_u32(due));
-    next -= 2 * count;
-    _mm256_mask_storeu_epi16(next, static_cast<__mmask16>((1u << count) - 1u), words);
-    const __m512i y = _mm512_mask_srli_epi32(x, due, x, 16);
+template <bool Rest>
+PERCODEC_AVX512 inline void encode_group(const EncodeRow& row, const std::uint8_t* symbols, Planes& x, __mmask32 active,
+                                         std::uint8_t*& next) noexcept {
+    const __m512i index = _mm512_cvtepu8_epi16(_mm256_maskz_loadu_epi8(active, symbols));
+    // Sixteen numbers by the four lowest bits of every 32: first the even lanes' levels, then the odd ones'.
+    const __m512 even = _mm512_permutexvar_ps(index, row.inverse);
+    const __m512 odd = _mm512_permutexvar_ps(_mm512_srli_epi32(index, 16), row.inverse);
+    encode_step<Rest>(x, _mm512_permutexvar_epi16(index, row.frequency), _mm512_permutexvar_epi16(index, row.start),
+                      even, odd, active, next);
+}
 
-    const __m512i reciprocal = _mm512_permutexvar_epi32(level, row.reciprocal);
-    const __m512i even = _mm512_srli_epi64(_mm512_mul_epu32(y, reciprocal), 32);
-    const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(y, 32), _mm512_srli_epi64(reciprocal, 32));
-    const __m512i high = _mm512_mask_mov_epi32(even, 0xAAAA, odd);
-    const __m512i quotient = _mm512_srlv_epi32(high, _mm512_permutexvar_epi32(level, row.shift));
-    const __m512i grown = _mm512_mullo_epi32(quotient, complement);
-    const __m512i moved = _mm512_add_epi32(y, _mm512_permutexvar_epi32(level, row.bias));
-    return _mm512_mask_add_epi32(x, active, moved, grown);
+template <unsigned Thresholds>
+struct DecodeRow {
+    __m512i threshold[Thresholds], frequency, start;
+};
+
+// The levels, a word each.
+template <bool Rest, unsigned Thresholds>
+PERCODEC_AVX512 inline __m512i decode_group(const DecodeRow<Thresholds>& row, Planes& x, __mmask32 active,
+                                            const std::uint8_t*& next) noexcept {
+    const __m512i slot = slots(x), one = _mm512_set1_epi16(1);
+    __m512i level = _mm512_setzero_si512(), more = level;
+    for (unsigned k = 0; k < Thresholds; ++k) {  // two sums: each waits for itself only
+        __m512i& sum = k % 2 ? more : level;
+        sum = _mm512_mask_add_epi16(sum, _mm512_cmpge_epu16_mask(slot, row.threshold[k]), sum, one);
+    }
+    level = _mm512_add_epi16(level, more);
+    decode_step<Rest>(x, slot, _mm512_permutexvar_epi16(level, row.frequency),
+                      _mm512_permutexvar_epi16(level, row.start), active, next);
+    return level;
+}
+
+template <unsigned Registers, unsigned Thresholds>
+PERCODEC_AVX512 bool decode(const Tables& tables, std::size_t plane, unsigned lanes, std::uint32_t* states,
+                            WordReader& words, std::uint8_t* symbols) noexcept {
+    constexpr unsigned kLast = Registers - 1;
+    const __mmask32 last = first_lanes(lanes - kWidth * kLast);
+    Planes x[Registers];
+    for (unsigned r = 0; r < Registers; ++r) x[r] = planes::load(states + r * kWidth);
+
+    for (unsigned channel = 0; channel < tables.channels(); ++channel) {
+        const Tables::Vector& v = *tables.vector(channel);
+        DecodeRow<Thresholds> row;
+        for (unsigned k = 0; k < Thresholds; ++k)
+            row.threshold[k] = _mm512_set1_epi16(static_cast<short>(v.threshold[k]));
+        row.frequency = _mm512_load_si512(v.frequency);
+        row.start = _mm512_load_si512(v.start);
+        for (std::size_t groups = plane / lanes; groups > 0; --groups) {
+            if (!words.ready()) return false;
+            const std::uint8_t* next = words.next;
+            for (unsigned r = 0; r < Registers; ++r) {
+                const __mmask32 mine = r < kLast ? ~__mmask32{0} : last;
+                const __m512i levels = decode_group<false>(row, x[r], mine, next);
+                _mm256_mask_storeu_epi8(symbols + r * kWidth, mine, _mm512_cvtepi16_epi8(levels));
+            }
+            words.next = next;
+            symbols += lanes;
+        }
+        if (!words.ready()) return false;
+        const std::size_t rest = plane % lanes;
+        for (unsigned r = 0; r < Registers && r * kWidth < rest; ++r) {
+            const __mmask32 active = first_lanes(rest - r * kWidth);
+            const __m512i levels = decode_group<true>(row, x[r], active, words.next);
+            _mm256_mask_storeu_epi8(symbols + r * kWidth, active, _mm512_cvtepi16_epi8(levels));
+        }
+        symbols += rest;
+    }
+    for (unsigned r = 0; r < Registers; ++r) planes::store(states + r * kWidth, x[r]);
+    return true;
 }
 
 template <unsigned Registers>
 PERCODEC_AVX512 std::uint8_t* encode(const Tables& tables, const std::uint8_t* symbols, std::size_t plane,
                                      unsigned lanes, std::uint32_t* states, std::uint8_t* begin,
                                      std::uint8_t* next) noexcept {
-    __m512i x[Registers];
-    for (unsigned r = 0; r < Registers; ++r) x[r] = _mm512_loadu_si512(states + r * kWidth);
-    const __mmask16 last = first_of_16(lanes - (Registers - 1) * kWidth);
+    constexpr unsigned kLast = Registers - 1;
+    const __mmask32 last = first_lanes(lanes - kWidth * kLast);
+    Planes x[Registers];
+    for (unsigned r = 0; r < Registers; ++r) x[r] = planes::load(states + r * kWidth);
     const std::size_t rest = plane % lanes;
 
     for (unsigned channel = tables.channels(); channel-- > 0;) {
         const Tables::Vector& v = *tables.vector(channel);
-        const EncodeRow row{_mm512_load_si512(v.reciprocal), _mm512_load_si512(v.shift), _mm512_load_si512(v.bias),
-                            _mm512_load_si512(v.complement)};
+        const EncodeRow row{_mm512_load_si512(v.frequency), _mm512_load_si512(v.start), _mm512_load_ps(v.inverse)};
         const std::uint8_t* s = symbols + std::size_t{channel} * plane + (plane - rest);
         if (static_cast<std::size_t>(next - begin) < 2 * rest) return nullptr;
         for (unsigned r = Registers; r-- > 0;) {
-            if (rest <= r * kWidth) continue;
-            const __mmask16 active = first_of_16(rest - r * kWidth);
-            x[r] = encode_group(row, _mm_maskz_loadu_epi8(active, s + r * kWidth), x[r], active, next);
+            if (rest > r * kWidth) encode_group<true>(row, s + r * kWidth, x[r], first_lanes(rest - r * kWidth), next);
         }
         for (std::size_t groups = plane / lanes; groups > 0; --groups) {
             s -= lanes;
             if (static_cast<std::size_t>(next - begin) < 2 * lanes) return nullptr;
-            for (unsigned r = Registers; r-- > 0;) {
-                const __mmask16 active = r == Registers - 1 ? last : static_cast<__mmask16>(0xFFFF);
-                x[r] = encode_group(row, _mm_maskz_loadu_epi8(active, s + r * kWidth), x[r], active, next);
-            }
+            for (unsigned r = Registers; r-- > 0;)
+                encode_group<false>(row, s + r * kWidth, x[r], r < kLast ? ~__mmask32{0} : last, next);
         }
     }
-    for (unsigned r = 0; r < Registers; ++r) _mm512_storeu_si512(states + r * kWidth, x[r]);
+    for (unsigned r = 0; r < Registers; ++r) planes::store(states + r * kWidth, x[r]);
     return next;
 }
 
-template <unsigned Thresholds>
-struct DecodeRow {
-    __m512i threshold[Thresholds];
-    __m512i frequency_start;
-};
-
-template <unsigned Thresholds>
-PERCODEC_AVX512 inline __m512i decode_group(const DecodeRow<Thresholds>& row, __m512i x, __mmask16 active,
-                                            const std::uint8_t*& next, __m128i* symbols) noexcept {
-    const __m512i slot = _mm512_and_si512(x, _mm512_set1_epi32(static_cast<int>(kProbabilityScale - 1)));
-    const __m512i one = _mm512_set1_epi32(1);
-    __m512i level = _mm512_setzero_si512();
-    for (unsigned k = 0; k < Thresholds; ++k) {
-        level = _mm512_mask_add_epi32(level, _mm512_cmpge_epu32_mask(slot, row.threshold[k]), level, one);
-    }
-    const __m512i found = _mm512_permutexvar_epi32(level, row.frequency_start);
-    const __m512i frequency = _mm512_and_si512(found, _mm512_set1_epi32(0xFFFF));
-    const __m512i offset = _mm512_sub_epi32(slot, _mm512_srli_epi32(found, 16));
-    const __m512i stepped =
-        _mm512_add_epi32(_mm512_mullo_epi32(frequency, _mm512_srli_epi32(x, kPrecisionBits)), offset);
-    const __mmask16 due = _mm512_mask_cmplt_epu32_mask(active, stepped, _mm512_set1_epi32(static_cast<int>(kStateLow)));
-    const __m512i words =
-        _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(next)));  // 32 bytes: see ready()
-    const __m512i spread = _mm512_maskz_expand_epi32(due, words);
-    next += 2 * static_cast<unsigned>(_mm_popcnt_u32(due));
-    *symbols = _mm512_cvtepi32_epi8(level);
-    const __m512i refilled = _mm512_mask_or_epi32(stepped, due, _mm512_slli_epi32(stepped, 16), spread);
-    return _mm512_mask_mov_epi32(x, active, refilled);
-}
-
-template <unsigned Registers, unsigned Thresholds>
-PERCODEC_AVX512 bool decode(const Tables& tables, std::size_t plane, unsigned lanes, std::uint32_t* states,
-                            WordReader& words, std::uint8_t* symbols) noexcept {
-    __m512i x[Registers];
-    for (unsigned r = 0; r < Registers; ++r) x[r] = _mm512_loadu_si512(states + r * kWidth);
-    const __mmask16 last = first_of_16(lanes - (Registers - 1) * kWidth);
-    const std::size_t rest = plane % lanes;
-    __m128i found;
-
-    for (unsigned channel = 0; channel < tables.channels(); ++channel) {
-        const Tables::Vector& v = *tables.vector(channel);
-        DecodeRow<Thresholds> row;
-        for (unsigned k = 0; k < Thresholds; ++k)
-            row.threshold[k] = _mm512_set1_epi32(static_cast<int>(v.threshold[k]));
-        row.frequency_start = _mm512_load_si512(v.frequency_start);
-        for (std::size_t groups = plane / lanes; groups > 0; --groups) {
-            if (!words.ready()) return false;
-            const std::uint8_t* next = words.next;
-            for (unsigned r = 0; r < Registers; ++r) {
-                const __mmask16 active = r == Registers - 1 ? last : static_cast<__mmask16>(0xFFFF);
-                x[r] = decode_group<Thresholds>(row, x[r], active, next, &found);
-                _mm_mask_storeu_epi8(symbols + r * kWidth, active, found);
-            }
-            words.next = next;
-            symbols += lanes;
-        }
-        if (!words.ready()) return false;
-        for (unsigned r = 0; r < Registers && r * kWidth < rest; ++r) {
-            const __mmask16 active = first_of_16(rest - r * kWidth);
-            x[r] = decode_group<Thresholds>(row, x[r], active, words.next, &found);
-            _mm_mask_storeu_epi8(symbols + r * kWidth, active, found);
-        }
-        symbols += rest;
-    }
-    for (unsigned r = 0; r < Registers; ++r) _mm512_storeu_si512(states + r * kWidth, x[r]);
-    return true;
-}
-
 template <unsigned Registers>
-PERCODEC_AVX512 bool decode_levels(const Tables& tables, std::size_t plane, unsigned lanes, std::uint32_t* states,
-                                   WordReader& words, std::uint8_t* symbols) noexcept {
-    if (tables.levels() <= 6) return decode<Registers, 5>(tables, plane, lanes, states, words, symbols);
-    if (tables.levels() <= 8) return decode<Registers, 7>(tables, plane, lanes, states, words, symbols);
-    return decode<Registers, 15>(tables, plane, lanes, states, words, symbols);
+bool decode_levels(const Tables& tables, std::size_t plane, unsigned lanes, std::uint32_t* states, WordReader& words,
+                   std::uint8_t* symbols) noexcept {
+    const auto run = tables.levels() <= 6   ? decode<Registers, 5>
+                     : tables.levels() <= 8 ? decode<Registers, 7>
+                                            : decode<Registers, 15>;
+    return run(tables, plane, lanes, states, words, symbols);
 }
 
 }  // namespace
 
 std::uint8_t* encode_avx512(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
                             std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next) noexcept {
-    switch ((lanes + kWidth - 1) / kWidth) {
-        case 1:
-            return encode<1>(tables, symbols, plane, lanes, states, begin, next);
-        case 2:
-            return encode<2>(tables, symbols, plane, lanes, states, begin, next);
-        case 3:
-            return encode<3>(tables, symbols, plane, lanes, states, begin, next);
-        default:
-            return encode<4>(tables, symbols, plane, lanes, states, begin, next);
-    }
+    return (lanes > kWidth ? encode<2> : encode<1>)(tables, symbols, plane, lanes, states, begin, next);
 }
 
 bool decode_avx512(const Tables& tables, std::size_t plane, unsigned lanes, std::uint32_t* states, WordReader& words,
                    std::uint8_t* symbols) noexcept {
-    switch ((lanes + kWidth - 1) / kWidth) {
-        case 1:
-            return decode_levels<1>(tables, plane, lanes, states, words, symbols);
-        case 2:
-            return decode_levels<2>(tables, plane, lanes, states, words, symbols);
-        case 3:
-            return decode_levels<3>(tables, plane, lanes, states, words, symbols);
-        default:
-            return decode_levels<4>(tables, plane, lanes, states, words, symbols);
-    }
+    return (lanes > kWidth ? decode_levels<2> : decode_levels<1>)(tables, plane, lanes, states, words, symbols);
 }
 
 }  // namespace percodec

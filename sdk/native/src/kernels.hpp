@@ -105,6 +105,10 @@ inline std::uint8_t decode_symbol(const std::uint32_t* slots, std::uint32_t& x, 
     return static_cast<std::uint8_t>(entry);
 }
 
+inline bool kernel_allowed(Kernel wanted, Kernel kernel) noexcept {
+    return (wanted == Kernel::automatic || wanted == kernel) && kernel_supported(kernel);
+}
+
 // Encoders go backwards: the last symbol first, words towards lower addresses. `states` holds kMaxLanes entries.
 // Returns the first word written, or null when [begin, next) is too small.
 using EncodeKernel = std::uint8_t* (*)(const Tables& tables, const std::uint8_t* symbols, std::size_t plane,
@@ -151,16 +155,10 @@ std::uint8_t* encode_avx2(const Tables&, const std::uint8_t*, std::size_t, unsig
                           std::uint8_t*) noexcept;
 bool decode_avx2(const Tables&, std::size_t, unsigned, std::uint32_t*, WordReader&, std::uint8_t*) noexcept;
 
-// Alphabets of at most kVectorLevels.
+// Alphabets of at most kVectorLevels, 16 to 64 lanes.
 std::uint8_t* encode_avx512(const Tables&, const std::uint8_t*, std::size_t, unsigned, std::uint32_t*, std::uint8_t*,
                             std::uint8_t*) noexcept;
 bool decode_avx512(const Tables&, std::size_t, unsigned, std::uint32_t*, WordReader&, std::uint8_t*) noexcept;
-
-// 64 lanes, on processors where wide_supported().
-bool wide_supported() noexcept;
-std::uint8_t* encode_avx512_wide(const Tables&, const std::uint8_t*, std::size_t, unsigned, std::uint32_t*,
-                                 std::uint8_t*, std::uint8_t*) noexcept;
-bool decode_avx512_wide(const Tables&, std::size_t, unsigned, std::uint32_t*, WordReader&, std::uint8_t*) noexcept;
 #endif
 
 #if defined(__aarch64__)

@@ -6,9 +6,7 @@ namespace {
 
 constexpr std::size_t kBlock = 128;  // a count of a block fits a byte: the compiler counts sixteen symbols at a time
 
-// The compiler makes vectors of these two, as wide as the function they end up in allows.
-__attribute__((always_inline)) inline std::size_t count_equal_loop(const std::uint8_t* s, std::size_t size,
-                                                                   std::uint8_t level) noexcept {
+std::size_t count_equal(const std::uint8_t* s, std::size_t size, std::uint8_t level) noexcept {
     std::size_t total = 0;
     for (; size >= kBlock; s += kBlock, size -= kBlock) {
         std::uint8_t count = 0;
@@ -19,34 +17,10 @@ __attribute__((always_inline)) inline std::size_t count_equal_loop(const std::ui
     return total;
 }
 
-__attribute__((always_inline)) inline std::uint8_t highest_loop(const std::uint8_t* s, std::size_t size) noexcept {
+bool all_below(const std::uint8_t* s, std::size_t size, unsigned levels) noexcept {
     std::uint8_t highest = 0;
     for (std::size_t i = 0; i < size; ++i) highest = s[i] > highest ? s[i] : highest;
-    return highest;
-}
-
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) std::size_t count_equal_avx2(const std::uint8_t* s, std::size_t size,
-                                                             std::uint8_t level) noexcept {
-    return count_equal_loop(s, size, level);
-}
-__attribute__((target("avx2"))) std::uint8_t highest_avx2(const std::uint8_t* s, std::size_t size) noexcept {
-    return highest_loop(s, size);
-}
-#endif
-
-std::size_t count_equal(const std::uint8_t* s, std::size_t size, std::uint8_t level) noexcept {
-#if defined(__x86_64__)
-    if (kernel_supported(Kernel::avx2)) return count_equal_avx2(s, size, level);
-#endif
-    return count_equal_loop(s, size, level);
-}
-
-bool all_below(const std::uint8_t* s, std::size_t size, unsigned levels) noexcept {
-#if defined(__x86_64__)
-    if (kernel_supported(Kernel::avx2)) return highest_avx2(s, size) < levels;
-#endif
-    return highest_loop(s, size) < levels;
+    return highest < levels;
 }
 
 }  // namespace

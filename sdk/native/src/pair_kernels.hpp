@@ -61,20 +61,11 @@ constexpr std::size_t pair_group_bytes(unsigned lanes) noexcept {
 constexpr short kSlotMask = kPairScale - 1;
 constexpr short kFirstTimes8 = 0x0108;  // of two neighbours: first * 8 + second * 1
 
-// Any lanes.
+// 16 to 64 lanes.
 std::uint8_t* encode_pairs_avx512(const PairTables&, const std::uint8_t*, const PairSteps&, unsigned, std::uint32_t*,
                                   std::uint8_t*, std::uint8_t*, std::uint8_t*) noexcept;
 bool decode_pairs_avx512(const PairTables&, const PairSteps&, unsigned, std::uint32_t*, WordReader&,
                          std::uint8_t*) noexcept;
-
-// 33 to 64 lanes, where wide_supported().
-std::uint8_t* encode_pairs_wide(const PairTables&, const std::uint8_t*, const PairSteps&, unsigned, std::uint32_t*,
-                                std::uint8_t*, std::uint8_t*, std::uint8_t*) noexcept;
-bool decode_pairs_wide(const PairTables&, const PairSteps&, unsigned, std::uint32_t*, WordReader&,
-                       std::uint8_t*) noexcept;
-
-// What the pairs of a channel cost, in whole groups of 64 symbols.
-std::uint64_t cost_pairs_avx512(const PairTables::Channel&, const std::uint8_t* symbols, std::size_t plane) noexcept;
 #endif
 
 #if defined(__x86_64__) || defined(__aarch64__)

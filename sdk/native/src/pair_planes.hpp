@@ -52,7 +52,7 @@ struct EncodeRow {
           reciprocal_high(c.reciprocal_high) {}
 };
 
-// As in pair_kernel_avx512_wide.cpp: the quotient of three partial products is 0 to 3 too low.
+// As in pair_kernel_avx512.cpp: the quotient of three partial products is 0 to 3 too low.
 PERCODEC_VECTOR inline Planes grow(const Planes& x, Words frequency, Words start, Words low, Words high) noexcept {
     const Words one = all(1);
     const Words below = times_high(x.high, low) + times_high(x.low, high);

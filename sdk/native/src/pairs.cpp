@@ -137,15 +137,9 @@ class Tail {
     std::uint32_t limit_ = 1;          // of a lane's number
 };
 
-#if defined(__x86_64__)
-bool avx512_allowed(Kernel wanted) noexcept {
-    return (wanted == Kernel::automatic || wanted == Kernel::avx512) && kernel_supported(Kernel::avx512);
-}
-#endif
 #if defined(PERCODEC_PLANES)
 bool planes_allowed(Kernel wanted) noexcept {
-    const Kernel planes = kernel_supported(Kernel::neon) ? Kernel::neon : Kernel::avx2;
-    return (wanted == Kernel::automatic || wanted == planes) && kernel_supported(planes);
+    return kernel_allowed(wanted, Kernel::avx2) || kernel_allowed(wanted, Kernel::neon);
 }
 #endif
 
@@ -157,27 +151,20 @@ PairKernels plain() noexcept {
 }  // namespace
 
 PairKernels pair_kernels(unsigned lanes, unsigned levels, Kernel wanted) noexcept {
-    PairKernels found = lanes == 8       ? plain<8, 8>()
-                        : lanes % 8 == 0 ? plain<0, 8>()
-                        : lanes == 4     ? plain<4, 4>()
-                        : lanes == 2     ? plain<2, 2>()
-                        : lanes == 1     ? plain<1, 1>()
-                                         : plain<0, 1>();
-#if defined(PERCODEC_PLANES)
-    if (planes_allowed(wanted)) {
-        const PairKernels planes = pairs_in_planes(lanes, levels);
-        if (planes.encode != nullptr) found = planes;
-    }
-#endif
 #if defined(__x86_64__)
-    if (avx512_allowed(wanted)) {
-        if (lanes > 32 && wide_supported()) return {encode_pairs_wide, decode_pairs_wide};
-        if (lanes >= 8) found.encode = encode_pairs_avx512;
-        if (lanes >= 16) found.decode = decode_pairs_avx512;
-    }
+    if (lanes >= 16 && kernel_allowed(wanted, Kernel::avx512)) return {encode_pairs_avx512, decode_pairs_avx512};
+#endif
+#if defined(PERCODEC_PLANES)
+    const PairKernels planes = pairs_in_planes(lanes, levels);
+    if (planes.encode != nullptr && planes_allowed(wanted)) return planes;
 #endif
     static_cast<void>(levels), static_cast<void>(wanted);
-    return found;
+    return lanes == 8       ? plain<8, 8>()
+           : lanes % 8 == 0 ? plain<0, 8>()
+           : lanes == 4     ? plain<4, 4>()
+           : lanes == 2     ? plain<2, 2>()
+           : lanes == 1     ? plain<1, 1>()
+                            : plain<0, 1>();
 }
 
 PairTables::PairTables(const std::uint16_t* cdf, unsigned channels, unsigned levels) : levels_(levels) {
@@ -203,7 +190,6 @@ PairTables::PairTables(const std::uint16_t* cdf, unsigned channels, unsigned lev
             const std::uint32_t start = row[entry], frequency = row[entry + 1] - start;
             c.frequency[pair] = static_cast<std::uint16_t>(frequency);
             c.start[pair] = static_cast<std::uint16_t>(start);
-            c.inverse[pair] = inverse(frequency);
             // 2^32 / frequency; for 1 what keeps the kernels' sums within 16 bits and their error within 3.
             const std::uint32_t reciprocal =
                 frequency == 1 ? 0xFFFFAAAAu : static_cast<std::uint32_t>((std::uint64_t{1} << 32) / frequency);
@@ -220,7 +206,8 @@ PairTables::PairTables(const std::uint16_t* cdf, unsigned channels, unsigned lev
     }
 }
 
-unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane, Kernel kernel) noexcept {
+unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, std::size_t plane,
+                         Kernel kernel) noexcept {
     std::uint64_t total = 0;  // 1/256 bit; at most 2^26 pairs of 14 bits
     unsigned found = 1;
     // With kMaxLanes more content cannot change the answer.
@@ -228,14 +215,8 @@ unsigned lanes_for_pairs(const PairTables& tables, const std::uint8_t* symbols, 
         const PairTables::Channel& channel = tables.channel(index);
         const std::uint8_t* s = symbols + std::size_t{index} * plane;
         std::size_t pair = 0;
-#if defined(__x86_64__)
-        if (avx512_allowed(kernel)) {
-            total += cost_pairs_avx512(channel, s, plane);
-            pair = plane / 64 * 32;
-        }
-#endif
 #if defined(PERCODEC_PLANES)
-        if (pair == 0 && planes_allowed(kernel)) {
+        if (planes_allowed(kernel)) {
             total += cost_pairs_planes(channel, s, plane / 32, tables.levels());
             pair = plane / 32 * 16;
         }

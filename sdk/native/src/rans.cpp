@@ -6,55 +6,49 @@
 namespace percodec {
 namespace {
 
-// What this case allows and this processor has. Fewer lanes than `avx2_from` are left to the scalar kernel.
-Kernel choose(Kernel wanted, const Tables& tables, unsigned lanes, unsigned avx2_from) noexcept {
-#if defined(__x86_64__)
-    const bool avx2 = tables.levels() <= kAvx2Levels && lanes % kAvx2Lanes == 0 && kernel_supported(Kernel::avx2);
-    const bool avx512 = tables.levels() <= kVectorLevels && kernel_supported(Kernel::avx512);
+// Fewer lanes than `avx512_from` and `avx2_from` are left to the others, unless one is asked for.
+Kernel choose(Kernel wanted, const Tables& tables, unsigned lanes, unsigned avx512_from, unsigned avx2_from) noexcept {
     const bool any = wanted == Kernel::automatic;
-    if (avx512 && (wanted == Kernel::avx512 || (any && lanes > kAvx2Lanes))) return Kernel::avx512;
-    if (avx2 && (wanted == Kernel::avx2 || (any && lanes >= avx2_from))) return Kernel::avx2;
+#if defined(__x86_64__)
+    if (tables.levels() <= kVectorLevels && lanes >= (any ? avx512_from : 16) && kernel_allowed(wanted, Kernel::avx512))
+        return Kernel::avx512;
+    if (tables.levels() <= kAvx2Levels && lanes % kAvx2Lanes == 0 && lanes >= (any ? avx2_from : kAvx2Lanes) &&
+        kernel_allowed(wanted, Kernel::avx2))
+        return Kernel::avx2;
 #elif defined(__aarch64__)
-    static_cast<void>(avx2_from);
-    const bool neon = tables.levels() <= kNeonLevels && lanes % kNeonLanes == 0;
-    if (neon && (wanted == Kernel::neon || wanted == Kernel::automatic)) return Kernel::neon;
-#else
-    static_cast<void>(wanted), static_cast<void>(tables), static_cast<void>(lanes), static_cast<void>(avx2_from);
+    if (tables.levels() <= kNeonLevels && lanes % kNeonLanes == 0 && kernel_allowed(wanted, Kernel::neon))
+        return Kernel::neon;
 #endif
+    static_cast<void>(any), static_cast<void>(tables), static_cast<void>(lanes);
+    static_cast<void>(avx512_from), static_cast<void>(avx2_from);
     return Kernel::scalar;
 }
 
 // Whether profiles 1 and 2 go through their AVX-512 form.
-bool wide_kernel(Kernel wanted, const Tables& tables, unsigned lanes) noexcept {
-    const bool fits = tables.wide(0) != nullptr && lanes >= 8 && (lanes & (lanes - 1)) == 0;
-    return fits && (wanted == Kernel::automatic || wanted == Kernel::avx512) && kernel_supported(Kernel::avx512);
+bool contexts_avx512(Kernel wanted, const Tables& tables, unsigned lanes) noexcept {
+    return tables.wide(0) != nullptr && lanes >= 8 && (lanes & (lanes - 1)) == 0 &&
+           kernel_allowed(wanted, Kernel::avx512);
 }
 
-EncodeKernel encode_kernel(Kernel chosen, unsigned lanes) noexcept {
+EncodeKernel encode_kernel(Kernel chosen) noexcept {
 #if defined(__x86_64__)
-    if (chosen == Kernel::avx512 && lanes == 64 && wide_supported()) return encode_avx512_wide;
     if (chosen == Kernel::avx512) return encode_avx512;
     if (chosen == Kernel::avx2) return encode_avx2;
 #elif defined(__aarch64__)
     if (chosen == Kernel::neon) return encode_neon;
-#else
-    static_cast<void>(chosen);
 #endif
-    static_cast<void>(lanes);
+    static_cast<void>(chosen);
     return encode_scalar;
 }
 
-DecodeKernel decode_kernel(Kernel chosen, unsigned lanes) noexcept {
+DecodeKernel decode_kernel(Kernel chosen) noexcept {
 #if defined(__x86_64__)
-    if (chosen == Kernel::avx512 && lanes == 64 && wide_supported()) return decode_avx512_wide;
     if (chosen == Kernel::avx512) return decode_avx512;
     if (chosen == Kernel::avx2) return decode_avx2;
 #elif defined(__aarch64__)
     if (chosen == Kernel::neon) return decode_neon;
-#else
-    static_cast<void>(chosen);
 #endif
-    static_cast<void>(lanes);
+    static_cast<void>(chosen);
     return decode_scalar;
 }
 
@@ -77,7 +71,8 @@ bool kernel_supported(Kernel kernel) noexcept {
 #if defined(__x86_64__)
             static const bool supported = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                                           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                                          __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
+                                          __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("bmi2") &&
+                                          __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("popcnt");
             return supported;
 #else
             return false;
@@ -95,7 +90,7 @@ bool kernel_supported(Kernel kernel) noexcept {
 
 Status encode_payload(const Tables& tables, const std::uint8_t* symbols, std::size_t plane, unsigned lanes,
                       Kernel kernel, std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept {
-    const EncodeKernel run = encode_kernel(choose(kernel, tables, lanes, 8), lanes);
+    const EncodeKernel run = encode_kernel(choose(kernel, tables, lanes, 33, 8));
     return write_payload(lanes, kStateLow, begin, end, payload,
                          [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* last) {
                              return run(tables, symbols, plane, lanes, states, first, last);
@@ -104,10 +99,10 @@ Status encode_payload(const Tables& tables, const std::uint8_t* symbols, std::si
 
 Status decode_payload(const Tables& tables, const std::uint8_t* payload, std::size_t size, std::size_t plane,
                       unsigned lanes, Kernel kernel, std::uint8_t* symbols) noexcept {
-    const Kernel chosen = choose(kernel, tables, lanes, 16);
-    const DecodeKernel run = decode_kernel(chosen, lanes);
+    const Kernel chosen = choose(kernel, tables, lanes, 16, 16);
+    const DecodeKernel run = decode_kernel(chosen);
     std::size_t group_bytes = 2 * std::size_t{lanes};
-    if (chosen == Kernel::avx512) group_bytes = (group_bytes + 31) / 32 * 32;  // it reads whole registers
+    if (chosen == Kernel::avx512) group_bytes = (group_bytes + 63) / 64 * 64;  // it reads whole registers
     return read_payload(payload, size, lanes, kStateLow, group_bytes, [&](std::uint32_t* states, WordReader& words) {
         return run(tables, plane, lanes, states, words, symbols);
     });
@@ -131,7 +126,7 @@ Status encode_payload(const Tables& tables, const Contexts& contexts, const std:
     return write_payload(*lanes, kStateLow, begin, end, payload,
                          [&](std::uint32_t* states, std::uint8_t* first, std::uint8_t* last) {
 #if defined(__x86_64__)
-                             if (wide_kernel(kernel, tables, *lanes)) {
+                             if (contexts_avx512(kernel, tables, *lanes)) {
                                  return encode_contexts_avx512(tables, contexts.contexts(), rows, symbols, channels,
                                                                height, width, *lanes, states, first, last);
                              }
@@ -144,7 +139,7 @@ Status encode_payload(const Tables& tables, const Contexts& contexts, const std:
 Status decode_payload(const Tables& tables, const Contexts& contexts, const std::uint8_t* payload, std::size_t size,
                       unsigned channels, std::size_t height, std::size_t width, unsigned lanes, Kernel kernel,
                       std::uint8_t* symbols) noexcept {
-    const bool wide = wide_kernel(kernel, tables, lanes);
+    const bool wide = contexts_avx512(kernel, tables, lanes);
     const std::size_t group_bytes =
         wide && lanes < 16 ? 32 : 2 * std::size_t{lanes};  // that form reads whole registers
     return read_payload(payload, size, lanes, kStateLow, group_bytes, [&](std::uint32_t* states, WordReader& words) {

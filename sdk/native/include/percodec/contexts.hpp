@@ -66,6 +66,7 @@ class Contexts {
 class ContextRows {
   public:
     static constexpr std::size_t kBlock = 256;
+    static constexpr unsigned kLines = 4;
 
     ContextRows(const Contexts& contexts, unsigned channel, const std::uint8_t* symbols, std::size_t height,
                 std::size_t width, Kernel kernel, unsigned scale) noexcept;
@@ -78,7 +79,7 @@ class ContextRows {
 
     // Of whole rows from `y` on, as many as this processor likes to do at once, where the channel's own symbols are all
     // there. Returns how many; writes up to 63 bytes past the last.
-    std::size_t lines(std::size_t y, std::uint8_t* out) const noexcept { return lines_(*this, y, out); }
+    std::size_t lines(std::size_t y, std::uint8_t* out) const noexcept;
 
     const Contexts::Channel& channel;
     const std::uint8_t* const symbols;  // of this channel
@@ -90,7 +91,7 @@ class ContextRows {
 
   private:
     void (*block_)(const ContextRows&, std::size_t, std::size_t, std::size_t, std::uint8_t*) noexcept;
-    std::size_t (*lines_)(const ContextRows&, std::size_t, std::uint8_t*) noexcept;
+    void (*lines_)(const ContextRows&, std::size_t, std::uint8_t*) noexcept;  // kLines inner rows; null: one by one
 };
 
 }  // namespace percodec

@@ -25,7 +25,6 @@ class PairTables {
     struct alignas(64) Channel {
         std::uint16_t frequency[kPairs];
         std::uint16_t start[kPairs];
-        float inverse[kPairs];                 // 1 / frequency, rounded down
         std::uint16_t reciprocal_low[kPairs];  // of 2^32 / frequency
         std::uint16_t reciprocal_high[kPairs];
         std::uint32_t frequency_start[kPairs];  // frequency | start << 16

@@ -30,8 +30,7 @@ class EntropyModel:
     1..1024, L in 2..256. With `pairs`, of the symbols at positions 2i and 2i + 1 of a channel as one: [C, L * L + 1], rising to 16384,
     entry L * first + second, L in 2..8. Raises `EntropyModelError` otherwise. The array is copied; the property is read-only.
 
-    Which one should I use? Pairs: half of the coder's steps, and a few percent fewer bytes than profile 0, which stays the faster one where
-    a processor has AVX2 and no AVX-512. Contexts where bytes count.
+    Which one should I use? Pairs: half of the coder's steps, and a few percent fewer bytes than profile 0. Contexts where bytes count.
     """
 
     def __init__(self, cdf: NDArray[np.uint16], contexts: Contexts | None = None, *, pairs: bool = False) -> None:
