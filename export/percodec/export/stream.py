@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from percodec.export.contexts import learn_contexts
 from percodec.export.engines import session
 from percodec.runtime.capture.open import open_source
-from percodec.runtime.capture.source import FrameSource
 from percodec.runtime.capture.preprocess import Preprocessor
+from percodec.runtime.capture.source import FrameSource
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.errors import DataError, UsageError
