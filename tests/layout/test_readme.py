@@ -131,14 +131,12 @@ def test_every_block_is_judged() -> None:
 
 @cache
 def _commands() -> dict[str, cli.Command]:
-    return {command.name: command for command in cli._commands()}
+    return {command.name: command for command in cli._commands()[0]}
 
 
 def _parser(name: str) -> argparse.ArgumentParser:
     assert name in _commands(), f"there is no percodec {name}"
-    parser = cli._Parser(prog=f"percodec {name}")
-    _commands()[name].configure(parser)
-    return parser
+    return cli.parser_of(_commands()[name])
 
 
 def _options(parser: argparse.ArgumentParser) -> set[str]:

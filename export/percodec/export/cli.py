@@ -1,4 +1,4 @@
-"""Workstation commands: `percodec train`, `evaluate`, `export`, `build`, `verify`, `restore`, `shift`. torch is imported when needed."""
+"""`percodec train` and `percodec export`: arguments and printing; torch is imported when they run."""
 
 from __future__ import annotations
 
@@ -6,30 +6,16 @@ import argparse
 import json
 import shlex
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from percodec.export.engines_cli import configure_build, configure_verify
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.cli import Command
-from percodec.sdk.errors import BackendError, UsageError
+from percodec.sdk.cli import require
+from percodec.sdk.errors import UsageError
 
 
-def commands() -> list[Command]:
-    """What this part adds to `percodec`."""
-    return [
-        Command("train", "train a codec, a head on a fixed codec, or both jointly", _configure_train, _train),
-        Command("evaluate", "rate-distortion, perception, storage and compute tables", _configure_evaluate, _evaluate),
-        Command("export", "turn a trained checkpoint into a bundle a vehicle can run", _configure_export, _export),
-        Command("build", "write a precision into a bundle's graphs and build engines for a target", configure_build, _build),
-        Command("restore", "undo in a training set what compression did to it", _configure_restore, _restore),
-        Command("shift", "what training on compressed pictures costs, and what restoring them brings back", _configure_shift, _shift),
-        Command("verify", "judge each precision of a bundle against FP32 on real frames", configure_verify, _verify),
-    ]
-
-
-def _configure_train(parser: argparse.ArgumentParser) -> None:
+def configure_train(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `percodec train`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "examples:\n"
@@ -66,7 +52,8 @@ def _configure_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the best validation record as JSON")
 
 
-def _configure_export(parser: argparse.ArgumentParser) -> None:
+def configure_export(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `percodec export`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "examples:\n"
@@ -133,20 +120,15 @@ def _places(items: list[str]) -> dict[str, str]:
     return places
 
 
-def _require(*modules: str) -> None:
-    missing = [m for m in modules if find_spec(m) is None]
-    if missing:
-        raise BackendError(f"this command needs {', '.join(missing)}; install with: pip install 'percodec[export]'")
-
-
-def _train(args: argparse.Namespace) -> int:
-    _require("torch", "PIL", "rich")
+def train(args: argparse.Namespace) -> int:
+    """Train as `args` says; every rank of a `torchrun` calls this."""
+    require("export", "torch", "PIL", "rich")
     import torch
 
     from percodec.export.train import distributed
     from percodec.export.train.config import load_config
     from percodec.export.train.curves import plot_curves, reporter
-    from percodec.export.train.run import train
+    from percodec.export.train.run import train as train_run
 
     packaged = {"codec": "edge", "classification": "lab-classification", "segmentation": "lab-segmentation", "joint": "road-edge"}
     config = load_config(args.config or packaged[args.task], args.overrides)
@@ -173,7 +155,7 @@ def _train(args: argparse.Namespace) -> int:
     try:
         with reporter(config["schedule"]["steps"], quiet) as progress:
             views = args.views or args.out.resolve().parent / "views"
-            best = train(config, args.out, places, restart=args.restart, progress=progress, views=views, say=say, **starts)
+            best = train_run(config, args.out, places, restart=args.restart, progress=progress, views=views, say=say, **starts)
     finally:
         distributed.finish()
     if not first:
@@ -209,7 +191,8 @@ def _print_record(record: dict[str, Any]) -> None:
             print(f"  {key:<28} {value:.4g}" if isinstance(value, float) else f"  {key:<28} {value}")
 
 
-def _export(args: argparse.Namespace) -> int:
+def export(args: argparse.Namespace) -> int:
+    """Write a bundle, add to one, or write a network on pictures."""
     if args.stream != bool(args.stream_from):
         raise UsageError("--stream and --stream-from go together: frames to learn from, for example --stream --stream-from drive.mp4")
     anew = args.add or args.data or args.contexts or args.size or args.fit
@@ -220,7 +203,7 @@ def _export(args: argparse.Namespace) -> int:
         if not args.json:
             print(text, flush=True)
 
-    _require("torch", "onnx", "onnxscript", "onnxruntime", "PIL")
+    require("export", "torch", "onnx", "onnxscript", "onnxruntime", "PIL")
     from percodec.export.bundle import export_bundle, export_rgb
     from percodec.export.extend import Additions, additions
 
@@ -272,7 +255,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _extend(args: argparse.Namespace) -> int:
-    _require("onnx", "onnxruntime")
+    require("build", "onnx", "onnxruntime")
     from percodec.export.extend import additions, extend
 
     if args.out.exists() and not args.overwrite:
@@ -294,57 +277,4 @@ def _extend(args: argparse.Namespace) -> int:
     return 0
 
 
-def _configure_evaluate(parser: argparse.ArgumentParser) -> None:
-    from percodec.export.evaluate.cli import configure
-
-    configure(parser)
-
-
-def _evaluate(args: argparse.Namespace) -> int:
-    _require("torch", "onnx", "onnxruntime", "PIL", "rich", "jinja2")
-    from percodec.export.evaluate.cli import run
-
-    return run(args)
-
-
-def _configure_restore(parser: argparse.ArgumentParser) -> None:
-    from percodec.export.restore.cli import configure
-
-    configure(parser)
-
-
-def _restore(args: argparse.Namespace) -> int:
-    _require("onnx", "onnxruntime", "PIL", "rich", *(["torch"] if args.verb == "train" else []))
-    from percodec.export.restore.cli import run
-
-    return run(args)
-
-
-def _configure_shift(parser: argparse.ArgumentParser) -> None:
-    from percodec.export.restore.shift_cli import configure
-
-    configure(parser)
-
-
-def _shift(args: argparse.Namespace) -> int:
-    _require("torch", "onnx", "onnxruntime", "PIL", "rich", "jinja2", "matplotlib")
-    from percodec.export.restore.shift_cli import run
-
-    return run(args)
-
-
-def _build(args: argparse.Namespace) -> int:
-    _require("onnx", "onnxruntime", "PIL")
-    from percodec.export.engines_cli import build
-
-    return build(args)
-
-
-def _verify(args: argparse.Namespace) -> int:
-    _require("onnx", "onnxruntime", "PIL")
-    from percodec.export.engines_cli import verify
-
-    return verify(args)
-
-
-__all__ = ["commands"]
+__all__ = ["configure_export", "configure_train", "export", "train"]

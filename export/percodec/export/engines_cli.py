@@ -12,6 +12,7 @@ from typing import Any
 
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.camera import CameraFormat
+from percodec.sdk.cli import require
 from percodec.sdk.errors import UsageError
 from percodec.sdk.targets import TARGETS, target
 
@@ -79,6 +80,8 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def build(args: argparse.Namespace) -> int:
+    """Build each graph asked for and print what came of it."""
+    require("build", "onnx", "onnxruntime", "PIL")
     from percodec.export.engines import Calibration, build_graph, default_graphs, explicit_graph, known_graphs, plan_for
     from percodec.export.evaluate.report import render_table
 
@@ -112,6 +115,7 @@ def build(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Exit code 1 where a limit is broken."""
+    require("build", "onnx", "onnxruntime", "PIL")
     from percodec.export.data import load
     from percodec.export.engines import Calibration, default_graphs, explicit_graph, known_graphs, plan_for
     from percodec.export.evaluate.plots import plot

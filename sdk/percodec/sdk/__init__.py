@@ -1,19 +1,22 @@
 """percodec's ground floor: types, errors, the coder, bundles and logs. numpy, the standard library and a small C++ core.
 
-Which one should I use? `Bundle.open` for what to run, `PacketCodec` for latents to packets and back, `LogWriter` and `read_log` for
-files of packets. Everything raised derives from `PercodecError`.
+Which one should I use? `Bundle.open` for what to run, `PacketCodec` for latents to packets and back, `VideoCodec` for those of one camera,
+`LogWriter` and `read_log` for files of packets. Everything raised derives from `PercodecError`. What needs numpy is imported at its first use.
 """
 
 from __future__ import annotations
 
-from percodec.sdk.bundle import Bundle, GraphInfo, Label, SelfTest, TensorInfo, extend_bundle, write_bundle
-from percodec.sdk.codec import EntropyModel, PacketCodec, PacketHeader, parse_header
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from percodec.sdk.errors import (
     BackendError,
     BundleError,
     CodecError,
     DataError,
+    EngineError,
     EntropyModelError,
+    ExportError,
     LogError,
     PacketError,
     PercodecError,
@@ -21,8 +24,12 @@ from percodec.sdk.errors import (
     SourceError,
     UsageError,
 )
-from percodec.sdk.log import LogReader, LogRecord, LogWriter, read_log
-from percodec.sdk.types import Frame, Latent, PixelFormat, Prediction
+
+if TYPE_CHECKING:
+    from percodec.sdk.bundle import Bundle, GraphInfo, Label, SelfTest, TensorInfo, extend_bundle, write_bundle
+    from percodec.sdk.codec import EntropyModel, PacketCodec, PacketHeader, VideoCodec, count_pairs, parse_header
+    from percodec.sdk.log import LogReader, LogRecord, LogWriter, read_log
+    from percodec.sdk.types import Frame, Latent, PixelFormat, Prediction
 
 __all__ = [
     "BackendError",
@@ -30,8 +37,10 @@ __all__ = [
     "BundleError",
     "CodecError",
     "DataError",
+    "EngineError",
     "EntropyModel",
     "EntropyModelError",
+    "ExportError",
     "Frame",
     "GraphInfo",
     "Label",
@@ -51,8 +60,26 @@ __all__ = [
     "SourceError",
     "TensorInfo",
     "UsageError",
+    "VideoCodec",
+    "count_pairs",
     "extend_bundle",
     "parse_header",
     "read_log",
     "write_bundle",
 ]
+
+_HOMES = {
+    "bundle": ["Bundle", "GraphInfo", "Label", "SelfTest", "TensorInfo", "extend_bundle", "write_bundle"],
+    "codec": ["EntropyModel", "PacketCodec", "PacketHeader", "VideoCodec", "count_pairs", "parse_header"],
+    "log": ["LogReader", "LogRecord", "LogWriter", "read_log"],
+    "types": ["Frame", "Latent", "PixelFormat", "Prediction"],
+}
+
+if not TYPE_CHECKING:  # a checker sees the imports above, and so finds names that are not there
+
+    def __getattr__(name: str) -> object:
+        for module, names in _HOMES.items():
+            if name in names:
+                found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+                return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,40 +1,62 @@
 """`percodec`: one command line, to which each part adds its own commands.
 
 Parts register `commands() -> list[Command]` under the entry-point group "percodec.commands"; this module imports none of them by
-name. A part whose extra is not installed costs its own commands only. Whatever goes wrong ends in one line on stderr and a non-zero
-exit; PERCODEC_DEBUG=1 shows the traceback.
+name. `percodec --help` needs names and one-line helps only, so a command's module is imported when that command is used. What is missing
+here then costs that command only. Whatever goes wrong ends in one line on stderr and a non-zero exit; PERCODEC_DEBUG=1 shows the
+traceback.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, entry_points, version
-from typing import NoReturn
+from importlib.util import find_spec
+from typing import Any, NamedTuple, NoReturn
 
 from percodec.sdk.errors import BackendError, PercodecError, UsageError
 
 _GROUP = "percodec.commands"
-# What a part would offer if it could be imported: its command names and the extra that brings what it lacks, "" for none.
-_PARTS: dict[str, tuple[tuple[str, ...], str]] = {
-    "sdk": (("inspect",), ""),
-    "runtime": (("run", "demo", "encode", "decode", "replay", "profile", "doctor"), "ort"),
-    "export": (("train", "evaluate", "export"), "export"),
-}
 
 
-@dataclass(frozen=True)
-class Command:
-    """One subcommand: `configure` adds its arguments, `run` returns the exit code or raises a `PercodecError`."""
+class Command(NamedTuple):
+    """One subcommand. `module` has `configure_NAME(parser)`, which adds its arguments, and `NAME(args)`, which returns the exit code.
+
+    `extra`: what `pip install percodec[...]` has to bring where that module cannot be imported.
+    """
 
     name: str
     help: str
-    configure: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
+    module: str
+    extra: str = ""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Add this command's arguments to `parser`. Raises `BackendError` where its module cannot be imported here."""
+        self._function(f"configure_{self.name}")(parser)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Returns the exit code or raises a `PercodecError`."""
+        return int(self._function(self.name)(args))
+
+    def _function(self, name: str) -> Any:
+        try:
+            return getattr(import_module(self.module), name)
+        except ImportError as error:
+            raise BackendError(f"percodec {self.name} cannot run here ({error}); {_install(self.extra)}") from error
+
+
+def require(extra: str, *modules: str) -> None:
+    """Raises `BackendError` where one of `modules` is not installed; `extra` is what brings them."""
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise BackendError(f"this command needs {', '.join(missing)}; {_install(extra)}")
+
+
+def _install(extra: str) -> str:
+    return "install with: " + (f"pip install 'percodec[{extra}]'" if extra else "pip install --force-reinstall percodec")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -91,54 +113,56 @@ def _fail(error: BaseException, text: str, code: int) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    commands = _commands()
+    found, missing = _commands()
+    commands = {command.name: command for command in found}
+    place = next((k for k, word in enumerate(argv) if not word.startswith("-")), len(argv))
+    everything = _overview(commands)
+    everything.parse_args(argv[:place])
+    if place == len(argv):
+        everything.print_help()
+        return 0
+    word, rest = argv[place], argv[place + 1 :]
+    if word not in commands:
+        import difflib
+
+        near = difflib.get_close_matches(word, commands, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(commands)}"
+        raise UsageError("; ".join([f"no command {word!r}", hint, *missing]))
+    return commands[word].run(parser_of(commands[word]).parse_args(rest))
+
+
+def _overview(commands: dict[str, Command]) -> argparse.ArgumentParser:
+    width = max(map(len, commands), default=0)
+    lines = "\n".join(f"  {command.name:<{width}}  {command.help}" for command in commands.values())
     parser = _Parser(
         prog="percodec",
-        description="One learned encoder for perception and compression.",
+        usage="percodec [-h] [--version] COMMAND ...",
+        description=f"One learned encoder for perception and compression.\n\ncommands:\n{lines}",
         epilog="percodec COMMAND --help explains a command. First steps: percodec demo, percodec doctor.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"percodec {_version()}")
-    sub = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
-    for command in commands:
-        command.configure(sub.add_parser(command.name, help=command.help, description=command.help[0].upper() + command.help[1:] + "."))
-    word = next((a for a in argv if not a.startswith("-")), None)
-    known = {c.name: c for c in commands}
-    if word is not None and word not in known:
-        near = difflib.get_close_matches(word, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        raise UsageError(f"no command {word!r}; {hint}")
-    args, rest = parser.parse_known_args(argv)
-    if rest and not getattr(args, "absent", False):
-        (sub.choices[args.command] if args.command else parser).error(f"unrecognized arguments: {' '.join(rest)}")
-    if args.command is None:
-        parser.print_help()
-        return 0
-    return known[args.command].run(args)
+    return parser
 
 
-def _commands() -> list[Command]:
-    out: list[Command] = []
+def parser_of(command: Command) -> argparse.ArgumentParser:
+    """The parser of one command's arguments; it raises `UsageError`. Raises `BackendError` where the command cannot be imported."""
+    parser = _Parser(prog=f"percodec {command.name}", description=f"{command.help[0].upper()}{command.help[1:]}.")
+    command.configure(parser)
+    return parser
+
+
+def _commands() -> tuple[list[Command], list[str]]:
+    """What there is, and why a part's commands are missing, for parts that cannot be imported here."""
     order = {"runtime": 0, "sdk": 1, "export": 2}
+    found: list[Command] = []
+    missing = []
     for point in sorted(entry_points(group=_GROUP), key=lambda p: order.get(p.name, 3)):
         try:
-            out += point.load()()
-        except ImportError as e:
-            names, extra = _PARTS.get(point.name, ((), point.name))
-            out += [_absent(name, extra, e) for name in names]
-    return out
-
-
-def _absent(name: str, extra: str, reason: ImportError) -> Command:
-    """Stands in for a command whose part cannot be imported here."""
-    install = f"pip install 'percodec[{extra}]'" if extra else "pip install --force-reinstall percodec"
-
-    def configure(parser: argparse.ArgumentParser) -> None:
-        parser.set_defaults(absent=True)  # its arguments are not known here, so none of them is wrong
-
-    def run(args: argparse.Namespace) -> int:
-        raise BackendError(f"percodec {name} cannot run here ({reason}); install with: {install}")
-
-    return Command(name, f"needs: {install}", configure, run)
+            found += point.load()()
+        except ImportError as error:
+            missing.append(f"part {point.name!r} cannot be imported here ({error}); {_install('')}")
+    return found, missing
 
 
 def _version() -> str:
@@ -148,7 +172,7 @@ def _version() -> str:
         return "(not installed)"
 
 
-__all__ = ["Command", "main"]
+__all__ = ["Command", "main", "parser_of", "require"]
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from percodec.sdk.bundle import Bundle
+from percodec.sdk.cli import require
 from percodec.sdk.errors import DataError, UsageError
 
 KINDS = ("rd", "segmentation", "classification", "storage", "compute")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_evaluate(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `percodec evaluate`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "examples:\n"
@@ -44,7 +46,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def run(args: argparse.Namespace) -> int:
+def evaluate(args: argparse.Namespace) -> int:
+    """Print one kind of table; JSON, plots and HTML where `args.out` says."""
+    require("export", "torch", "onnx", "onnxruntime", "PIL", "rich", "jinja2")
     from percodec.export.evaluate.plots import plot
     from percodec.export.evaluate.report import render_table, report, write_report
 
@@ -86,7 +90,7 @@ def _command(args: argparse.Namespace) -> str:
         words += ["--data", f"{kind}:PATH:{rest.rpartition(':')[2]}"]
     if args.images:
         words += ["--images", args.images.resolve().name]
-    configure(usual := argparse.ArgumentParser())
+    configure_evaluate(usual := argparse.ArgumentParser())
     for key in ("codecs", "rivals", "limit", "total_gb", "fps", "camera", "width", "no_timing"):
         value = getattr(args, key)
         if value != usual.get_default(key):
@@ -206,4 +210,4 @@ def _compute(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, A
     return {"name": "224x224, C = 32", "width": args.width}, rows, notes
 
 
-__all__ = ["KINDS", "configure", "run"]
+__all__ = ["KINDS", "configure_evaluate", "evaluate"]

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from percodec.export.restore import FORMS
+from percodec.sdk.cli import require
 from percodec.sdk.errors import UsageError
 
 CONFIGS = ("restore-gan", "restore-l1", "restore-task", "restore-corrector", "restore-latent")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_restore(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `percodec restore`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "examples:\n"
@@ -65,7 +67,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
-def run(args: argparse.Namespace) -> int:
+def restore(args: argparse.Namespace) -> int:
+    """Compress, train or apply, as `args.verb` says."""
+    require("export", "onnx", "onnxruntime", "PIL", "rich", *(["torch"] if args.verb == "train" else []))
     return {"compress": _compress, "train": _train, "apply": _apply}[args.verb](args)
 
 
@@ -155,4 +159,4 @@ def bar(name: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, of: shown.update(task, completed=done, total=of)
 
 
-__all__ = ["CONFIGS", "bar", "configure", "run"]
+__all__ = ["CONFIGS", "bar", "configure_restore", "restore"]

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 from percodec.export.restore import FORMS
+from percodec.sdk.cli import require
 from percodec.sdk.errors import UsageError
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_shift(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `percodec shift`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "example:\n"
@@ -43,7 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def run(args: argparse.Namespace) -> int:
+def shift(args: argparse.Namespace) -> int:
+    """Make the sets, train the networks that are missing, and print the matrix."""
+    require("export", "torch", "onnx", "onnxruntime", "PIL", "rich", "jinja2", "matplotlib")
     import torch
 
     from percodec.export.data.sets import load
@@ -127,4 +131,4 @@ def _command(args: argparse.Namespace) -> str:
     return " ".join([*words, "--out", args.out.name])
 
 
-__all__ = ["configure", "run"]
+__all__ = ["configure_shift", "shift"]

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from percodec.sdk.cli import Command
 from percodec.sdk.errors import PercodecError, UsageError
 
 FILES = {
@@ -24,12 +23,8 @@ class BudgetError(PercodecError):
     exit_code = 3
 
 
-def command() -> Command:
-    """What this part adds to `percodec`."""
-    return Command("profile", "latency, jitter, drops, memory and power of a bundle on this machine", _configure, _run)
-
-
-def _configure(parser: argparse.ArgumentParser) -> None:
+def configure_profile(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `percodec profile`."""
     parser.epilog = "percodec profile compare A.json B.json shows what changed from one profile to another."
     parser.add_argument("words", nargs="+", metavar="BUNDLE SOURCE", help="bundle and source (as for run), or: compare A.json B.json")
     parser.add_argument(
@@ -57,7 +52,8 @@ def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print profile.json instead of a table")
 
 
-def _run(args: argparse.Namespace) -> int:
+def profile(args: argparse.Namespace) -> int:
+    """Profile, or compare two profiles. Raises `BudgetError` where a limit is broken."""
     if args.words[0] == "compare":
         return _compare(args)
     if len(args.words) != 2:
@@ -171,4 +167,4 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-__all__ = ["BudgetError", "command"]
+__all__ = ["BudgetError", "configure_profile", "profile"]
