@@ -1,7 +1,7 @@
 """percodec's ground floor: types, errors, the coder, bundles and logs. numpy, the standard library and a small C++ core.
 
 Which one should I use? `Bundle.open` for what to run, `PacketCodec` for latents to packets and back, `VideoCodec` for those of one camera,
-`LogWriter` and `read_log` for files of packets. Everything raised derives from `PercodecError`. What needs numpy is imported at its first use.
+`LogWriter` and `read_log` for files of packets. Everything raised derives from `PercodecError`. numpy is imported when something needs it.
 """
 
 from __future__ import annotations
