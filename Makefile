@@ -17,7 +17,7 @@ MAKEFLAGS   += --no-print-directory
 .DEFAULT_GOAL := help
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-long lint bench clean
 
 # Both names: older pip takes the first for isolated builds too, newer pip only the second. Yours is kept beside ours.
 export PIP_CONSTRAINT       := constraints.txt $(filter-out constraints.txt,$(PIP_CONSTRAINT))
@@ -31,14 +31,14 @@ CXX_FILES     := $(shell find sdk/native tests/native -name '*.[ch]pp' 2>/dev/nu
 help: ## list the targets
 	@echo "percodec: one learned encoder for perception and compression"
 	echo
-	awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(DEMO)/.ready ## drive the synthetic road through the demo bundle: overlay, packets, log, report (no GPU, no torch)
 	@$(DEMO)/bin/percodec demo $(ARGS)
 	echo "       source $(DEMO)/bin/activate     first, so that your shell finds percodec"
 
 test: $(DEV)/.ready ## run the C++ tests and the Python tests
-	@export PATH="$(abspath $(DEV))/bin:$$PATH"
+	@export PATH="$(abspath $(DEV))/bin:$$PATH" OMP_NUM_THREADS=1 # the tests themselves fill the cores
 	mkdir -p build
 	echo "test: C++ core"
 	cmake -S cmake -B $(NATIVE) -G Ninja -DPERCODEC_WERROR=ON >$(NATIVE).log 2>&1 || { cat $(NATIVE).log; exit 1; }
@@ -46,7 +46,11 @@ test: $(DEV)/.ready ## run the C++ tests and the Python tests
 	ctest --test-dir $(NATIVE) --output-on-failure --no-tests=error >$(NATIVE).log 2>&1 || { cat $(NATIVE).log; exit 1; }
 	grep 'tests passed' $(NATIVE).log
 	echo "test: Python"
-	pytest $(ARGS)
+	pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
+
+test-long: $(DEV)/.ready ## run the long forms of what `make test` tries briefly; results go to build/results
+	@export PATH="$(abspath $(DEV))/bin:$$PATH"
+	pytest -m long $(ARGS)
 
 lint: $(DEV)/.ready ## ruff, mypy --strict, import contracts, clang-format
 	@export PATH="$(abspath $(DEV))/bin:$$PATH"
@@ -62,15 +66,18 @@ lint: $(DEV)/.ready ## ruff, mypy --strict, import contracts, clang-format
 	clang-format --style=file:sdk/native/.clang-format --dry-run -Werror $(CXX_FILES)
 	echo "lint: clean"
 
-bench: $(DEV)/.ready ## run the benchmarks into benchmarks/results and refresh the README (accuracy where PERCODEC_DATA is set)
+bench: $(DEV)/.ready ## run the benchmarks into build/results; ARGS=--record: into benchmarks/results and the pages' tables
 	@export PATH="$(abspath $(DEV))/bin:$$PATH"
-	for bench in benchmarks/bench_*.py; do
+	for bench in demo pipeline rans runtime; do
 		echo "bench: $$bench"
-		data=()
-		[ "$$bench" != benchmarks/bench_bundle.py ] || [ -z "$${PERCODEC_DATA:-}" ] || data=(--camvid "$$PERCODEC_DATA/camvid")
-		python "$$bench" "$${data[@]}"
+		python "benchmarks/bench_$$bench.py" $(ARGS)
 	done
-	python benchmarks/tables.py
+	for bench in bundle precision; do
+		[ -n "$${PERCODEC_DATA:-}" ] || { echo "bench: $$bench needs real pictures: set PERCODEC_DATA"; continue; }
+		echo "bench: $$bench"
+		python "benchmarks/bench_$$bench.py" --camvid "$$PERCODEC_DATA/camvid" $(ARGS)
+	done
+	[[ " $(ARGS) " != *" --record "* ]] || python benchmarks/tables.py
 
 clean: ## remove the environments, builds, caches and demo output
 	@rm -rf $(VENV) build dist percodec-demo percodec-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -12,10 +12,10 @@ import argparse
 import datetime
 import json
 import os
-import re
 import shlex
-import sys
 from pathlib import Path
+
+import record
 
 
 def main() -> int:
@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--camvid", type=Path, default=None, help="CamVid folder with val/ and val_labels/")
     parser.add_argument("--bundle", type=Path, default=None, help="bundle folder (default: road-edge)")
     parser.add_argument("--split", default="val")
+    record.add_arguments(parser)
     args = parser.parse_args()
     camvid = args.camvid or (Path(os.environ["PERCODEC_DATA"]) / "camvid" if "PERCODEC_DATA" in os.environ else None)
     if camvid is None:
@@ -36,22 +37,17 @@ def main() -> int:
     from percodec.sdk.machine import machine_info, versions
 
     bundle = Bundle.open(args.bundle or DEFAULT_BUNDLE)
-    machine = machine_info()
     result = {
         "bench": "bundle",
         "bundle": {"name": bundle.name, "digest": bundle.digest},
-        "machine": machine,
+        "machine": machine_info(),
         "versions": versions(),
         "command": shlex.join(["python", "benchmarks/bench_bundle.py", "--camvid", "PATH", "--split", args.split]),
         "date": datetime.date.today().isoformat(),
         "result": evaluate_bundle(bundle, load_camvid(camvid, args.split)),
     }
-    name = re.sub(r"[^a-z0-9]+", "-", f"{machine['cpu']} {machine['cores']}c".lower()).strip("-")
-    out = Path(__file__).parent / "results" / f"bench_bundle-{name}.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    json.dump(result["result"], sys.stdout, indent=1)
-    print(f"\n{out}")
+    print(json.dumps(result["result"], indent=1))
+    record.write_result(args, "bench_bundle", result)
     return 0
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import statistics
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_rans import cpu_name, slug_of
+import record
 from numpy.typing import NDArray
 
 from percodec.export.bundle import latents_of
@@ -100,7 +99,7 @@ def main() -> int:
     parser.add_argument("--kodak", required=True)
     parser.add_argument("--bundle", type=Path, action="append", default=[])
     parser.add_argument("--rounds", type=int, default=201)
-    parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
+    record.add_arguments(parser)
     args = parser.parse_args()
     cases = []
     for path in args.bundle or DEFAULT:
@@ -116,13 +115,11 @@ def main() -> int:
         "benchmark": "bench_contexts",
         "command": "python benchmarks/bench_contexts.py --camvid PATH --imagenet PATH --kodak PATH",
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "machine": {"cpu": cpu_name(), "kernels": [k.name.lower() for k in _rans.Kernel if _rans.kernel_supported(k)][1:]},
+        "machine": {"cpu": record.cpu_name(), "kernels": [k.name.lower() for k in _rans.Kernel if _rans.kernel_supported(k)][1:]},
         "rounds": args.rounds,
         "cases": cases,
     }
-    target = HERE / "results" / f"bench_contexts-{slug_of(args.machine)}.json"
-    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {target}")
+    record.write_result(args, "bench_contexts", result)
     return 0
 
 

@@ -25,8 +25,8 @@ from typing import Any
 import cv2
 import matplotlib as mpl
 import numpy as np
+import record
 import torch
-from bench_rans import cpu_name, slug_of
 from PIL import Image
 
 from percodec.export.data.sets import load
@@ -43,7 +43,6 @@ from percodec.sdk.codec import PacketCodec
 from percodec.sdk.targets import target
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
 DEFAULT = ("fast-0.330", "fast-0.635", "balanced-0.330", "balanced-0.635", "lab-0.330", "lab-0.635")
 ROAD = HERE.parent / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
 OTHERS = ("jpeg", "webp", "avif")
@@ -95,7 +94,7 @@ def cost(encoders: dict[str, tuple[Bundle, bytes]], pictures: list[Picture], rou
 
 
 def rival_points(name: str) -> dict[str, list[dict[str, Any]]]:
-    (path,) = RESULTS.glob(f"{SETS[name]}-*.json")
+    (path,) = record.RECORDED.glob(f"{SETS[name]}-*.json")
     rows = json.loads(path.read_text())["rows"]
     return {codec: [r for r in rows if r["codec"] == codec] for codec in OTHERS}
 
@@ -173,7 +172,7 @@ def measure(paths: list[Path], camvid: str, kodak: str, rounds: int) -> dict[str
         print(json.dumps(row), flush=True)
     return {
         "date": datetime.date.today().isoformat(),
-        "machine": {"cpu": cpu_name()},
+        "machine": {"cpu": record.cpu_name()},
         "jpeg_q80_cpu_ms": spent["jpeg"]["cpu_ms"],
         "avif_s6_cpu_ms": spent["avif"]["cpu_ms"],
         "rounds": rounds,
@@ -181,12 +180,10 @@ def measure(paths: list[Path], camvid: str, kodak: str, rounds: int) -> dict[str
     }
 
 
-def publish(result: dict[str, Any], machine: str | None) -> None:
+def publish(args: argparse.Namespace, result: dict[str, Any]) -> None:
     """JSON and picture, under the name of the benchmark."""
-    path = RESULTS / f"{result['benchmark']}-{slug_of(machine)}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    draw(result["rows"], RESULTS / f"{result['benchmark']}.png")
-    print(f"written: {path}")
+    record.write_result(args, result["benchmark"], result)
+    draw(result["rows"], args.out / f"{result['benchmark']}.png")
 
 
 def main() -> int:
@@ -195,12 +192,12 @@ def main() -> int:
     parser.add_argument("--kodak", required=True)
     parser.add_argument("--bundle", type=Path, action="append", help=f"repeatable (default: road-edge and {', '.join(DEFAULT)})")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
+    record.add_arguments(parser)
     args = parser.parse_args()
     paths = args.bundle or [ROAD, *(HERE / "bundles" / name for name in DEFAULT)]
     result = {"benchmark": "bench_encoders", "command": "python benchmarks/bench_encoders.py --camvid PATH --kodak PATH"}
     result |= measure(paths, args.camvid, args.kodak, args.rounds)
-    publish(result, args.machine)
+    publish(args, result)
     return 0
 
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 import torch
-from bench_encoders import RESULTS, in_turn, paired
-from bench_rans import cpu_name, slug_of
+from bench_encoders import in_turn, paired
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -148,7 +148,7 @@ def main() -> int:
     parser.add_argument("--codec", type=Path, default=CODEC, help="a codec's bundle or checkpoint (default: that of balanced-0.635)")
     parser.add_argument("--runs", type=Path, default=Path("runs/perception"))
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
+    record.add_arguments(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     config = load_checkpoint(args.codec)["config"]["codec"]
@@ -189,7 +189,7 @@ def main() -> int:
         "benchmark": "bench_perception",
         "command": "python benchmarks/bench_perception.py --camvid PATH",
         "date": datetime.date.today().isoformat(),
-        "machine": {"cpu": cpu_name()},
+        "machine": {"cpu": record.cpu_name()},
         "codec": config,
         "bpp": bpp,
         "crops": len(pictures),
@@ -197,9 +197,7 @@ def main() -> int:
         "rows": rows,
         "cost": widths,
     }
-    path = RESULTS / f"bench_perception-{slug_of(args.machine)}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written: {path}")
+    record.write_result(args, "bench_perception", result)
     return 0
 
 

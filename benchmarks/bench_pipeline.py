@@ -11,8 +11,6 @@ benchmarks/results/.
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import statistics
 import sys
 import tempfile
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 from numpy.typing import NDArray
 
 from percodec.runtime.capture.open import open_source
@@ -38,8 +37,6 @@ from percodec.sdk.codec import PacketCodec
 from percodec.sdk.log import LogWriter
 from percodec.sdk.machine import machine_info, versions
 from percodec.sdk.types import Frame
-
-RESULTS = Path(__file__).parent / "results"
 
 
 class MemorySource:
@@ -110,7 +107,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", default="1,2", help="settings to alternate over (default 1,2)")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="result file (default: benchmarks/results/bench_pipeline-MACHINE.json)")
+    record.add_arguments(parser)
     args = parser.parse_args()
     bundle = open_bundle(args.bundle)
     images = load_frames(args.source, bundle, 64)
@@ -120,10 +117,9 @@ def main() -> int:
     for _ in range(args.rounds):
         for workers in settings:
             runs[workers].append(measure(bundle, images, args.source, args.frames, workers, args.threads))
-    machine = machine_info()
     result = {
         "benchmark": "bench_pipeline",
-        "machine": machine,
+        "machine": machine_info(),
         "versions": versions(),
         "bundle": {"name": bundle.name, "digest": bundle.digest, "frame": [bundle.frame_height, bundle.frame_width]},
         "source": args.source,
@@ -138,10 +134,6 @@ def main() -> int:
             for workers, group in runs.items()
         },
     }
-    name = re.sub(r"[^a-z0-9]+", "-", f"{machine['cpu']} {machine['cores']}c".lower()).strip("-")
-    path = args.out or RESULTS / f"bench_pipeline-{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
     for workers, group in runs.items():
         last = group[-1]
         stages = "  ".join(f"{name} {last['stages_ms'][name]['p50']:.2f}" for name in ("encode", "predict", "code"))
@@ -150,7 +142,7 @@ def main() -> int:
             f"workers {workers}: {fps:6.1f} fps   {last['cpu_ms_per_frame']:6.1f} CPU ms/frame   {stages} ms   "
             f"{last['rate']['bpp']:.3f} bpp"
         )
-    print(f"wrote {path}")
+    record.write_result(args, "bench_pipeline", result)
     return 0
 
 

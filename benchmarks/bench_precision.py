@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
-import re
 import shlex
 import statistics
 import time
 from pathlib import Path
+
+import record
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, default=None, help="bundle folder (default: road-edge)")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--frames", type=int, default=64, help="calibration frames")
+    record.add_arguments(parser)
     args = parser.parse_args()
 
     from percodec.export.data import load_camvid
@@ -58,11 +59,10 @@ def main() -> int:
             predict(encode(val.images[k % len(val)][None])[0])
             times[precision].append(1000 * (time.process_time() - began))
     medians = {p: statistics.median(v) for p, v in times.items()}
-    machine = machine_info()
     result = {
         "bench": "precision",
         "bundle": {"name": bundle.name, "digest": bundle.digest},
-        "machine": machine,
+        "machine": machine_info(),
         "versions": versions(),
         "command": shlex.join(["python", "benchmarks/bench_precision.py", "--camvid", "PATH"]),
         "date": datetime.date.today().isoformat(),
@@ -72,12 +72,8 @@ def main() -> int:
         "cpu_ms_median": medians,
         "times_faster_than_fp32": {p: medians["fp32"] / v for p, v in medians.items()},
     }
-    name = re.sub(r"[^a-z0-9]+", "-", f"{machine['cpu']} {machine['cores']}c".lower()).strip("-")
-    out = Path(__file__).parent / "results" / f"bench_precision-{name}.json"
-    out.parent.mkdir(exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
     print({p: round(v, 2) for p, v in result["times_faster_than_fp32"].items()}, medians)
-    print(out)
+    record.write_result(args, "bench_precision", result)
     return 0
 
 

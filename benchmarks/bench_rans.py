@@ -1,6 +1,6 @@
 """How fast is the packet coder, next to other coders and to the plain-Python reference, with every kernel?
 
-    python benchmarks/bench_rans.py [--rounds 31] [--machine NAME] [--json FILE]
+    python benchmarks/bench_rans.py [--rounds 31] [--machine NAME] [--record]
 
 Every coder turns the same latents (six levels, one table per channel, about 1.27 bit per symbol) into bytes and back, called
 from Python as a user calls it, in turn within each round of one process. Figures are medians of process CPU time; a turn lasts
@@ -15,9 +15,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.util
-import json
 import platform
-import re
 import shlex
 import statistics
 import sys
@@ -29,6 +27,7 @@ from typing import Any
 
 import constriction
 import numpy as np
+import record
 from numpy.typing import NDArray
 
 from percodec.sdk.codec import EntropyModel, PacketCodec, _rans, parse_header, reference
@@ -206,30 +205,14 @@ def measure(name: str, rounds: int, seed: int) -> dict[str, Any]:
     return result
 
 
-def cpu_name() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match.group(1).strip() if match else platform.processor() or platform.machine()
-
-
-def slug_of(machine: str | None) -> str:
-    """What a result's file is called after: the processor unless said."""
-    return re.sub(r"[^a-z0-9]+", "-", (machine or cpu_name()).lower()).strip("-")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=31, help="rounds of alternating calls (default 31)")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
-    parser.add_argument("--json", type=Path, help="result file (default: benchmarks/results/bench_rans-<machine>.json)")
+    record.add_arguments(parser)
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds must be at least 1")
-    target = arguments.json or Path(__file__).parent / "results" / f"bench_rans-{slug_of(arguments.machine)}.json"
 
     cases = []
     for name in SIZES:
@@ -256,7 +239,7 @@ def main() -> int:
         "command": shlex.join(["python", "benchmarks/bench_rans.py", *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "machine": {
-            "cpu": cpu_name(),
+            "cpu": record.cpu_name(),
             "architecture": platform.machine(),
             "kernels": [kernel.name.lower() for kernel in KERNELS],
         },
@@ -265,9 +248,7 @@ def main() -> int:
         "rounds": arguments.rounds,
         "cases": cases,
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(f"written: {target}")
+    record.write_result(arguments, "bench_rans", report)
     return 0
 
 

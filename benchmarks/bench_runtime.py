@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import statistics
 import threading
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 
 from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.runtime.capture.source import SourceInfo
@@ -149,6 +149,7 @@ def main() -> int:
     parser.add_argument("--source", default="synthetic://road?frames=64&seed=1")
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=150)
+    record.add_arguments(parser)
     args = parser.parse_args()
     bundle = Bundle.open(args.bundle)
     cost = overhead(bundle, args.rounds)
@@ -158,11 +159,10 @@ def main() -> int:
     print(f"throughput: {short['fps']} frames/s, {short['overlap']}")
     long = run_profile(ProfileSettings(frames=args.frames, **common)).report["backends"]["ort"]["throughput"]
     print(f"memory: {long['memory']['growth_bytes_per_frame']} bytes per frame over {args.frames} frames, {long['memory']['rss_mb']}")
-    machine = machine_info()
     result = {
         "bench": "runtime",
         "bundle": {"name": bundle.name, "digest": bundle.digest},
-        "machine": machine,
+        "machine": machine_info(),
         "versions": versions(),
         "date": datetime.date.today().isoformat(),
         "command": "python benchmarks/bench_runtime.py",
@@ -171,11 +171,7 @@ def main() -> int:
         "throughput": {"fps": short["fps"], "frames": 1000, **short["overlap"], "stages_ms": short["stages_ms"]},
         "memory": {"frames": args.frames, "fps": long["fps"], "overlap": long["overlap"], **long["memory"]},
     }
-    name = "".join(c if c.isalnum() else "-" for c in f"{machine['cpu']} {machine['cores']}c".lower())
-    name = "-".join(filter(None, name.split("-")))
-    out = Path(__file__).parent / "results" / f"bench_runtime-{name}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"wrote {out}")
+    record.write_result(args, "bench_runtime", result)
     return 0
 
 

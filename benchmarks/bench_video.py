@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import itertools
-import json
 import statistics
 import sys
 from pathlib import Path
@@ -21,8 +20,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+import record
 from bench_contexts import DEFAULT, HERE, Latent, bytes_of, microseconds
-from bench_rans import cpu_name, slug_of
 from numpy.typing import NDArray
 
 from percodec.export.bundle import latents_of
@@ -112,7 +111,7 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, action="append", default=[])
     parser.add_argument("--key-every", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
+    record.add_arguments(parser)
     args = parser.parse_args()
     frames, cases = frames_of(args.video), []
     for path in args.bundle or [*DEFAULT, *TIERS]:
@@ -128,14 +127,12 @@ def main() -> int:
         "benchmark": "bench_video",
         "command": "python benchmarks/bench_video.py --video PATH --camvid PATH --imagenet PATH",
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "machine": {"cpu": cpu_name()},
+        "machine": {"cpu": record.cpu_name()},
         "video": args.video.name,
         "key_every": args.key_every,
         "cases": cases,
     }
-    target = HERE / "results" / f"bench_video-{slug_of(args.machine)}.json"
-    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {target}")
+    record.write_result(args, "bench_video", result)
     return 0
 
 

@@ -13,6 +13,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+import record
 import torch
 from bench_encoders import measure, publish
 from torch import nn
@@ -52,16 +53,16 @@ def main() -> int:
     parser.add_argument("--imagenet", required=True, help="any folder of photographs")
     parser.add_argument("--kodak", required=True)
     parser.add_argument("--teacher", type=Path, required=True, help="checkpoint of the laboratory's codec at 0.330 bpp")
-    parser.add_argument("--out", type=Path, default=Path("runs/search"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/search"), help="what is trained")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
+    record.add_arguments(parser)
     args = parser.parse_args()
     places, bundles = {"camvid": args.camvid, "imagenet": args.imagenet}, []
     torch.set_num_threads(1)
     for name in NAMES:
         AUTOENCODERS.setdefault(name, partial(shape, name))
-        run, kept = args.out / name, args.out / f"bundle-{name}"
+        run, kept = args.runs / name, args.runs / f"bundle-{name}"
         config = load_config("imitate", [f"codec.name={name}", f"schedule.steps={args.steps}", f"schedule.validate_every={args.steps}"])
         if not (run / "best.json").exists():
             with reporter(args.steps) as progress:
@@ -71,7 +72,7 @@ def main() -> int:
         bundles.append(kept)
     command = "python benchmarks/encoder_search.py --camvid PATH --imagenet PATH --kodak PATH --teacher runs/lab/codec-0.330/best.pt"
     result = {"benchmark": "encoder_search", "command": command, "steps": args.steps}
-    publish(result | measure(bundles, args.camvid, args.kodak, args.rounds), args.machine)
+    publish(args, result | measure(bundles, args.camvid, args.kodak, args.rounds))
     return 0
 
 

@@ -1,6 +1,6 @@
 """Do all kernels, compilers and processors at hand write and read the same bytes?
 
-    python benchmarks/exactness.py [--symbols 100000000] [--seed 1] [--jobs 2] [--json FILE]
+    python benchmarks/exactness.py [--symbols 100000000] [--seed 1] [--jobs 2] [--record]
 
 tests/native/test_exactness.cpp, built by every compiler found, plain, optimised and with the sanitizers, and for 64-bit Arm where its
 compiler and qemu-user are installed. Each build codes the same random tables, shapes, lanes and symbols by every kernel of its processor;
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench_rans import KERNELS, cpu_name, slug_of
+import record
+from bench_rans import KERNELS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -63,8 +63,7 @@ def main() -> int:
     parser.add_argument("--symbols", type=int, default=100_000_000, help="per build and kernel (default 10^8)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2, help="builds run at a time (default 2)")
-    parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
-    parser.add_argument("--json", type=Path, help="result file (default: benchmarks/results/exactness-<machine>.json)")
+    record.add_arguments(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(args.jobs) as pool:
         jobs = [pool.submit(measure, n, w, Path(folder), args.symbols, args.seed) for n, w in compilers().items()]
@@ -74,15 +73,14 @@ def main() -> int:
         "benchmark": "exactness",
         "command": f"python benchmarks/exactness.py --symbols {args.symbols}",
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "machine": {"cpu": cpu_name(), "kernels": [k.name.lower() for k in KERNELS]},
+        "machine": {"cpu": record.cpu_name(), "kernels": [k.name.lower() for k in KERNELS]},
         "builds": rows,
         "differing_bytes": 0 if len(said) == 1 else None,
     }
-    target = args.json or HERE / "results" / f"exactness-{slug_of(args.machine)}.json"
-    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if len(said) > 1:
         raise SystemExit("the builds do not agree:\n" + "\n".join(sorted(said)))
-    print(f"{len(rows)} builds, {said.pop()}, no byte differs. written: {target}")
+    print(f"{len(rows)} builds, {said.pop()}, no byte differs")
+    record.write_result(args, "exactness", result)
     return 0
 
 

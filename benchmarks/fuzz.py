@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import random
 import re
 import resource
@@ -27,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench_rans import cpu_name, slug_of
+import record
 
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.manifest import parse_manifest
@@ -131,8 +130,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, default=runs, metavar="RUNS")
     parser.add_argument("--bundle", type=Path, default=HERE / "bundles" / "lab-0.0983", help="whose manifest and latents are the seeds")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
-    parser.add_argument("--json", type=Path, help="result file (default: benchmarks/results/fuzz-<machine>.json)")
+    record.add_arguments(parser)
     args = parser.parse_args()
     targets: dict[str, Any] = {}
     if args.build is not None:
@@ -154,14 +152,13 @@ def main() -> int:
         "benchmark": "fuzz",
         "command": f"python benchmarks/fuzz.py --build build/fuzz{counts}",
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "machine": {"cpu": cpu_name()},
+        "machine": {"cpu": record.cpu_name()},
         "executions": sum(t["runs"] for t in targets.values()),
         "failures": 0,
         "targets": targets,
     }
-    target = args.json or HERE / "results" / f"fuzz-{slug_of(args.machine)}.json"
-    target.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"{result['executions']:,} executions, no crash, hang or allocation over budget. written: {target}")
+    print(f"{result['executions']:,} executions, no crash, hang or allocation over budget")
+    record.write_result(args, "fuzz", result)
     return 0
 
 

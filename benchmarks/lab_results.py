@@ -2,7 +2,7 @@
 
     python benchmarks/lab_results.py --runs runs/lab --camvid PATH --kodak PATH --imagenet PATH [--stages bundles,rd,...]
 
-Writes benchmarks/results/lab_*.json and *.png and, once, benchmarks/bundles/lab-*; `tables.py` then fills LABORATORY.md from the JSON.
+Writes lab_*.json and *.png and, once, benchmarks/bundles/lab-*; with `--record`, `tables.py` then fills LABORATORY.md from the JSON.
 Every figure is of exported graphs and whole packets except where a row names a run instead of a bundle.
 """
 
@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import record
 from lab_train import CELLS, POINTS, SHORT, cells
 
 from percodec.export.bundle import export_bundle
@@ -25,13 +26,13 @@ from percodec.export.evaluate.compute import compute_table
 from percodec.export.evaluate.perception import rows_of_checkpoint, rows_of_metrics, what_arrives
 from percodec.export.evaluate.plots import plot
 from percodec.export.evaluate.rd import at_rate, bundle_point, crop8, curve
-from percodec.export.evaluate.report import machine, report
+from percodec.export.evaluate.report import report
 from percodec.export.evaluate.storage import measure_storage
 from percodec.export.train.loop import load_checkpoint
 from percodec.sdk.bundle import Bundle
 
 HERE = Path(__file__).parent
-RESULTS, BUNDLES = HERE / "results", HERE / "bundles"
+BUNDLES = HERE / "bundles"
 CODECS = ("jpeg", "jpeg2000", "webp", "avif", "hevc")
 # Of joint training and its control, by what stands in a run's name.
 DISTORTIONS = {
@@ -44,17 +45,6 @@ DISTORTIONS = {
     "edge-long-0.05": "squared error; edge and fpn at half the rate, 3,000 steps",
     "edge-again-0.05": "squared error; edge and fpn at half the rate, 3,000 steps more",
 }
-
-
-def slug() -> str:
-    found = machine()
-    return re.sub(r"[^a-z0-9]+", "-", f"{found['cpu']} {found['cores']}c".lower()).strip("-")
-
-
-def save(name: str, result: dict[str, Any]) -> None:
-    path = RESULTS / f"lab_{name}-{slug()}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(path)
 
 
 def bundle_of(point: str) -> Bundle:
@@ -106,8 +96,8 @@ def rate_distortion(args: argparse.Namespace) -> None:
         words = " ".join(f"--bundle benchmarks/bundles/lab-{p}" for p in POINTS)
         command = f"percodec evaluate rd --images PATH {words}"
         result = report("rd", command, {"name": name, "pictures": len(pictures)}, rows)
-        save(f"rd_{name.replace('-', '_')}", {**result, "comparisons": comparisons})
-        plot("rd", rows, RESULTS / f"lab_rd_{name.replace('-', '_')}.png", f"{name}, {len(pictures)} pictures")
+        record.write_result(args, f"lab_rd_{name.replace('-', '_')}", {**result, "comparisons": comparisons})
+        plot("rd", rows, args.out / f"lab_rd_{name.replace('-', '_')}.png", f"{name}, {len(pictures)} pictures")
 
 
 def perception(args: argparse.Namespace) -> None:
@@ -142,8 +132,10 @@ def perception(args: argparse.Namespace) -> None:
         for row in rows:
             row["drop"] = base[row["seed"]] - row[metric] if row["seed"] in base else None
         command = f"percodec evaluate {kind} --bundle benchmarks/bundles/lab-POINT --data camvid:PATH:val"
-        save(kind, report(kind, command, {"name": data.name, "pictures": len(data), "sha256": data.digest}, rows))
-        plot(kind, rows, RESULTS / f"lab_{kind}.png", f"{data.name}, {len(data)} pictures")
+        record.write_result(
+            args, f"lab_{kind}", report(kind, command, {"name": data.name, "pictures": len(data), "sha256": data.digest}, rows)
+        )
+        plot(kind, rows, args.out / f"lab_{kind}.png", f"{data.name}, {len(data)} pictures")
 
 
 def joint(args: argparse.Namespace) -> None:
@@ -167,7 +159,11 @@ def joint(args: argparse.Namespace) -> None:
             keys = ("bpp_coded", "psnr_db", "ssim", "ms_ssim", "miou")
             rows.append({"run": f"{name}-s{seed}", "role": role, "distortion": distortion, "seed": seed, **{k: found[k] for k in keys}})
             print(rows[-1], flush=True)
-    save("joint", report("joint", "python benchmarks/lab_results.py --stages joint", {"name": data.name, "pictures": len(data)}, rows))
+    record.write_result(
+        args,
+        "lab_joint",
+        report("joint", "python benchmarks/lab_results.py --stages joint", {"name": data.name, "pictures": len(data)}, rows),
+    )
 
 
 def runs(args: argparse.Namespace) -> None:
@@ -188,7 +184,11 @@ def runs(args: argparse.Namespace) -> None:
         notes = folder / "notes.txt"
         row |= {"val": val, "config": config, "command": (folder / "command.txt").read_text().strip()}
         rows.append(row | ({"notes": notes.read_text().strip()} if notes.exists() else {}))
-    save("runs", report("runs", "python benchmarks/lab_train.py --camvid PATH --imagenet PATH", {"name": "CamVid and photographs"}, rows))
+    record.write_result(
+        args,
+        "lab_runs",
+        report("runs", "python benchmarks/lab_train.py --camvid PATH --imagenet PATH", {"name": "CamVid and photographs"}, rows),
+    )
 
 
 def storage(args: argparse.Namespace) -> None:
@@ -196,12 +196,18 @@ def storage(args: argparse.Namespace) -> None:
     rows = measure_storage(Path(args.imagenet), [bundle_of(p) for p in POINTS], total_gb=144)
     words = " ".join(f"--bundle benchmarks/bundles/lab-{p}" for p in POINTS)
     command = f"percodec evaluate storage --images PATH --total-gb 144 {words}"
-    save("storage", report("storage", command, {"name": "ImageNet photographs", "pictures": rows[0]["pictures"]}, rows))
+    record.write_result(
+        args, "lab_storage", report("storage", command, {"name": "ImageNet photographs", "pictures": rows[0]["pictures"]}, rows)
+    )
 
 
 def compute(args: argparse.Namespace) -> None:
     rows = compute_table()
-    save("compute", report("compute", "percodec evaluate compute", {"name": "224x224 pixels, latent 28x28x32, batch 1, FP32"}, rows))
+    record.write_result(
+        args,
+        "lab_compute",
+        report("compute", "percodec evaluate compute", {"name": "224x224 pixels, latent 28x28x32, batch 1, FP32"}, rows),
+    )
 
 
 STAGES = {
@@ -222,9 +228,9 @@ def main() -> int:
     parser.add_argument("--kodak", required=True)
     parser.add_argument("--imagenet", default="", help="storage: folder of ImageNet files")
     parser.add_argument("--stages", default=",".join(STAGES))
+    record.add_arguments(parser)
     parser.add_argument("--classical", action="store_true", help="rd: only prepare the curves of the other codecs")
     args = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
     for stage in args.stages.split(","):
         if stage not in STAGES:
             parser.error(f"no stage {stage!r}; there are {', '.join(STAGES)}")

@@ -1,11 +1,11 @@
 """Dataset restoration on CamVid: every command behind RESTORATION.md, in order, and its results.
 
     python benchmarks/restoration.py --camvid PATH --imagenet PATH --lab runs/lab --runs runs/restoration [--workers 2] [--list]
-    python benchmarks/restoration.py --camvid PATH --runs runs/restoration --publish
+    python benchmarks/restoration.py --camvid PATH --runs runs/restoration --publish --record
 
 `--lab` is what lab_train.py trained: the codecs at 0.2 and 0.4 bpp start from its codec at 0.330, its network on originals of seed 1 is the
 frozen one, and its networks on originals are the matrix's (the same command but for names). Each command continues what an earlier
-start of it left, so this one may be given again at any time. About eight hours on one core. `--publish` writes benchmarks/results.
+start of it left, so this one may be given again at any time. About eight hours on one core. `--publish` writes the results.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lab_results import RESULTS, slug
+import record
 from PIL import Image, ImageDraw
 
 from percodec.export.data.sets import read_rgb
@@ -104,12 +104,10 @@ def publish(args: argparse.Namespace) -> int:
             cell["iou"] = [round(v, 4) for v in cell["iou"]]
         if folder == "shift":
             result["restorers"] = [described(place) for place in sorted((args.runs / "restorers").iterdir())]
-        path = RESULTS / f"{name}-{slug()}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        print(path)
+        record.write_result(args, name, result)
     for name in ("matrix", "methods", "classes"):
-        shutil.copy(args.runs / "shift" / f"shift-{name}.png", RESULTS / f"restoration_{name}.png")
-    crops(Path(args.camvid), args.runs).save(RESULTS / "restoration_crops.png", optimize=True)
+        shutil.copy(args.runs / "shift" / f"shift-{name}.png", args.out / f"restoration_{name}.png")
+    crops(Path(args.camvid), args.runs).save(args.out / "restoration_crops.png", optimize=True)
     return 0
 
 
@@ -153,7 +151,8 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/restoration"))
     parser.add_argument("--workers", type=int, default=2, help="networks of the matrix trained at a time")
     parser.add_argument("--list", action="store_true", help="print the commands and stop")
-    parser.add_argument("--publish", action="store_true", help="write benchmarks/results from what is trained")
+    parser.add_argument("--publish", action="store_true", help="write the results of what is trained")
+    record.add_arguments(parser)
     args = parser.parse_args()
     if args.list:
         for words in commands(args.camvid, args.imagenet, args.lab, str(args.runs)):
