@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.once import Once
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = ROOT / "sdk" / "native"
 PACKETS = ROOT / "tests" / "conformance" / "packets"
 CLANG = next((c for c in ("clang++", *(f"clang++-{v}" for v in range(21, 12, -1))) if shutil.which(c)), None)
 CHECKSUM = "553550 symbols, 21 packets, checksum bf561fb2"  # as on 64-bit Arm: tests/native/CMakeLists.txt
-SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZED = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+FLAGS = {"O0": ("-O0",), "O3": ("-O3",), "sanitized": SANITIZED, "fuzzed": (*SANITIZED, "-fsanitize=fuzzer-no-link")}  # g++ -O3: test_package.py
 needs_clang = pytest.mark.skipif(CLANG is None, reason="no clang on this machine")
 
 
@@ -24,38 +26,49 @@ def call(*words: str | Path) -> str:
     return done.stdout
 
 
-def core(compiler: str, flags: tuple[str, ...], folder: Path) -> list[str]:
-    """What a compiler is given to make the core, once built; a program comes behind it."""
-    common = [compiler, "-std=c++17", *flags, f"-I{NATIVE / 'include'}"]
+def core(once: Once, compiler: str, name: str) -> list[str | Path]:
+    """What a compiler is given to make a program: the core, built once a run with these flags, comes with it."""
+    common: list[str | Path] = [compiler, "-std=c++17", *FLAGS[name], f"-I{NATIVE / 'include'}"]
     sources = sorted((NATIVE / "src").glob("*.cpp"))
-    objects = [folder / f"{source.stem}.o" for source in sources]
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda pair: call(*common, "-c", pair[0], "-o", pair[1]), zip(sources, objects, strict=True)))
-    return [*common, *(str(o) for o in objects)]
+
+    def make(folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda source: call(*common, "-c", source, "-o", folder / f"{source.stem}.o"), sources))
+
+    return [*common, *sorted(once(f"core-{compiler}-{name}", make).glob("*.o"))]
 
 
-@pytest.mark.parametrize("flags", [("-O0",), ("-O3",), SANITIZED], ids=["O0", "O3", "sanitized"])
-@pytest.mark.parametrize("compiler", ["g++", pytest.param(CLANG or "clang++", marks=needs_clang, id="clang++")])
-def test_the_same_bytes(compiler: str, flags: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("compiler", "flags"),
+    [
+        ("g++", "O0"),
+        ("g++", "sanitized"),
+        pytest.param(CLANG, "O0", marks=needs_clang),
+        pytest.param(CLANG, "O3", marks=needs_clang),
+        pytest.param(CLANG, "sanitized", marks=needs_clang),
+    ],
+)
+def test_the_same_bytes(once: Once, compiler: str, flags: str, tmp_path: Path) -> None:
     """Frozen packets, and packets of random tables, shapes and lanes by every kernel; `benchmarks/exactness.py` does more of them."""
-    words = core(compiler, flags, tmp_path)
+    words = core(once, compiler, flags)
     for program in ("golden", "exactness", "allocation"):
         call(*words, ROOT / "tests" / "native" / f"test_{program}.cpp", "-o", tmp_path / program)
     assert "all right" in call(tmp_path / "golden", PACKETS)
     assert call(tmp_path / "exactness", PACKETS, "500000", "1").strip() == CHECKSUM
-    if flags != SANITIZED:  # which have allocators of their own
+    if flags != "sanitized":  # which has allocators of its own
         assert "all right" in call(tmp_path / "allocation", PACKETS)
 
 
 @needs_clang
 @pytest.mark.parametrize("target", ["packet", "payload", "model"])
-def test_a_short_fuzz(target: str, tmp_path: Path) -> None:
+def test_a_short_fuzz(once: Once, target: str, tmp_path: Path) -> None:
     """`benchmarks/fuzz.py` is the long one."""
-    flags = (*SANITIZED, "-fsanitize=fuzzer", f'-DPERCODEC_GOLDEN="{PACKETS}"')
     program = ROOT / "tests" / "native" / "fuzz" / f"fuzz_{target}.cpp"
     assert CLANG is not None
+    words = core(once, CLANG, "fuzzed")
     try:
-        call(*core(CLANG, flags, tmp_path), program, "-o", tmp_path / "fuzz")
+        call(*words, "-fsanitize=fuzzer", f'-DPERCODEC_GOLDEN="{PACKETS}"', program, "-o", tmp_path / "fuzz")
     except AssertionError as error:
         if "clang_rt.fuzzer" in str(error):
             pytest.skip("this clang came without libFuzzer (Debian: libclang-rt-14-dev)")

@@ -48,16 +48,12 @@ def run(*words: str | Path, **more: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("native") / "build"
-    run("cmake", "-S", ROOT / "cmake", "-B", folder, "-DPERCODEC_TESTS=OFF", "-DCMAKE_BUILD_TYPE=Release")
-    run("cmake", "--build", folder, "--parallel", "2")
-    return folder
+def test_the_core_passes_its_own_tests(native: Path) -> None:
+    assert "100% tests passed" in run("ctest", "--test-dir", native, "--output-on-failure", "--no-tests=error")
 
 
-def test_an_installed_core_is_found_and_decodes_in_little_memory(built: Path, tmp_path: Path) -> None:
-    run("cmake", "--install", built, "--prefix", tmp_path / "prefix")
+def test_an_installed_core_is_found_and_decodes_in_little_memory(native: Path, tmp_path: Path) -> None:
+    run("cmake", "--install", native, "--prefix", tmp_path / "prefix")
     (tmp_path / "CMakeLists.txt").write_text(USER, encoding="utf-8")
     (tmp_path / "watched.cpp").write_text(WATCHED, encoding="utf-8")
     example = ROOT / "sdk" / "native" / "examples" / "decode_packets.cpp"
@@ -88,8 +84,8 @@ def test_an_installed_core_is_found_and_decodes_in_little_memory(built: Path, tm
 
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="no dpkg-deb on this machine")
-def test_the_package_holds_library_headers_and_configuration(built: Path, tmp_path: Path) -> None:
-    run("cpack", "-G", "DEB", "--config", built / "CPackConfig.cmake", "-B", tmp_path)
+def test_the_package_holds_library_headers_and_configuration(native: Path, tmp_path: Path) -> None:
+    run("cpack", "-G", "DEB", "--config", native / "CPackConfig.cmake", "-B", tmp_path)
     (package,) = tmp_path.glob("libpercodec-dev_0.1.0_*.deb")
     listed = run("dpkg-deb", "-c", package)
     for name in ("libpercodec_codec.a", "include/percodec/packet.hpp", "percodec-config.cmake", "percodec-config-version.cmake", "LICENSE"):
