@@ -9,7 +9,6 @@ ARGS   ?=
 
 DEMO   := $(VENV)/$(notdir $(PYTHON))/demo
 DEV    := $(VENV)/$(notdir $(PYTHON))/dev
-NATIVE := build/native
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -37,15 +36,8 @@ demo: $(DEMO)/.ready ## drive the synthetic road through the demo bundle: overla
 	@$(DEMO)/bin/percodec demo $(ARGS)
 	echo "       source $(DEMO)/bin/activate     first, so that your shell finds percodec"
 
-test: $(DEV)/.ready ## run the C++ tests and the Python tests
+test: $(DEV)/.ready ## run the tests of the C++ core and of the Python packages, on every core
 	@export PATH="$(abspath $(DEV))/bin:$$PATH" OMP_NUM_THREADS=1 # the tests themselves fill the cores
-	mkdir -p build
-	echo "test: C++ core"
-	cmake -S cmake -B $(NATIVE) -G Ninja -DPERCODEC_WERROR=ON >$(NATIVE).log 2>&1 || { cat $(NATIVE).log; exit 1; }
-	cmake --build $(NATIVE) >$(NATIVE).log 2>&1 || { cat $(NATIVE).log; exit 1; }
-	ctest --test-dir $(NATIVE) --output-on-failure --no-tests=error >$(NATIVE).log 2>&1 || { cat $(NATIVE).log; exit 1; }
-	grep 'tests passed' $(NATIVE).log
-	echo "test: Python"
 	pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-long: $(DEV)/.ready ## run the long forms of what `make test` tries briefly; results go to build/results

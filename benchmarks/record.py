@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
 from pathlib import Path
 from typing import Any
+
+from percodec.sdk.machine import machine_info
 
 HERE = Path(__file__).parent
 RECORDED, OWN = HERE / "results", HERE.parent / "build" / "results"
@@ -44,12 +45,7 @@ def slug_of(text: str) -> str:
 
 def cpu_name() -> str:
     """The processor's name as the system gives it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match.group(1).strip() if match else platform.processor() or platform.machine()
+    return str(machine_info()["cpu"])
 
 
 __all__ = ["OWN", "RECORDED", "add_arguments", "cpu_name", "slug_of", "write_result"]

@@ -10,7 +10,7 @@ import pytest
 
 
 class Once:
-    """once(name, make): the folder `name`, filled by `make(folder)` in the worker that came first; the others wait. Nobody may change it."""
+    """once(name, make): the folder `name`, filled by `make(folder)` in the worker that comes first. Nobody changes it later."""
 
     def __init__(self, config: pytest.Config, factory: pytest.TempPathFactory) -> None:
         base = factory.getbasetemp()
