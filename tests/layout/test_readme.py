@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from support.once import Once
 
 from percodec.sdk import cli
 from percodec.sdk.errors import UsageError
@@ -83,13 +84,13 @@ def _run(command: list[str], folder: Path) -> None:
     assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a first reader has: results of the demo, a video, a picture, a folder of pictures, a bundle, and the tree itself."""
-    cv2 = pytest.importorskip("cv2", reason="needs the ort extra")
+def _what_a_reader_has(folder: Path) -> None:
+    """Results of the demo, a video, a picture, a folder of pictures, a bundle, and the tree itself."""
+    import cv2
+
     from percodec.sdk import Bundle
 
-    folder = tmp_path_factory.mktemp("reader")
+    folder.mkdir()
     _run(["percodec", "demo", "--frames", "12", "--no-selftest"], folder)
     (overlay,) = (folder / "percodec-demo").glob("overlay.*")
     shutil.copy(overlay, folder / "drive.mp4")
@@ -101,13 +102,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "bundles" / "road-edge").symlink_to(ROAD)
     for name in ("benchmarks", "export", "runtime", "sdk"):
         (folder / name).symlink_to(ROOT / name)
-    return folder
 
 
 @pytest.fixture
-def first_steps(made: Path, tmp_path: Path) -> Path:
-    """A copy of `made`, for one block to work in."""
-    return shutil.copytree(made, tmp_path / "reader", symlinks=True)
+def first_steps(once: Once, tmp_path: Path) -> Path:
+    """A copy of what a first reader has, for one block to work in."""
+    pytest.importorskip("cv2", reason="needs the ort extra")
+    return shutil.copytree(once("reader", _what_a_reader_has), tmp_path / "reader", symlinks=True)
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.mark == "run"], ids=str)
@@ -155,8 +156,10 @@ def _options_of_script(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(_text(path))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":
             found |= {a.value for a in node.args if isinstance(a, ast.Constant) and str(a.value).startswith("-")}
-        elif isinstance(node, ast.ImportFrom) and node.module and (beside := path.with_name(f"{node.module}.py")).is_file():
-            found |= _options_of_script(beside)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            beside = [path.with_name(f"{name}.py") for name in names]
+            found = found.union(*(_options_of_script(other) for other in beside if other.is_file()))
     return found
 
 

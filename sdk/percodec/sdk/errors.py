@@ -10,6 +10,8 @@ PercodecError                 exit code 1 unless said otherwise
 │   └── EntropyModelError     tables that are not a valid entropy model
 ├── LogError                  a log cannot be written or read
 ├── BackendError              the requested engine or provider is not available, or failed
+│   └── EngineError           an engine file is not of this bundle or machine, or was altered
+├── ExportError               a graph cannot be turned into what was asked for
 └── SelfTestError             the engine ran, but did not compute what the bundle says it must
 """
 
