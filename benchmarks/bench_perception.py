@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from percodec.export.calibrate import measure
-from percodec.export.data.sets import DataSet, load
+from percodec.export.data.sets import DataSet
+from percodec.export.data.specs import load
 from percodec.export.engines import session
-from percodec.export.evaluate.metrics import average_precision
 from percodec.export.graph import plain
+from percodec.export.metrics.scores import average_precision
 from percodec.export.models import AUTOENCODERS, Autoencoder, Classifier, ResNet
 from percodec.export.onnx import ClassificationGraph, DecoderGraph, EncoderGraph, fold, graph_bytes
 from percodec.export.precision import Plan, make_explicit

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from percodec.export.bundle import latents_of
 from percodec.export.contexts import learn_contexts
-from percodec.export.data.sets import load
-from percodec.export.evaluate.rd import BundleAtAnySize, crop8
+from percodec.export.data.specs import load
+from percodec.export.evaluate.any_size import BundleAtAnySize, crop8
 from percodec.export.onnx import run_ort
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import EntropyModel, PacketCodec, VideoCodec

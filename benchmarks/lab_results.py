@@ -20,12 +20,14 @@ import record
 from lab_train import CELLS, POINTS, SHORT, cells
 
 from percodec.export.bundle import export_bundle
-from percodec.export.data.sets import load, load_folder
+from percodec.export.data.small_sets import load_folder
+from percodec.export.data.specs import load
+from percodec.export.evaluate.any_size import crop8
 from percodec.export.evaluate.codecs import codec_of
 from percodec.export.evaluate.compute import compute_table
 from percodec.export.evaluate.perception import rows_of_checkpoint, rows_of_metrics, what_arrives
 from percodec.export.evaluate.plots import plot
-from percodec.export.evaluate.rd import at_rate, bundle_point, crop8, curve
+from percodec.export.evaluate.rd import at_rate, bundle_point, curve
 from percodec.export.evaluate.report import report
 from percodec.export.evaluate.storage import measure_storage
 from percodec.export.train.loop import load_checkpoint

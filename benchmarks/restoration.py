@@ -23,7 +23,7 @@ import numpy as np
 import record
 from PIL import Image, ImageDraw
 
-from percodec.export.data.sets import read_rgb
+from percodec.export.data.files import read_rgb
 
 HERE = Path(__file__).parent
 QUALITIES = ("1", "6", "16")  # JPEG at most 0.1 (its least is 0.108), 0.2 and 0.4 bpp on CamVid

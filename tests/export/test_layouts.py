@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="needs the export extra")
 Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
 from percodec.export.data import Files, load, load_cityscapes, load_imagenet, load_voc  # noqa: E402
-from percodec.export.data.layouts import CITYSCAPES_CLASSES, VOC_CLASSES  # noqa: E402
+from percodec.export.data.large_sets import CITYSCAPES_CLASSES, VOC_CLASSES  # noqa: E402
 from percodec.sdk.errors import DataError  # noqa: E402
 
 SIZE = (12, 20)

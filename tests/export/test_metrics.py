@@ -5,7 +5,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
 
-from percodec.export.evaluate.metrics import Confusion, average_precision, ms_ssim, psnr, ssim, top_k  # noqa: E402
+from percodec.export.metrics.scores import Confusion, average_precision, top_k  # noqa: E402
+from percodec.export.metrics.similarity import ms_ssim, psnr, ssim  # noqa: E402
 
 
 def test_psnr_of_a_known_error():

@@ -18,7 +18,7 @@ Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 from restoring import COMMAND, tree  # noqa: E402
 
 from percodec.export.data.origin import SUMMARY, origin_of  # noqa: E402
-from percodec.export.data.sets import load  # noqa: E402
+from percodec.export.data.specs import load  # noqa: E402
 from percodec.export.restore.mirror import RECORDS, mirror, rates_of  # noqa: E402
 from percodec.export.restore.pairs import Pairs  # noqa: E402
 from percodec.export.restore.restorer import Restorer  # noqa: E402

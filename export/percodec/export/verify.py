@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.export.engines import session
-from percodec.export.evaluate.scores import Confusion
+from percodec.export.metrics.scores import Confusion
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 

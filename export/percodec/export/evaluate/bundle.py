@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from percodec.export.data.sets import DataSet
-from percodec.export.evaluate.metrics import Confusion, average_precision, psnr, similarities, top_k
-from percodec.export.evaluate.resized import resized
+from percodec.export.evaluate.any_size import resized
+from percodec.export.metrics.scores import Confusion, average_precision, top_k
+from percodec.export.metrics.similarity import psnr, similarities
 from percodec.export.onnx import run_ort
 from percodec.export.train.validate import CROP, windows
 from percodec.sdk.bundle import Bundle

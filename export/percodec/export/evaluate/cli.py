@@ -103,8 +103,8 @@ def _bundles(args: argparse.Namespace) -> list[Bundle]:
 
 
 def _pictures(args: argparse.Namespace) -> tuple[str, list[Any]]:
-    from percodec.export.data.sets import load_folder
-    from percodec.export.evaluate.rd import crop8
+    from percodec.export.data.small_sets import load_folder
+    from percodec.export.evaluate.any_size import crop8
 
     if args.images is None:
         raise UsageError(f"percodec evaluate {args.kind} needs --images DIR")
@@ -149,7 +149,7 @@ def _rd(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]],
 def _perception(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
     from dataclasses import replace
 
-    from percodec.export.data.sets import load
+    from percodec.export.data.specs import load
     from percodec.export.evaluate.perception import rows_of_bundle, rows_of_checkpoint, what_arrives
 
     if args.data is None:

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from percodec.export.data.sets import DataSet
+from percodec.export.evaluate.any_size import BundleAtAnySize, crop8
 from percodec.export.evaluate.bundle import evaluate_bundle
 from percodec.export.evaluate.codecs import at_most, codec_of
-from percodec.export.evaluate.rd import BundleAtAnySize, crop8
 from percodec.export.models import head_kind
 from percodec.export.train.loop import load_checkpoint
 from percodec.export.train.run import build_model

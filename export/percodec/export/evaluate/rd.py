@@ -7,22 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from percodec.export.evaluate.any_size import BundleAtAnySize
 from percodec.export.evaluate.codecs import Codec, Picture
-from percodec.export.evaluate.metrics import psnr, similarities
-from percodec.export.evaluate.resized import resized
-from percodec.export.onnx import run_ort
+from percodec.export.metrics.similarity import psnr, similarities
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.codec import PacketCodec
 
 Point = dict[str, Any]
 Advance = Callable[[], None]
-
-
-def crop8(picture: Picture) -> Picture:
-    """Sides cut to multiples of 8: every codec is shown the same pixels."""
-    return np.ascontiguousarray(picture[: picture.shape[0] // 8 * 8, : picture.shape[1] // 8 * 8])
 
 
 def measure(original: Picture, restored: Picture) -> dict[str, float]:
@@ -52,33 +44,6 @@ def curve(codec: Codec, pictures: list[Picture], most_bpp: float = 1.6, every: i
     return points
 
 
-class BundleAtAnySize:
-    """Encoder, coder and decoder of a bundle for pictures of whatever size. Only the last size's sessions are kept: they are large.
-
-    `encoder`: the bundle's in another precision.
-    """
-
-    def __init__(self, bundle: Bundle, encoder: bytes | None = None) -> None:
-        self.bundle = bundle
-        self._graph = encoder or bundle.graph("encoder")
-        self._size = (0, 0)
-
-    def round_trip(self, picture: Picture) -> tuple[bytes, Picture]:
-        """Packet, and the picture decoded from it."""
-        packet, symbols = self.symbols(picture)
-        return packet, self._decoder(symbols[None])[0]
-
-    def symbols(self, picture: Picture) -> tuple[bytes, NDArray[np.uint8]]:
-        """Packet, and the latent decoded from it: uint8 [C,H/8,W/8]."""
-        size = (picture.shape[0], picture.shape[1])
-        if size != self._size:
-            self._encoder, self._decoder = (run_ort(resized(g, *size)) for g in (self._graph, self.bundle.graph("decoder")))
-            self._coder = PacketCodec(self.bundle.entropy_model, size[0] // 8, size[1] // 8)
-            self._size = size
-        packet = self._coder.encode(self._encoder(picture[None])[0], frame_id=0, timestamp_ns=0)
-        return packet, self._coder.decode(packet)[1]
-
-
 def bundle_point(bundle: Bundle, pictures: list[Picture], advance: Advance = lambda: None, encoder: bytes | None = None) -> Point:
     """Where a bundle stands; its bits are those of whole packets. `encoder`: the bundle's in another precision."""
     ours, bpp, found = BundleAtAnySize(bundle, encoder), [], []
@@ -103,4 +68,4 @@ def _means(found: list[dict[str, float]]) -> dict[str, float]:
     return {k: float(np.mean([f[k] for f in found])) for k in found[0]}
 
 
-__all__ = ["BundleAtAnySize", "at_rate", "bundle_point", "crop8", "curve", "measure"]
+__all__ = ["at_rate", "bundle_point", "curve", "measure"]

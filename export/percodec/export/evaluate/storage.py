@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from percodec.export.data.sets import IMAGE_SUFFIXES, read_rgb
-from percodec.export.evaluate.rd import BundleAtAnySize, crop8, measure
+from percodec.export.data.files import IMAGE_SUFFIXES, read_rgb
+from percodec.export.evaluate.any_size import BundleAtAnySize, crop8
+from percodec.export.evaluate.rd import measure
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import DataError
 

@@ -74,7 +74,7 @@ def restore(args: argparse.Namespace) -> int:
 
 
 def _compress(args: argparse.Namespace) -> int:
-    from percodec.export.data.sets import read_rgb
+    from percodec.export.data.files import read_rgb
     from percodec.export.restore.lossy import LOOKED_AT, AtQuality, OfBundle, open_lossy
     from percodec.export.restore.mirror import SUFFIXES, is_picture
     from percodec.export.restore.works import Compress, fixed_spec

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from percodec.export.evaluate.any_size import filled
 from percodec.export.evaluate.codecs import Picture
-from percodec.export.restore.lossy import filled
 from percodec.export.train.loop import load_checkpoint
 from percodec.sdk.errors import BackendError, DataError
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from percodec.export.evaluate.any_size import filled
 from percodec.export.evaluate.codecs import CODECS, Codec, Picture
 from percodec.export.restore import FORMS
 from percodec.sdk.bundle import Bundle
@@ -45,19 +46,13 @@ class OfBundle:
     """A bundle's own codec, for pictures of any size: sides are filled up to multiples of 8 with the last row and column."""
 
     def __init__(self, bundle: Bundle) -> None:
-        from percodec.export.evaluate.rd import BundleAtAnySize
+        from percodec.export.evaluate.any_size import BundleAtAnySize
 
         self.inner, self.name = BundleAtAnySize(bundle), f"percodec {bundle.name}"
 
     def round_trip(self, picture: Picture) -> tuple[bytes, Picture]:
         packet, restored = self.inner.round_trip(filled(picture, 8))
         return packet, np.ascontiguousarray(restored[: picture.shape[0], : picture.shape[1]])
-
-
-def filled(picture: Picture, cell: int) -> Picture:
-    """The picture, its sides filled up to multiples of `cell` with its last row and column."""
-    height, width = picture.shape[:2]
-    return np.pad(picture, ((0, -height % cell), (0, -width % cell), (0, 0)), "edge")
 
 
 def open_lossy(spec: str, pictures: Sequence[Picture] = ()) -> Lossy:
@@ -111,4 +106,4 @@ def quality_at(codec: Codec, bpp: float, pictures: Sequence[Picture]) -> float:
     return scale[low]
 
 
-__all__ = ["LOOKED_AT", "AtQuality", "Lossy", "OfBundle", "filled", "open_lossy", "quality_at"]
+__all__ = ["LOOKED_AT", "AtQuality", "Lossy", "OfBundle", "open_lossy", "quality_at"]

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from percodec.export.data.crops import Batch
-from percodec.export.data.sets import Files, read_rgb, read_size
+from percodec.export.data.files import Files, read_rgb, read_size
 from percodec.export.restore.mirror import SUFFIXES, rates_of
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import DataError
@@ -65,7 +65,7 @@ class Pairs:
             raise DataError("nothing to learn from: give compressed twins, or a bundle for a restorer of latents")
 
     def _encode(self, bundle: Bundle, sizes: Sequence[tuple[int, int]]) -> None:
-        from percodec.export.evaluate.rd import BundleAtAnySize
+        from percodec.export.evaluate.any_size import BundleAtAnySize
 
         coder, symbols, rates = BundleAtAnySize(bundle), [], []
         for name, picture, (height, width) in zip(self.names, self._clean, sizes, strict=True):

@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from percodec.export.evaluate.any_size import filled
 from percodec.export.evaluate.codecs import Picture
-from percodec.export.restore.lossy import filled
 from percodec.sdk.errors import DataError
 
 KEY = "percodec.restorer"

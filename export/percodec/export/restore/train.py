@@ -22,7 +22,7 @@ from torch.func import functional_call
 from percodec.export.data.crops import Batch
 from percodec.export.data.origin import origin_of
 from percodec.export.evaluate.compute import count_parameters
-from percodec.export.evaluate.metrics import ms_ssim, psnr
+from percodec.export.metrics.similarity import ms_ssim, psnr
 from percodec.export.restore.graph import restorer_graph
 from percodec.export.restore.networks import NETWORKS, Discriminator, Latent, Residual
 from percodec.export.restore.pairs import PairCrops, Pairs

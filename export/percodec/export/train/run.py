@@ -11,14 +11,15 @@ from typing import Any
 import torch
 
 from percodec.export.data.crops import Crops
-from percodec.export.data.sets import DataSet, load
-from percodec.export.data.views import ViewCrops, Views
+from percodec.export.data.sets import DataSet
+from percodec.export.data.specs import load
 from percodec.export.models import AUTOENCODERS, Autoencoder, build_head, head_kind
 from percodec.export.train import distributed
 from percodec.export.train.config import Config, resolve
 from percodec.export.train.loop import Run, Schedule, load_checkpoint
 from percodec.export.train.tasks import Joint, Objective, class_weights
 from percodec.export.train.validate import score, validate_codec, validate_head
+from percodec.export.train.views import ViewCrops, Views
 from percodec.sdk.errors import UsageError
 
 Progress = Callable[[int, int, dict[str, float]], None]

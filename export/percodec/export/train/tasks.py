@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from percodec.export.data.crops import Batch
 from percodec.export.data.sets import DataSet
-from percodec.export.evaluate.metrics import ms_ssim
+from percodec.export.metrics.similarity import ms_ssim
 from percodec.export.models import Autoencoder, rate_bits_per_symbol
 from percodec.export.train import distributed
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from percodec.export.data.sets import DataSet
-from percodec.export.data.views import Views
-from percodec.export.evaluate.metrics import Confusion, average_precision, ms_ssim, psnr, top_k
+from percodec.export.metrics.scores import Confusion, average_precision, top_k
+from percodec.export.metrics.similarity import ms_ssim, psnr
 from percodec.export.models import Autoencoder, head_kind
 from percodec.export.train.tasks import Joint, presence
+from percodec.export.train.views import Views
 
 Record = dict[str, Any]
 CROP = 224

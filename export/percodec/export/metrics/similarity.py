@@ -1,4 +1,4 @@
-"""PSNR, SSIM and MS-SSIM (Wang et al. 2003) on tensors; the scores of `scores.py` beside them."""
+"""PSNR, SSIM and MS-SSIM (Wang et al. 2003) on tensors."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from percodec.export.evaluate.scores import Confusion, average_precision, top_k
 
 _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
@@ -68,4 +66,4 @@ def _similarity(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return (2 * cov + c2) / (var_a + var_b + c2), (2 * mu_a * mu_b + c1) / (mu_a**2 + mu_b**2 + c1)
 
 
-__all__ = ["Confusion", "average_precision", "ms_ssim", "psnr", "similarities", "ssim", "top_k"]
+__all__ = ["ms_ssim", "psnr", "similarities", "ssim"]

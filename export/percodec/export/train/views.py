@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from percodec.export.data.crops import Batch, relight, resize
-from percodec.export.data.sets import IGNORE, DataSet
+from percodec.export.data.files import IGNORE
+from percodec.export.data.sets import DataSet
 from percodec.export.models import Autoencoder
 
 Say = Callable[[str], None]

@@ -1,4 +1,4 @@
-"""The encoder, decoder or head of a bundle for another frame size.
+"""A bundle's networks for pictures of another size than its frames, and pictures whose sides they can take.
 
 A bundle's graphs have fixed sizes, but their layers are convolutions: only the declared shapes and the constants that repeat the latent's
 shape stand in the way. Weights are untouched, so what is measured is the bundle's own network.
@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from percodec.export.evaluate.codecs import Picture
+from percodec.export.onnx import run_ort
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import DataError
 
 
@@ -43,4 +48,42 @@ def resized(graph: bytes, height: int, width: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
-__all__ = ["resized"]
+def crop8(picture: Picture) -> Picture:
+    """Sides cut to multiples of 8: every codec is shown the same pixels."""
+    return np.ascontiguousarray(picture[: picture.shape[0] // 8 * 8, : picture.shape[1] // 8 * 8])
+
+
+def filled(picture: Picture, cell: int) -> Picture:
+    """The picture, its sides filled up to multiples of `cell` with its last row and column."""
+    height, width = picture.shape[:2]
+    return np.pad(picture, ((0, -height % cell), (0, -width % cell), (0, 0)), "edge")
+
+
+class BundleAtAnySize:
+    """Encoder, coder and decoder of a bundle for pictures of whatever size. Only the last size's sessions are kept: they are large.
+
+    `encoder`: the bundle's in another precision.
+    """
+
+    def __init__(self, bundle: Bundle, encoder: bytes | None = None) -> None:
+        self.bundle = bundle
+        self._graph = encoder or bundle.graph("encoder")
+        self._size = (0, 0)
+
+    def round_trip(self, picture: Picture) -> tuple[bytes, Picture]:
+        """Packet, and the picture decoded from it."""
+        packet, symbols = self.symbols(picture)
+        return packet, self._decoder(symbols[None])[0]
+
+    def symbols(self, picture: Picture) -> tuple[bytes, NDArray[np.uint8]]:
+        """Packet, and the latent decoded from it: uint8 [C,H/8,W/8]."""
+        size = (picture.shape[0], picture.shape[1])
+        if size != self._size:
+            self._encoder, self._decoder = (run_ort(resized(g, *size)) for g in (self._graph, self.bundle.graph("decoder")))
+            self._coder = PacketCodec(self.bundle.entropy_model, size[0] // 8, size[1] // 8)
+            self._size = size
+        packet = self._coder.encode(self._encoder(picture[None])[0], frame_id=0, timestamp_ns=0)
+        return packet, self._coder.decode(packet)[1]
+
+
+__all__ = ["BundleAtAnySize", "crop8", "filled", "resized"]

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from percodec.export.data.sets import Array, Classes, DataSet, Files, label_table, read_label, read_rgb, read_size
+from percodec.export.data.files import Array, Files, label_table, read_label, read_rgb, read_size
+from percodec.export.data.sets import Classes, DataSet
 from percodec.sdk.errors import DataError
 
 IMAGENET_LAYOUT = (

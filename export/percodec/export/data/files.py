@@ -1,0 +1,101 @@
+"""Pictures and label maps as files: read into uint8 arrays, or left on disk until they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from percodec.sdk.errors import DataError
+
+Array = NDArray[np.uint8]
+T = TypeVar("T")
+
+IGNORE = 255
+UNKNOWN = 254  # in a `label_table`: an id that no label file may hold
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+
+
+class Files(Sequence[Array]):
+    """Arrays that stay on disk: item k is `decode(Path(paths[k]))`, anew on every access; a slice is `Files` again."""
+
+    def __init__(self, paths: Sequence[Path | str], decode: Callable[[Path], Array]) -> None:
+        self.paths, self.decode = paths, decode
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, k: int) -> Array: ...
+
+    @overload
+    def __getitem__(self, k: slice) -> Files: ...
+
+    def __getitem__(self, k: int | slice) -> Array | Files:
+        return Files(self.paths[k], self.decode) if isinstance(k, slice) else self.decode(Path(self.paths[k]))
+
+
+def _open(path: Path, use: Callable[[Image.Image], T]) -> T:
+    try:
+        with Image.open(path) as image:
+            return use(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # all of them are Pillow's for a damaged file
+        raise DataError(f"cannot read {path} as an image: {e}; remove or replace the file") from e
+
+
+def read_rgb(path: Path) -> Array:
+    """uint8 [H,W,3]. Raises `DataError` where the file is no image."""
+    return _open(path, lambda image: np.asarray(image.convert("RGB")))
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(H, W), from the file's header alone. Raises `DataError` where the file is no image."""
+    return _open(path, lambda image: (image.height, image.width))
+
+
+def fitted(image: Array, height: int, width: int, labels: bool = False) -> Array:
+    """A picture [H,W,3], with `labels` a map [H,W], at exactly this size: as it is, or centre-cropped to the aspect ratio and resized."""
+    h, w = image.shape[:2]
+    if (h, w) == (height, width):
+        return np.ascontiguousarray(image)
+    scale = min(h / height, w / width)
+    ch, cw = int(height * scale), int(width * scale)
+    y, x = (h - ch) // 2, (w - cw) // 2
+    way = Image.Resampling.NEAREST if labels else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(image[y : y + ch, x : x + cw]).resize((width, height), way))
+
+
+def label_table(classes: Iterable[int], ignored: Iterable[int]) -> Array:
+    """uint8 [256], from ids in a label file to class indices: `classes` in order, 255 for `ignored`, 254 for all others."""
+    table = np.full(256, UNKNOWN, np.uint8)
+    table[list(ignored)] = IGNORE
+    for index, k in enumerate(classes):
+        table[k] = index
+    return table
+
+
+def read_label(path: Path, size: tuple[int, ...], table: Array, form: str) -> Array:
+    """uint8 [H,W], class indices or 255, of a grayscale or palette file of ids that is `size` = (H, W) and known to `table`.
+
+    Raises `DataError` where it is not, which ends in `form`, what the files of this data set are.
+    """
+
+    def indices(image: Image.Image) -> Array:
+        if image.mode not in ("L", "P"):
+            raise DataError(f"{path} has mode {image.mode}, not L or P; {form}")
+        return np.asarray(image)
+
+    ids = _open(path, indices)
+    if ids.shape != size:
+        raise DataError(f"{path} is {ids.shape}, its image is {size}; {form}")
+    label = table[ids]
+    if (label == UNKNOWN).any():
+        raise DataError(f"{path} holds class {ids[label == UNKNOWN].max()}; {form}")
+    return label
+
+
+__all__ = ["IGNORE", "IMAGE_SUFFIXES", "Array", "Files", "fitted", "label_table", "read_label", "read_rgb", "read_size"]

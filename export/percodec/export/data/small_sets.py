@@ -1,0 +1,96 @@
+"""The small data sets, in memory: CamVid, plain image folders and the synthetic road."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from percodec.export.data.files import IMAGE_SUFFIXES, label_table, read_label, read_rgb
+from percodec.export.data.sets import Classes, DataSet
+from percodec.sdk.errors import DataError
+
+CAMVID_CLASSES: Classes = (
+    ("Sky", (128, 128, 128)),
+    ("Building", (128, 0, 0)),
+    ("Pole", (192, 192, 128)),
+    ("Road", (128, 64, 128)),
+    ("Pavement", (60, 40, 222)),
+    ("Tree", (128, 128, 0)),
+    ("SignSymbol", (192, 128, 128)),
+    ("Fence", (64, 64, 128)),
+    ("Car", (64, 0, 128)),
+    ("Pedestrian", (64, 64, 0)),
+    ("Bicyclist", (0, 128, 192)),
+)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (f for f in sorted(folder.iterdir()) if f.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _digest(paths: list[Path]) -> str:
+    h = hashlib.sha256()
+    for p in paths:
+        h.update(p.name.encode())
+        h.update(p.read_bytes())
+    return h.hexdigest()
+
+
+def load_camvid(root: Path, split: str) -> DataSet:
+    """CamVid as `<root>/<split>/*.png` and `<root>/<split>_labels/*.png` (class ids 0..10, 11 unlabelled).
+
+    Raises `DataError` where a folder, a label or a class id is not what this layout says.
+    """
+    folder, label_folder = root / split, root / f"{split}_labels"
+    for f in (folder, label_folder):
+        if not f.is_dir():
+            raise DataError(
+                f"CamVid: {f} is not a folder; expected {root}/<split>/ and {root}/<split>_labels/ with PNG files of the same "
+                "names (the 11-class version of the SegNet tutorial repository)"
+            )
+    paths = list(_files(folder))
+    if not paths:
+        raise DataError(f"CamVid: no images in {folder}")
+    table, form = label_table(range(11), [11]), "CamVid labels are PNG files of ids, 0..10 and 11 (unlabelled), as large as their image"
+    images = [read_rgb(p) for p in paths]
+    labels = [read_label(label_folder / p.name, i.shape[:2], table, form) for p, i in zip(paths, images, strict=True)]
+    digest = _digest(paths + [label_folder / p.name for p in paths])
+    return DataSet(f"camvid/{split}", images, labels, digest, classes=CAMVID_CLASSES)
+
+
+def load_folder(root: Path, longest: int = 768) -> DataSet:
+    """Every image in a folder, RGB, shrunk so that the longer side is at most `longest` pixels."""
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder of images")
+    paths = list(_files(root))
+    if not paths:
+        raise DataError(f"no images in {root}; known endings: {', '.join(IMAGE_SUFFIXES)}")
+    images = []
+    for p in paths:
+        image = read_rgb(p)
+        ratio = longest / max(image.shape[:2])
+        if ratio < 1:
+            size = (round(image.shape[1] * ratio), round(image.shape[0] * ratio))
+            image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+        images.append(image)
+    return DataSet(root.name, images, [], _digest(paths))
+
+
+def load_synthetic(count: int, seed: int, height: int = 360, width: int = 480) -> DataSet:
+    """`count` independent pictures of the synthetic road with exact labels."""
+    from percodec.sdk.synthetic.road import RoadScene
+
+    images, labels = [], []
+    for k in range(count):
+        image, label = RoadScene(seed=seed * 100_003 + k, height=height, width=width).render(0)
+        images.append(image)
+        labels.append(label)
+    name = f"synthetic-road(count={count},seed={seed})"
+    return DataSet(name, images, labels, f"seed:{seed},count:{count}", classes=CAMVID_CLASSES)
+
+
+__all__ = ["CAMVID_CLASSES", "load_camvid", "load_folder", "load_synthetic"]

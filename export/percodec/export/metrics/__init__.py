@@ -1,0 +1,1 @@
+"""What is measured: `scores` of predictions, `similarity` of pictures."""
