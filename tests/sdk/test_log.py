@@ -18,7 +18,8 @@ import pytest
 from mcap.reader import make_reader
 from mcap.writer import Writer
 
-from percodec.sdk import Bundle, LogError, LogWriter, read_log
+from percodec.sdk import Bundle, ClockAnchor, LogError, LogWriter, mcap, read_log
+from percodec.sdk.clock import utc_ns_from_monotonic
 
 Packet = Callable[[int], bytes]
 
@@ -57,8 +58,87 @@ def test_the_mcap_package_reads_it_with_checksums(tmp_path: Path, tiny: Bundle, 
         assert [c.message_encoding for c in summary.channels.values()] == ["application/x-percodec-packet"]
         messages = list(reader.iter_messages())
         assert [m.log_time for _, _, m in messages] == [1_000_000 * k for k in range(5)]
-        (metadata,) = reader.iter_metadata()
-        assert metadata.metadata["bundle_digest"] == tiny.digest
+        begun, closed = reader.iter_metadata()
+        assert (begun.name, closed.name) == ("percodec", "percodec.closed")
+        assert begun.metadata["bundle_digest"] == tiny.digest
+        assert int(closed.metadata["utc_ns"]) > int(begun.metadata["utc_ns"])
+        assert summary.statistics.metadata_count == len(summary.metadata_indexes) == 2
+
+
+def test_a_live_log_tells_the_time_of_day_of_its_frames(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    with LogWriter(tmp_path / "a.mcap", tiny, live=True) as writer:
+        frames = []
+        for k in range(3):
+            frames.append((time.time_ns(), time.monotonic_ns()))
+            writer.append(packet(k), k, frames[-1][1])
+            time.sleep(0.01)
+    log = read_log(tmp_path / "a.mcap")
+    assert log.live
+    begun, closed = log.anchors
+    assert begun.monotonic_ns < frames[0][1] < frames[-1][1] < closed.monotonic_ns
+    for (utc_ns, monotonic_ns), record in zip(frames, log, strict=True):
+        assert record.timestamp_ns == monotonic_ns
+        found = log.utc_ns_of(record.timestamp_ns)
+        assert found is not None
+        assert abs(found - utc_ns) < 5_000_000  # between the two readings above a thread may have waited
+    killed = tmp_path / "killed.mcap"
+    killed.write_bytes((tmp_path / "a.mcap").read_bytes()[:-1])
+    assert read_log(killed).anchors == (begun,)
+    assert read_log(killed).utc_ns_of(begun.monotonic_ns + 10**15) == begun.utc_ns + 10**15
+
+
+def test_the_clocks_are_interpolated_between_anchors_and_held_outside() -> None:
+    anchors = ClockAnchor(1000, 50_000), ClockAnchor(3000, 52_100)  # 49000 apart, then 49100
+    for timestamp_ns, utc_ns in ((0, 49_000), (1000, 50_000), (2000, 51_050), (3000, 52_100), (9000, 58_100)):
+        assert utc_ns_from_monotonic(timestamp_ns, anchors) == utc_ns
+    assert utc_ns_from_monotonic(7, anchors[:1]) == 49_007
+    assert utc_ns_from_monotonic(1000, (anchors[0], anchors[0])) == 50_000
+    late = 1_790_000_000_000_000_000  # whole numbers: no nanosecond is rounded away
+    assert utc_ns_from_monotonic(late + 1, (ClockAnchor(late, late), ClockAnchor(late + 2, late + 2))) == late + 1
+
+
+def test_an_anchor_is_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(20):
+        before, anchor, after = ClockAnchor.now(), ClockAnchor.now(), ClockAnchor.now()
+        assert before.monotonic_ns < anchor.monotonic_ns < after.monotonic_ns
+    readings = [(0, 10_000, 900), (2000, 12_010, 2020), (3000, 13_500, 9000)]  # monotonic, UTC, monotonic: the second try is tight
+    values = iter([value for reading in readings for value in reading])
+    from percodec.sdk import clock
+
+    monkeypatch.setattr(clock, "_TRIES", 3)
+    monkeypatch.setattr(clock.time, "monotonic_ns", lambda: next(values))
+    monkeypatch.setattr(clock.time, "time_ns", lambda: next(values))
+    assert ClockAnchor.now() == ClockAnchor(2010, 12_010)
+
+
+def test_media_time_has_no_time_of_day(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    write(tmp_path / "a.mcap", tiny, packet, 2)
+    log = read_log(tmp_path / "a.mcap")
+    assert not log.live
+    assert len(log.anchors) == 2  # when it was written is known all the same
+    assert log.utc_ns_of(0) is None
+
+
+def test_a_log_without_anchors_is_read_and_knows_no_time_of_day(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    write(tmp_path / "a.mcap", tiny, packet, 3, close=False)
+    data = (tmp_path / "a.mcap").read_bytes()
+    for key in (b"clock", b"monotonic_ns", b"utc_ns"):  # as earlier versions wrote it: without these keys
+        data = data.replace(key, key[::-1])
+    (tmp_path / "a.mcap").write_bytes(data)
+    log = read_log(tmp_path / "a.mcap")
+    assert len(list(log)) == 3
+    assert log.damaged == 0
+    assert (log.anchors, log.live, log.utc_ns_of(5)) == ((), False, None)
+
+
+def test_metadata_of_others_within_a_log_is_counted_and_changes_no_anchor(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+    writer = write(tmp_path / "a.mcap", tiny, packet, 2, close=False)
+    with (tmp_path / "a.mcap").open("ab") as f:
+        f.write(mcap.metadata_record("somebody", {"utc_ns": "5", "monotonic_ns": "5"}))
+    log = read_log(tmp_path / "a.mcap")
+    assert len(list(log)) == 2
+    assert log.damaged == 1
+    assert log.anchors == (writer.begun,)
 
 
 def test_cut_anywhere_it_yields_exactly_the_complete_records(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:

@@ -27,6 +27,7 @@ from percodec.sdk.errors import (
 
 if TYPE_CHECKING:
     from percodec.sdk.bundle import Bundle, GraphInfo, Label, SelfTest, TensorInfo, extend_bundle, write_bundle
+    from percodec.sdk.clock import ClockAnchor
     from percodec.sdk.codec import EntropyModel, PacketCodec, PacketHeader, VideoCodec, count_pairs, parse_header
     from percodec.sdk.log import LogReader, LogRecord, LogWriter, read_log
     from percodec.sdk.types import Frame, Latent, PixelFormat, Prediction
@@ -35,6 +36,7 @@ __all__ = [
     "BackendError",
     "Bundle",
     "BundleError",
+    "ClockAnchor",
     "CodecError",
     "DataError",
     "EngineError",
@@ -70,6 +72,7 @@ __all__ = [
 
 _HOMES = {
     "bundle": ["Bundle", "GraphInfo", "Label", "SelfTest", "TensorInfo", "extend_bundle", "write_bundle"],
+    "clock": ["ClockAnchor"],
     "codec": ["EntropyModel", "PacketCodec", "PacketHeader", "VideoCodec", "count_pairs", "parse_header"],
     "log": ["LogReader", "LogRecord", "LogWriter", "read_log"],
     "types": ["Frame", "Latent", "PixelFormat", "Prediction"],

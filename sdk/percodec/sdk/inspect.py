@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 from percodec.sdk import mcap
 from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.bundle.engines import engines_in
-from percodec.sdk.codec import parse_header
+from percodec.sdk.codec import PacketHeader, parse_header
+from percodec.sdk.codec.header import WRAP
 from percodec.sdk.errors import DataError, PacketError
 from percodec.sdk.log import MAX_RECORD_BYTES, read_log
 
@@ -83,7 +85,7 @@ def about_packet(path: Path) -> dict[str, Any]:
         header = parse_header(path.read_bytes())
     except PacketError as e:
         raise PacketError(f"{path}: {e}") from e
-    facts = asdict(header)
+    facts: dict[str, Any] = {"key": header.key, **asdict(header)}
     facts["version"] = f"{header.version >> 4}.{header.version & 15}"
     facts["table_hash"] = f"{header.table_hash:016x}"
     facts["latent_crc"] = f"{header.latent_crc:08x}"
@@ -91,28 +93,75 @@ def about_packet(path: Path) -> dict[str, Any]:
 
 
 def about_log(path: Path) -> dict[str, Any]:
-    """A log's metadata and totals, from reading every record."""
+    """A log's metadata and totals, from reading every record; nothing is decoded. Raises `LogError` where its beginning is missing.
+
+    `lost_packets`: counters that are missing, in `counter_gaps` places. `repeated_packets` came twice or too late, and are in no frame.
+    `frames_without_predecessor`: predicted packets that no tables can decode, because what they are predicted from is missing.
+    """
     log = read_log(path)
     records = total = largest = 0
     first = last = None
+    streams: dict[int, _StreamTally] = {}
     for record in log:
         records += 1
         total += len(record.packet)
         largest = max(largest, len(record.packet))
         first, last = first or record, record
+        header = parse_header(record.packet)
+        streams.setdefault(header.stream_id, _StreamTally()).add(header)
     seconds = (last.timestamp_ns - first.timestamp_ns) / 1e9 if first and last else 0.0
+    begin_ns = log.utc_ns_of(first.timestamp_ns) if first else None
+    sums = {key: sum(tally.counts[key] for tally in streams.values()) for key in _StreamTally().counts}
     return {
         "kind": "log",
         "bytes": path.stat().st_size,
         "records": records,
         "frames": f"{first.frame_id}..{last.frame_id}" if first and last else "none",
         "seconds": round(seconds, 3),
+        "first_frame_utc": None if begin_ns is None else _text_from_utc_ns(begin_ns),
         "packet_bytes_mean": round(total / records, 1) if records else 0,
         "packet_bytes_max": largest,
+        "streams": sorted(streams),
+        **sums,
         "complete": not log.truncated,
         "damaged_records": log.damaged,
+        "anchors": [anchor.as_dict() for anchor in log.anchors],
         "metadata": log.metadata,
     }
+
+
+class _StreamTally:
+    """What a reader of one stream meets, by headers alone; the rules are those of BITSTREAM.md, "Streams"."""
+
+    def __init__(self) -> None:
+        names = ("key_packets", "predicted_packets", "counter_gaps", "lost_packets", "repeated_packets", "frames_without_predecessor")
+        self.counts = dict.fromkeys(names, 0)
+        self._decoded: PacketHeader | None = None
+        self._newest: PacketHeader | None = None  # decodable or not
+
+    def add(self, header: PacketHeader) -> None:
+        self.counts["key_packets" if header.key else "predicted_packets"] += 1
+        if self._decoded is not None and header.repeats(self._decoded):
+            self.counts["repeated_packets"] += 1
+            return
+        missing = 0 if self._newest is None else (header.counter - self._newest.counter - 1) % WRAP
+        if 0 < missing < WRAP // 2:  # more: its encoder started again
+            self.counts["counter_gaps"] += 1
+            self.counts["lost_packets"] += missing
+        self._newest = header
+        if header.follows(self._decoded):
+            self._decoded = header
+        else:
+            self.counts["frames_without_predecessor"] += 1
+
+
+def _text_from_utc_ns(utc_ns: int) -> str:
+    """ISO 8601 with all nine digits, for years that a clock shows; else the number."""
+    try:
+        whole = datetime.datetime.fromtimestamp(utc_ns // 10**9, datetime.timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return str(utc_ns)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{utc_ns % 10**9:09d}Z"
 
 
 def _print(facts: dict[str, Any], indent: str = "") -> None:

@@ -4,7 +4,16 @@
 
 Nothing is buffered in the process, so a kill loses at most the record being written; `read_log` opens such a file as it is. What the
 kernel had not yet put on the disk is lost with the power; `sync="interval"` bounds that to about a second.
-Any MCAP tool opens a log; the packets in it are those of BITSTREAM.md.
+Any MCAP tool opens a log; the packets in it are those of BITSTREAM.md. Its records, in order:
+
+    Header
+    Metadata "percodec"         the bundle, `clock` ("monotonic" or "media": what timestamps count), and both clocks as the log was begun
+    Schema, Channel
+    Message                     one packet each; log time and publish time are the frame's timestamp, the sequence counts from 0
+    Metadata "percodec.closed"  both clocks as it was closed
+    DataEnd, summary, Footer
+
+A killed log ends after any of them. "Both clocks": `monotonic_ns` and `utc_ns`, see `percodec.sdk.clock`. Values are texts.
 """
 
 from __future__ import annotations
@@ -20,12 +29,14 @@ from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
 from percodec.sdk import mcap
+from percodec.sdk.clock import ClockAnchor, utc_ns_from_monotonic
 from percodec.sdk.codec import EntropyModel, parse_header
 from percodec.sdk.errors import LogError, PacketError
 
 MAX_RECORD_BYTES = 16 << 20
 SYNC_SECONDS = 1.0
 _CHECK_SPACE_EVERY = 64
+_CLOSED = "percodec.closed"
 _SCHEMA = "percodec.Packet"
 _DESCRIPTION = b"One percodec packet per message: a coded latent, format in BITSTREAM.md of percodec."
 _ENCODING = "application/x-percodec-packet"
@@ -47,8 +58,9 @@ class LoggedBundle(Protocol):
 
 
 class LogWriter:
-    """Appends packets to a new log. Safe to close twice; also a context manager. One thread at a time.
+    """Appends packets to a new log. Safe to close twice; also a context manager. One thread at a time. `begun`: its first anchor.
 
+    `live`: timestamps are of this machine's monotonic clock now, as a camera's are; else they are media time, which has no time of day.
     `sync`: "none" leaves it to the kernel, "interval" calls fdatasync about once a second in the background.
     `min_free_bytes`: appending stops with a `LogError` when the disk has less than that. Raises `LogError`, also where the file
     exists and `overwrite` is not given.
@@ -60,11 +72,13 @@ class LogWriter:
         bundle: LoggedBundle,
         *,
         stream_id: int = 0,
+        live: bool = False,
         sync: Literal["none", "interval"] = "none",
         overwrite: bool = False,
         min_free_bytes: int = 64 << 20,
     ) -> None:
         self.path = Path(path)
+        self.begun = ClockAnchor.now()
         self.records = 0
         self.bytes = 0
         self._min_free = min_free_bytes
@@ -87,12 +101,14 @@ class LogWriter:
             "table_hash": f"{bundle.entropy_model.table_hash:016x}",
             "stream_id": str(stream_id),
             "percodec": _version(),
+            "clock": "monotonic" if live else "media",
+            **_texts(self.begun),
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         }
         self._closed.set()  # until it is whole
         try:
             head, at = mcap.opening(f"percodec {_version()}", *_DEFINITIONS, metadata)
-            self._metadata = (at, len(mcap.record(mcap.METADATA, b"")) + int.from_bytes(head[at + 1 : at + 9], "little"))
+            self._metadata = ("percodec", at, mcap.PREFIX.size + int.from_bytes(head[at + 1 : at + 9], "little"))
             self._check_space()
             self._write(head)
             _sync_folder(self.path.parent)
@@ -133,7 +149,10 @@ class LogWriter:
         if self._syncer:
             self._syncer.join()
         try:
-            self._write(mcap.closing(self.bytes, self._crc, _DEFINITIONS, self._metadata, self.records, self._times))
+            last = mcap.metadata_record(_CLOSED, _texts(ClockAnchor.now()))
+            metadata = (self._metadata, (_CLOSED, self.bytes, len(last)))
+            at, crc = self.bytes + len(last), zlib.crc32(last, self._crc)
+            self._write(last + mcap.closing(at, crc, _DEFINITIONS, metadata, self.records, self._times))
             self._raise_sync_error()  # the kernel tells of a lost page once only, and the background heard it
             os.fdatasync(self._fd)
         except OSError as e:
@@ -208,18 +227,32 @@ class LogRecord:
 class LogReader:
     """Iterates the records of a log, as often as wanted, one in memory at a time.
 
+    `live`: timestamps are of the monotonic clock of the machine that wrote it; media time otherwise. `anchors`: that clock and UTC, as the
+    log was begun and, where it was, closed; older logs have none.
+
     After an iteration: `truncated` when the file has no proper end (a killed writer), `damaged` = records left out because their
     packet fails its checksum or they are none of a log's; 1 when nothing had to be left out but the checksum over the whole file,
-    which a closed log has, differs: then a time or sequence number may be wrong.
+    which a closed log has, differs: then a time, sequence number or anchor may be wrong.
     """
 
-    def __init__(self, path: Path, metadata: dict[str, str]) -> None:
+    def __init__(self, path: Path, metadata: dict[str, str], closed: dict[str, str]) -> None:
         self.path = path
         self.metadata = metadata
         self.bundle_name = metadata.get("bundle_name", "")
         self.bundle_digest = metadata.get("bundle_digest", "")
+        self.live = metadata.get("clock") == "monotonic"
+        self.anchors = tuple(a for a in (ClockAnchor.from_texts(metadata), ClockAnchor.from_texts(closed)) if a)
         self.truncated = False
         self.damaged = 0
+
+    def utc_ns_of(self, timestamp_ns: int) -> int | None:
+        """When that was, in ns since 1970 by the clock of the machine that wrote the log; None where the log cannot tell.
+
+        It cannot where timestamps are media time (a file's frames; `live` is False), and where it has no anchors. Between the anchors the
+        difference of the clocks is interpolated, outside the nearest one holds. A clock that was set in between shows as
+        `anchors` whose differences differ: then times between them are wrong by up to that.
+        """
+        return utc_ns_from_monotonic(timestamp_ns, self.anchors) if self.live and self.anchors else None
 
     def __iter__(self) -> Iterator[LogRecord]:
         self.truncated, self.damaged = True, 0
@@ -241,6 +274,8 @@ class LogReader:
                 crc = zlib.crc32(content, zlib.crc32(mcap.PREFIX.pack(opcode, len(content)), crc))
                 if opening and opcode == opening[0]:
                     opening.pop(0)
+                    continue
+                if opcode == mcap.METADATA and _named(content, _CLOSED) is not None:
                     continue
                 if opcode != mcap.MESSAGE or len(content) < mcap.MESSAGE_HEAD.size:
                     self.damaged += 1
@@ -268,10 +303,10 @@ def read_log(path: str | os.PathLike[str]) -> LogReader:
                 except ValueError as e:
                     raise LogError(f"{path}: its metadata cannot be read ({e}); the file is damaged at its beginning") from e
                 if name == "percodec":
-                    return LogReader(path, values)
-            elif opcode == mcap.MESSAGE:
-                break
-    raise LogError(f"{path} is an MCAP file without percodec's metadata; give a log written by percodec")
+                    return LogReader(path, values, _closed(file))
+            elif opcode in (mcap.MESSAGE, mcap.FOOTER):
+                raise LogError(f"{path} is an MCAP file without percodec's metadata; give a log written by percodec")
+    raise LogError(f"{path} is cut off or damaged before its first packet, nothing of it can be read; give another log written by percodec")
 
 
 def _open(path: Path) -> BinaryIO:
@@ -296,6 +331,40 @@ def _records(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         if len(content) < size:
             return
         yield opcode, content
+
+
+def _closed(file: BinaryIO) -> dict[str, str]:
+    """What a log says as it is closed, found through its summary; nothing where there is none of it."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - mcap.END_BYTES))
+    summary = mcap.summary_from(file.read(mcap.END_BYTES))
+    if summary is None or summary >= size:
+        return {}
+    file.seek(summary)
+    for opcode, content in _records(file):
+        if opcode != mcap.METADATA_INDEX:
+            continue
+        try:
+            name, at = mcap.metadata_index_from(content)
+        except ValueError:
+            continue
+        if name == _CLOSED and at < size:
+            file.seek(at)
+            return _named(next(_records(file), (0, b""))[1], _CLOSED) or {}
+    return {}
+
+
+def _named(content: bytes, name: str) -> dict[str, str] | None:
+    """The values of a Metadata record of this name; None for anything else."""
+    try:
+        found, values = mcap.metadata_from(content)
+    except ValueError:
+        return None
+    return values if found == name else None
+
+
+def _texts(anchor: ClockAnchor) -> dict[str, str]:
+    return {key: str(value) for key, value in anchor.as_dict().items()}
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 MAGIC = b"\x89MCAP0\r\n"
 HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, STATISTICS, METADATA, METADATA_INDEX, DATA_END = 1, 2, 3, 4, 5, 0x0B, 0x0C, 0x0D, 0x0F
 PREFIX = struct.Struct("<BQ")  # opcode, bytes of content
+END_BYTES = PREFIX.size + 20 + len(MAGIC)  # Footer and magic
 MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
 
 
@@ -36,8 +37,12 @@ def message(sequence: int, time_ns: int, data: bytes) -> bytes:
 def opening(library: str, topic: str, schema: str, description: bytes, encoding: str, metadata: Mapping[str, str]) -> tuple[bytes, int]:
     """Everything before the first message, and the offset of the Metadata record named "percodec" in it."""
     head = MAGIC + record(HEADER, _text("") + _text(library))
-    about = record(METADATA, _text("percodec") + _map(metadata))
-    return head + about + _definitions(topic, schema, description, encoding), len(head)
+    return head + metadata_record("percodec", metadata) + _definitions(topic, schema, description, encoding), len(head)
+
+
+def metadata_record(name: str, values: Mapping[str, str]) -> bytes:
+    """A Metadata record."""
+    return record(METADATA, _text(name) + _map(values))
 
 
 def _definitions(topic: str, schema: str, description: bytes, encoding: str) -> bytes:
@@ -50,22 +55,39 @@ def closing(
     offset: int,
     data_crc: int,
     definitions: tuple[str, str, bytes, str],
-    metadata: tuple[int, int],
+    metadata: Sequence[tuple[str, int, int]],
     count: int,
     times: tuple[int, int],
 ) -> bytes:
     """DataEnd, summary, Footer and magic for a file that is `offset` bytes long so far.
 
-    `metadata`: offset and whole length of the Metadata record; `times`: first and last message time.
+    `metadata`: name, offset and whole length of each Metadata record; `times`: first and last message time.
     """
     end = record(DATA_END, struct.pack("<I", data_crc))
     counts = struct.pack("<IHQ", 10, 1, count)
-    statistics = struct.pack("<QHIIIIQQ", count, 1, 1, 0, 1, 0, *times) + counts
+    statistics = struct.pack("<QHIIIIQQ", count, 1, 1, 0, len(metadata), 0, *times) + counts
     summary = _definitions(*definitions) + record(STATISTICS, statistics)
-    summary += record(METADATA_INDEX, struct.pack("<QQ", *metadata) + _text("percodec"))
+    for name, at, size in metadata:
+        summary += record(METADATA_INDEX, struct.pack("<QQ", at, size) + _text(name))
     footer = PREFIX.pack(FOOTER, 20) + struct.pack("<QQ", offset + len(end), 0)
     crc = zlib.crc32(footer, zlib.crc32(summary))
     return end + summary + footer + struct.pack("<I", crc) + MAGIC
+
+
+def summary_from(end: bytes) -> int | None:
+    """Where the summary begins, from the last `END_BYTES` of a file; None where they are no Footer and magic, or there is no summary."""
+    if len(end) < END_BYTES or end[-len(MAGIC) :] != MAGIC or PREFIX.unpack_from(end) != (FOOTER, 20):
+        return None
+    return int.from_bytes(end[PREFIX.size : PREFIX.size + 8], "little") or None
+
+
+def metadata_index_from(content: bytes) -> tuple[str, int]:
+    """Name and offset of the Metadata record that a Metadata Index record points to. Raises ValueError on content that is none."""
+    try:
+        at, _ = struct.unpack_from("<QQ", content)
+        return _read_text(content, 16)[0], at
+    except (struct.error, UnicodeDecodeError) as e:
+        raise ValueError(str(e)) from e
 
 
 def metadata_from(content: bytes) -> tuple[str, dict[str, str]]:
@@ -91,4 +113,4 @@ def _read_text(data: bytes, at: int) -> tuple[str, int]:
     return data[at + 4 : at + 4 + size].decode(), at + 4 + size
 
 
-__all__ = ["closing", "message", "metadata_from", "opening", "record"]
+__all__ = ["closing", "message", "metadata_from", "metadata_index_from", "metadata_record", "opening", "record", "summary_from"]

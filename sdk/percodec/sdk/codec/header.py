@@ -12,6 +12,8 @@ BytesLike = bytes | bytearray | memoryview
 MAGIC = b"PC"
 VERSION = 0x10  # major in the high four bits, minor in the low four
 MAX_LANES = 64
+WRAP = 1 << 32  # of counters
+_REORDERED = 64  # a packet this many counters back, and not later in time, is an old one; further back a new start
 
 # magic, version, profile, lanes, flags, stream id, counter, frame id, timestamp, table hash, payload bytes, latent CRC
 LAYOUT = struct.Struct("<2sBBBBHIIQQII")
@@ -44,5 +46,13 @@ class PacketHeader:
         """Whether the packet needs no other: all but those of profile 2, which need the latent of the packet before."""
         return self.profile != PROFILE_TEMPORAL
 
+    def repeats(self, last: PacketHeader) -> bool:
+        """Whether it came before, or comes too late, for a reader whose last decoded packet of this stream is `last`."""
+        return (last.counter - self.counter) % WRAP < _REORDERED and self.timestamp_ns <= last.timestamp_ns
 
-__all__ = ["CRC", "HEADER_BYTES", "LAYOUT", "MAGIC", "MAX_LANES", "VERSION", "BytesLike", "PacketHeader"]
+    def follows(self, last: PacketHeader | None) -> bool:
+        """Whether that reader (None: of nothing so far) has what this packet is predicted from; True for every key packet."""
+        return self.key or (last is not None and self.counter == (last.counter + 1) % WRAP)
+
+
+__all__ = ["CRC", "HEADER_BYTES", "LAYOUT", "MAGIC", "MAX_LANES", "VERSION", "WRAP", "BytesLike", "PacketHeader"]

@@ -18,12 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL, EntropyModel
-from percodec.sdk.codec.header import BytesLike, PacketHeader
+from percodec.sdk.codec.header import WRAP, BytesLike, PacketHeader
 from percodec.sdk.codec.packet import PacketCodec, check_array, parse_header
 from percodec.sdk.errors import CodecError, PacketError
-
-_WRAP = 1 << 32
-_REORDERED = 64  # a packet this many counters back, and not later in time, is an old one; further back a new start
 
 
 class VideoCodec:
@@ -62,7 +59,7 @@ class VideoCodec:
         """A packet of `symbols` uint8 [C,h,w]. `key`: to be decodable alone. Raises as `PacketCodec.encode` does."""
         check_array(symbols, "symbols", self._key.latent_shape)
         with self._only("encode"):
-            counter = (self._counter + 1) % _WRAP
+            counter = (self._counter + 1) % WRAP
             key = key or self._since_key >= self._key_every
             now = self._latents[self._channels :]
             now[:] = symbols
@@ -95,17 +92,13 @@ class VideoCodec:
 
     def _check_follows(self, header: PacketHeader) -> None:
         last, name = self._last, f"packet {header.counter} of stream {header.stream_id}"
-        if last is None:
-            follows = header.key
-        else:
-            if header.stream_id != last.stream_id:
-                raise PacketError(f"{name} is not of stream {last.stream_id}, which this decoder reads: use a VideoCodec for each stream")
-            if (last.counter - header.counter) % _WRAP < _REORDERED and header.timestamp_ns <= last.timestamp_ns:
-                raise PacketError(f"{name} came twice or too late, the last one decoded is {last.counter}: drop it, the stream goes on")
-            follows = header.key or header.counter == (last.counter + 1) % _WRAP
-        if not follows:
+        if last is not None and header.stream_id != last.stream_id:
+            raise PacketError(f"{name} is not of stream {last.stream_id}, which this decoder reads: use a VideoCodec for each stream")
+        if last is not None and header.repeats(last):
+            raise PacketError(f"{name} came twice or too late, the last one decoded is {last.counter}: drop it, the stream goes on")
+        if not header.follows(last):
             raise PacketError(
-                f"{name} needs the latent of packet {(header.counter - 1) % _WRAP}, the last one decoded is "
+                f"{name} needs the latent of packet {(header.counter - 1) % WRAP}, the last one decoded is "
                 f"{'none' if last is None else last.counter}: packets were lost, wait for the next key packet"
             )
 
