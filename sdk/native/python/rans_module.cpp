@@ -99,6 +99,11 @@ std::uint32_t crc32c(nb::handle data, std::uint32_t crc) {
 
 NB_MODULE(_rans, m) {
     m.doc() = "The C++ core of percodec.sdk.codec.";
+#ifdef NDEBUG
+    // A thread that waits when the interpreter ends, for a camera that never answers or on a parent process, is never
+    // unwound: what it holds stays. nanobind would report that as leaked instances, types and functions.
+    nb::set_leak_warnings(false);
+#endif
 
     nb::enum_<percodec::Kernel>(m, "Kernel")
         .value("AUTOMATIC", percodec::Kernel::automatic)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -251,6 +253,23 @@ def test_threads_and_repetition_give_equal_packets(sample) -> None:
     assert counters == list(range(2 * len(alone)))
     for packet in results[0][:12]:
         shared.decode(packet)
+
+
+def test_a_thread_that_holds_a_codec_when_python_ends_is_no_fault() -> None:
+    program = """
+import threading
+import numpy as np
+from percodec.sdk.codec import EntropyModel, PacketCodec
+entered = threading.Event()
+def wait(codec):
+    entered.set()
+    threading.Event().wait()
+codec = PacketCodec(EntropyModel.from_counts(np.ones((2, 6), np.int64)), 4, 4)
+threading.Thread(target=wait, args=(codec,), daemon=True).start()
+entered.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 9])
