@@ -70,7 +70,7 @@ def rans(result: dict[str, Any]) -> str:
     kernel_head = ["latent", "tables", *(f"{kernel}: encode, decode" for kernel in kernels)]
     return (
         f"{about}: `{result['command']}`\n\n{lab_tables.table(head, rows)}\n"
-        f"Each kernel's coding alone, without header and checksums, beside constriction:\n\n{lab_tables.table(kernel_head, alone)}"
+        f"Each kernel, the lanes given, beside constriction:\n\n{lab_tables.table(kernel_head, alone)}"
     )
 
 
