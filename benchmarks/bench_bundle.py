@@ -31,7 +31,7 @@ def main() -> int:
         return 0
 
     from percodec.export.data import load_camvid
-    from percodec.export.evaluate.bundle import evaluate_bundle
+    from percodec.export.evaluate.bundle_metrics import evaluate_bundle
     from percodec.runtime.session import DEFAULT_BUNDLE
     from percodec.sdk.bundle import Bundle
     from percodec.sdk.machine import machine_info, versions

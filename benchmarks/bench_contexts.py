@@ -22,11 +22,11 @@ import numpy as np
 import record
 from numpy.typing import NDArray
 
-from percodec.export.bundle import latents_of
-from percodec.export.contexts import learn_contexts
+from percodec.export.bundles.context_tables import learn_contexts
+from percodec.export.bundles.from_checkpoint import latents_of
 from percodec.export.data.specs import load
 from percodec.export.evaluate.any_size import BundleAtAnySize, crop8
-from percodec.export.onnx import run_ort
+from percodec.export.models.to_onnx import run_ort
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import EntropyModel, PacketCodec, _rans, count_pairs
 

@@ -30,14 +30,15 @@ import torch
 from PIL import Image
 
 from percodec.export.data.specs import load
-from percodec.export.engines import Calibration, explicit_graph, plan_for, session
+from percodec.export.engines.build import Calibration, explicit_graph, plan_for
+from percodec.export.engines.session import session
 from percodec.export.evaluate.any_size import crop8, resized
 from percodec.export.evaluate.codecs import Picture
 from percodec.export.evaluate.compute import count_macs
 from percodec.export.evaluate.perception import rows_of_metrics
 from percodec.export.evaluate.rd import at_rate, bundle_point
 from percodec.export.models import AUTOENCODERS
-from percodec.export.onnx import run_ort
+from percodec.export.models.to_onnx import run_ort
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.targets import target

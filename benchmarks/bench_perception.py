@@ -28,17 +28,17 @@ from bench_encoders import in_turn, paired
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from percodec.export.calibrate import measure
 from percodec.export.data.sets import DataSet
 from percodec.export.data.specs import load
-from percodec.export.engines import session
-from percodec.export.graph import plain
+from percodec.export.engines.calibrate import measure
+from percodec.export.engines.onnx_graph import plain
+from percodec.export.engines.precision import Plan, make_explicit
+from percodec.export.engines.session import session
 from percodec.export.metrics.scores import average_precision
 from percodec.export.models import AUTOENCODERS, Autoencoder, Classifier, ResNet
-from percodec.export.onnx import ClassificationGraph, DecoderGraph, EncoderGraph, fold, graph_bytes
-from percodec.export.precision import Plan, make_explicit
-from percodec.export.train.loop import load_checkpoint
-from percodec.export.train.run import build_model
+from percodec.export.models.to_onnx import ClassificationGraph, DecoderGraph, EncoderGraph, fold, graph_bytes
+from percodec.export.train.checkpoint import load_checkpoint
+from percodec.export.train.from_config import build_model
 from percodec.export.train.tasks import Joint, presence
 from percodec.export.train.validate import CROP, windows
 from percodec.sdk.codec import EntropyModel, PacketCodec

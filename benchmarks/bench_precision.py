@@ -30,8 +30,9 @@ def main() -> int:
     args = parser.parse_args()
 
     from percodec.export.data import load_camvid
-    from percodec.export.engines import Calibration, default_graphs, explicit_graph, plan_for, session
-    from percodec.export.verify import broken, compare, limits_of, run_chain
+    from percodec.export.engines.build import Calibration, default_graphs, explicit_graph, plan_for
+    from percodec.export.engines.session import session
+    from percodec.export.engines.verify import broken, compare, limits_of, run_chain
     from percodec.runtime.session import DEFAULT_BUNDLE
     from percodec.sdk.bundle import Bundle
     from percodec.sdk.machine import machine_info, versions

@@ -18,11 +18,11 @@ import torch
 from bench_encoders import measure, publish
 from torch import nn
 
-from percodec.export.bundle import export_bundle
+from percodec.export.bundles.from_checkpoint import export_bundle
 from percodec.export.models.autoencoder import AUTOENCODERS, Autoencoder, conv_bn, edge, theis3, theis3_decoder
 from percodec.export.train.config import load_config
 from percodec.export.train.curves import reporter
-from percodec.export.train.run import train
+from percodec.export.train.from_config import train
 
 # Layers as (outputs, kernel, stride); the last one, 1x1 to C, is common. The first has no padding, so integers suffice.
 CHAINS: dict[str, tuple[tuple[int, int, int], ...]] = {

@@ -19,7 +19,7 @@ from typing import Any
 import record
 from lab_train import CELLS, POINTS, SHORT, cells
 
-from percodec.export.bundle import export_bundle
+from percodec.export.bundles.from_checkpoint import export_bundle
 from percodec.export.data.small_sets import load_folder
 from percodec.export.data.specs import load
 from percodec.export.evaluate.any_size import crop8
@@ -30,7 +30,7 @@ from percodec.export.evaluate.plots import plot
 from percodec.export.evaluate.rd import at_rate, bundle_point, curve
 from percodec.export.evaluate.report import report
 from percodec.export.evaluate.storage import measure_storage
-from percodec.export.train.loop import load_checkpoint
+from percodec.export.train.checkpoint import load_checkpoint
 from percodec.sdk.bundle import Bundle
 
 HERE = Path(__file__).parent

@@ -46,9 +46,9 @@ def restorer(tmp_path_factory):
     """A small restorer with random weights, as its file."""
     from restoring import FACTS, wake
 
-    from percodec.export.restore.graph import restorer_graph
     from percodec.export.restore.networks import Residual
     from percodec.export.restore.restorer import KEY
+    from percodec.export.restore.to_onnx import restorer_graph
 
     path = tmp_path_factory.mktemp("restorer") / "restorer.onnx"
     path.write_bytes(restorer_graph(wake(Residual(width=8, blocks=1)), None, {KEY: json.dumps(FACTS)}))
@@ -59,7 +59,7 @@ def restorer(tmp_path_factory):
 def twin(camvid, tmp_path_factory):
     """The tiny CamVid tree as it comes back from JPEG."""
     from percodec.export.restore.mirror import mirror
-    from percodec.export.restore.works import Compress
+    from percodec.export.restore.transforms import Compress
 
     out = tmp_path_factory.mktemp("twin") / "jpeg"
     mirror(camvid, out, Compress("jpeg:q10"))

@@ -8,7 +8,7 @@ from percodec.export.data.crops import Crops
 from percodec.export.data.specs import load
 from percodec.export.train import distributed
 from percodec.export.train.config import load_config
-from percodec.export.train.run import build_model
+from percodec.export.train.from_config import build_model
 from percodec.export.train.tasks import Objective, class_weights
 
 

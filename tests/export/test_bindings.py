@@ -1,4 +1,4 @@
-"""Every TensorRT name that `build.py` and the runtime's `trt.py` use exists in the real Python bindings of the versions on vehicles.
+"""Every TensorRT name that export's and the runtime's `tensorrt.py` use exists in the real Python bindings of the versions on vehicles.
 
 The bindings are 1 MB wheels without the library; a stub library of nine empty functions lets them be imported on any x86-64 Linux. Nothing
 can be constructed then, but every class, enum and method is there.
@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {
     # Variables (or attributes of self) of the file, and the classes of the objects they hold.
-    ROOT / "export" / "percodec" / "export" / "build.py": {
+    ROOT / "export" / "percodec" / "export" / "engines" / "tensorrt.py": {
         "builder": "Builder",
         "network": "INetworkDefinition",
         "config": "IBuilderConfig",
@@ -28,7 +28,7 @@ SOURCES = {
         "cache": "ITimingCache",
         "loaded": "ICudaEngine",
     },
-    ROOT / "runtime" / "percodec" / "runtime" / "trt.py": {
+    ROOT / "runtime" / "percodec" / "runtime" / "engines" / "tensorrt.py": {
         "_runtime": "Runtime",
         "_engine": "ICudaEngine",
         "loaded": "ICudaEngine",

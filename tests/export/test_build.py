@@ -12,11 +12,11 @@ pytest.importorskip("tensorrt_rtx", reason="needs tensorrt-rtx (x86-64)")
 
 import shutil
 
-from percodec.export import build as build_module
-from percodec.export.build import build_engine, load_flavour
-from percodec.export.engines import Calibration, build_graph, explicit_graph, plan_for
-from percodec.export.layers import histogram, layers_from_inspector, layers_from_log
-from percodec.export.precision import Plan
+from percodec.export.engines import tensorrt as tensorrt_module
+from percodec.export.engines.build import Calibration, build_graph, explicit_graph, plan_for
+from percodec.export.engines.layer_table import histogram, layers_from_inspector, layers_from_log
+from percodec.export.engines.precision import Plan
+from percodec.export.engines.tensorrt import build_engine, load_flavour
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import engines_in, read_engine
 from percodec.sdk.cli import main
@@ -60,11 +60,11 @@ def test_engines_compute_in_the_type_that_was_asked_for(bundle, calibration, gra
 
 def test_classification_heads_build(tmp_path):
     torch = pytest.importorskip("torch")
-    from percodec.export.calibrate import measure
-    from percodec.export.graph import plain
+    from percodec.export.engines.calibrate import measure
+    from percodec.export.engines.onnx_graph import plain
+    from percodec.export.engines.precision import make_explicit
     from percodec.export.models import AUTOENCODERS, build_head
-    from percodec.export.onnx import Head, graphs
-    from percodec.export.precision import make_explicit
+    from percodec.export.models.to_onnx import Head, graphs
     from percodec.export.train.config import DEFAULTS
 
     torch.manual_seed(0)
@@ -128,11 +128,11 @@ def test_flavours_that_are_not_here_say_how_to_get_them(bundle, calibration, mon
     def absent(name):
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(build_module.importlib, "import_module", absent)
+    monkeypatch.setattr(tensorrt_module.importlib, "import_module", absent)
     with pytest.raises(BackendError, match=r"on a Jetson it comes with JetPack .*--system-site-packages"):
         load_flavour("tensorrt")
     old = type("old", (), {"__version__": "8.6.1", "NetworkDefinitionCreationFlag": type("F", (), {"EXPLICIT_BATCH": 0})})
-    monkeypatch.setattr(build_module.importlib, "import_module", lambda name: old)
+    monkeypatch.setattr(tensorrt_module.importlib, "import_module", lambda name: old)
     with pytest.raises(BackendError, match=r"tensorrt 8\.6\.1 has no strongly typed networks: TensorRT 10\.3"):
         load_flavour("tensorrt")
 

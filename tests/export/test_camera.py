@@ -13,10 +13,11 @@ pytest.importorskip("onnx", reason="needs the export extra")
 pytest.importorskip("onnxruntime", reason="needs the ort extra")
 pytest.importorskip("cv2", reason="needs the ort extra")
 
-from percodec.export.camera import camera_graph
-from percodec.export.engines import session, source_graph
-from percodec.export.graph import parse
-from percodec.export.lint import lint
+from percodec.export.engines.build import source_graph
+from percodec.export.engines.camera_graph import camera_graph
+from percodec.export.engines.lint import lint
+from percodec.export.engines.onnx_graph import parse
+from percodec.export.engines.session import session
 from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import engines_in, read_engine

@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
 
-from percodec.export.train.loop import load_checkpoint  # noqa: E402
+from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
 
 SCRIPT = Path(__file__).parent / "gradients.py"
 COMMON = [

@@ -13,18 +13,18 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the export extra")
 image_module = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
-from percodec.export.bundle import export_bundle  # noqa: E402
+from percodec.export.bundles.from_checkpoint import export_bundle  # noqa: E402
 from percodec.export.data.specs import load  # noqa: E402
 from percodec.export.evaluate.any_size import BundleAtAnySize, resized  # noqa: E402
-from percodec.export.evaluate.bundle import evaluate_bundle  # noqa: E402
+from percodec.export.evaluate.bundle_metrics import evaluate_bundle  # noqa: E402
 from percodec.export.evaluate.codecs import CODECS, at_most, codec_of  # noqa: E402
 from percodec.export.evaluate.perception import rows_of_metrics  # noqa: E402
 from percodec.export.evaluate.rd import at_rate, curve, measure  # noqa: E402
 from percodec.export.evaluate.report import SCHEMA, render_table, report, write_report  # noqa: E402
 from percodec.export.models import Classifier, ResNet, edge, theis3  # noqa: E402
-from percodec.export.onnx import Head, graphs, run_ort  # noqa: E402
+from percodec.export.models.to_onnx import Head, graphs, run_ort  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
-from percodec.export.train.run import train  # noqa: E402
+from percodec.export.train.from_config import train  # noqa: E402
 from percodec.sdk.cli import main  # noqa: E402
 from percodec.sdk.errors import DataError, UsageError  # noqa: E402
 from percodec.sdk.synthetic.road import RoadScene  # noqa: E402

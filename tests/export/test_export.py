@@ -11,14 +11,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
 
-from percodec.export.bundle import check_parity, count_symbols, export_bundle  # noqa: E402
+from percodec.export.bundles.from_checkpoint import check_parity, count_symbols, export_bundle  # noqa: E402
 from percodec.export.data import load_camvid  # noqa: E402
-from percodec.export.evaluate.bundle import evaluate_bundle  # noqa: E402
+from percodec.export.evaluate.bundle_metrics import evaluate_bundle  # noqa: E402
 from percodec.export.models import LatentFPN, edge, theis3  # noqa: E402
-from percodec.export.onnx import DecoderGraph, EncoderGraph, Head, SegmentationGraph, graphs, run_ort  # noqa: E402
+from percodec.export.models.to_onnx import DecoderGraph, EncoderGraph, Head, SegmentationGraph, graphs, run_ort  # noqa: E402
+from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
-from percodec.export.train.loop import load_checkpoint  # noqa: E402
-from percodec.export.train.run import build_model, train  # noqa: E402
+from percodec.export.train.from_config import build_model, train  # noqa: E402
 from percodec.sdk.bundle import Bundle  # noqa: E402
 from percodec.sdk.cli import main  # noqa: E402
 from percodec.sdk.errors import BundleError, DataError, SelfTestError  # noqa: E402

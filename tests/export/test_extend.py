@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tiny_bundle import array_graph, classification_graph, encoder_graph, frames, head_graph, make_bundle
 
-from percodec.export.heads import color_of
-from percodec.export.stream import stream_pairs
+from percodec.export.bundles.stream_tables import stream_pairs
+from percodec.export.bundles.user_heads import color_of
 from percodec.runtime.capture.images import write_image
 from percodec.sdk import Bundle, Label, PacketCodec, TensorInfo
 from percodec.sdk.cli import main

@@ -8,9 +8,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the export extra")
 
 from percodec.export.data.specs import load  # noqa: E402
+from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
-from percodec.export.train.loop import load_checkpoint  # noqa: E402
-from percodec.export.train.run import train  # noqa: E402
+from percodec.export.train.from_config import train  # noqa: E402
 from percodec.export.train.tasks import presence  # noqa: E402
 from percodec.export.train.views import ViewCrops, Views  # noqa: E402
 from percodec.sdk.errors import UsageError  # noqa: E402

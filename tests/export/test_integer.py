@@ -8,13 +8,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from percodec.export.calibrate import measure  # noqa: E402
-from percodec.export.graph import plain  # noqa: E402
-from percodec.export.integer import integer_encoder  # noqa: E402
-from percodec.export.lint import lint  # noqa: E402
+from percodec.export.engines.calibrate import measure  # noqa: E402
+from percodec.export.engines.integer import integer_encoder  # noqa: E402
+from percodec.export.engines.lint import lint  # noqa: E402
+from percodec.export.engines.onnx_graph import plain  # noqa: E402
+from percodec.export.engines.precision import Plan, make_explicit  # noqa: E402
 from percodec.export.models import AUTOENCODERS  # noqa: E402
-from percodec.export.onnx import graphs, run_ort  # noqa: E402
-from percodec.export.precision import Plan, make_explicit  # noqa: E402
+from percodec.export.models.to_onnx import graphs, run_ort  # noqa: E402
 from percodec.sdk.bundle.onnx_ops import check_graph  # noqa: E402
 from percodec.sdk.synthetic.road import RoadScene  # noqa: E402
 from percodec.sdk.targets import target  # noqa: E402

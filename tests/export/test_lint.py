@@ -11,11 +11,11 @@ pytest.importorskip("onnx", reason="needs the export extra")
 
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from percodec.export.calibrate import measure
-from percodec.export.engines import session
-from percodec.export.graph import plain
-from percodec.export.lint import RULES, lint
-from percodec.export.precision import PRECISIONS, Plan, make_explicit
+from percodec.export.engines.calibrate import measure
+from percodec.export.engines.lint import RULES, lint
+from percodec.export.engines.onnx_graph import plain
+from percodec.export.engines.precision import PRECISIONS, Plan, make_explicit
+from percodec.export.engines.session import session
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.synthetic.road import RoadScene
 from percodec.sdk.targets import target

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("onnx", reason="needs the export extra")
 pytest.importorskip("polygraphy", reason="needs the polygraphy extra")
 
-from percodec.export.precision import Plan, make_explicit
+from percodec.export.engines.precision import Plan, make_explicit
 from percodec.sdk.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[2]

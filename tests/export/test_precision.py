@@ -14,12 +14,13 @@ pytest.importorskip("onnx", reason="needs the export extra")
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from percodec.export.build import any_batch
-from percodec.export.calibrate import Ranges, judge, measure
-from percodec.export.engines import Calibration, default_graphs, explicit_graph, plan_for, session, source_graph
-from percodec.export.graph import ends, fused, label, matching, parse, plain, serialized
-from percodec.export.precision import PRECISIONS, Plan, convolutions, layers, make_explicit
-from percodec.export.sensitivity import keep_list, sensitivity
+from percodec.export.engines.build import Calibration, default_graphs, explicit_graph, plan_for, source_graph
+from percodec.export.engines.calibrate import Ranges, judge, measure
+from percodec.export.engines.onnx_graph import ends, fused, label, matching, parse, plain, serialized
+from percodec.export.engines.precision import PRECISIONS, Plan, convolutions, layers, make_explicit
+from percodec.export.engines.sensitivity import keep_list, sensitivity
+from percodec.export.engines.session import session
+from percodec.export.engines.tensorrt import any_batch
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import DataError, ExportError, UsageError
 from percodec.sdk.synthetic.road import RoadScene

@@ -19,15 +19,15 @@ from percodec.export.data.specs import load  # noqa: E402
 from percodec.export.evaluate.codecs import CODECS  # noqa: E402
 from percodec.export.evaluate.compute import count_parameters  # noqa: E402
 from percodec.export.restore import restorer as restorer_module  # noqa: E402
-from percodec.export.restore.graph import restorer_graph  # noqa: E402
 from percodec.export.restore.lossy import AtQuality, open_lossy, quality_at  # noqa: E402
 from percodec.export.restore.mirror import mirror, rates_of  # noqa: E402
 from percodec.export.restore.networks import Discriminator, Residual  # noqa: E402
 from percodec.export.restore.pairs import Pairs  # noqa: E402
 from percodec.export.restore.restorer import KEY, Restorer  # noqa: E402
 from percodec.export.restore.shift import Source, Twin, lowest, plan, run_cells, serves, summarise  # noqa: E402
+from percodec.export.restore.to_onnx import restorer_graph  # noqa: E402
 from percodec.export.restore.train import Objective, build_restorer, train_restorer  # noqa: E402
-from percodec.export.restore.works import Compress, Restore  # noqa: E402
+from percodec.export.restore.transforms import Compress, Restore  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
 from percodec.sdk.errors import DataError, UsageError  # noqa: E402
 
@@ -107,7 +107,7 @@ def test_our_own_codec_on_any_size(tiny_bundle_path, camvid):
 @pytest.mark.skipif(find_spec("compressai") is None, reason="CompressAI is not installed (see percodec.export.restore.hyperprior)")
 def test_the_hyperprior(tmp_path, camvid):
     from percodec.export.restore.hyperprior import mean_scale_hyperprior
-    from percodec.export.train.loop import save_checkpoint
+    from percodec.export.train.checkpoint import save_checkpoint
 
     torch.manual_seed(1)
     path = tmp_path / "best.pt"
@@ -212,7 +212,7 @@ def test_training_brings_pictures_closer_and_resumes_exactly(camvid, twin, tmp_p
 
 
 def test_features_and_adversary_of_a_whole_run(camvid, twin, tmp_path):
-    from percodec.export.train.run import train
+    from percodec.export.train.from_config import train
 
     head = load_config("lab-segmentation", ["head.name=resnet50-d", "head.input=original", "head.width=0.0625", "crops.views=0"])
     head["crops"] |= {"size": 64, "batch": 2}

@@ -22,7 +22,7 @@ from percodec.export.data.specs import load  # noqa: E402
 from percodec.export.restore.mirror import RECORDS, mirror, rates_of  # noqa: E402
 from percodec.export.restore.pairs import Pairs  # noqa: E402
 from percodec.export.restore.restorer import Restorer  # noqa: E402
-from percodec.export.restore.works import Restore  # noqa: E402
+from percodec.export.restore.transforms import Restore  # noqa: E402
 from percodec.sdk.errors import DataError, UsageError  # noqa: E402
 
 
@@ -149,7 +149,7 @@ def test_lossy_files_say_their_own_rate(restorer, tmp_path):
 
 
 def test_training_copies_where_a_set_comes_from(twin, restorer, tmp_path):
-    from percodec.export.train.run import provenance
+    from percodec.export.train.from_config import provenance
 
     mirror(twin, tmp_path / "restored", Restore(restorer, twin))
     data = load(f"camvid:{tmp_path / 'restored'}:train")

@@ -10,9 +10,10 @@ torch = pytest.importorskip("torch", reason="needs the export extra")
 from percodec.export.data.crops import Batch  # noqa: E402
 from percodec.export.models import Quantizer  # noqa: E402
 from percodec.export.restore.train import build_restorer  # noqa: E402
+from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
 from percodec.export.train.config import DEFAULTS, load_config, names, resolve  # noqa: E402
-from percodec.export.train.loop import Run, Schedule, load_checkpoint  # noqa: E402
-from percodec.export.train.run import build_model, load_trunk, train  # noqa: E402
+from percodec.export.train.from_config import build_model, load_trunk, train  # noqa: E402
+from percodec.export.train.loop import Run, Schedule  # noqa: E402
 from percodec.sdk.errors import DataError, UsageError  # noqa: E402
 
 TINY = [

@@ -6,8 +6,8 @@
 | `letterbox` | black bars, picture centred                                  | resolution               |
 | `crop`      | cutting the longer axis equally on both sides                | the borders              |
 
-`percodec.runtime.capture.preprocess` (cv2) and `percodec.export.camera` (a graph for the device) both resample `source` to `target` and
-nothing else, so that they cannot differ in where a pixel goes.
+`percodec.runtime.capture.preprocess` (cv2) and `percodec.export.engines.camera_graph` (a graph for the device) both resample `source` to
+`target` and nothing else, so that they cannot differ in where a pixel goes.
 """
 
 from __future__ import annotations

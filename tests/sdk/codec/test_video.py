@@ -295,7 +295,7 @@ def test_what_does_not_fit_is_refused(key_model: EntropyModel) -> None:
 
 
 def test_learned_on_a_stream_it_uses_the_latent_before() -> None:
-    from percodec.export.contexts import learn_contexts
+    from percodec.export.bundles.context_tables import learn_contexts
 
     rng = np.random.default_rng(1)
     frames = [rng.integers(0, LEVELS, (2, 12, 16), np.uint8)]
@@ -312,7 +312,7 @@ def test_learned_on_a_stream_it_uses_the_latent_before() -> None:
 
 @pytest.mark.parametrize("wrong", [{"neighbours": 0}, {"neighbours": 33}, {"contexts": 0}, {"contexts": 17}])
 def test_tables_that_cannot_be_are_not_learned(wrong: dict[str, int]) -> None:
-    from percodec.export.contexts import learn_contexts
+    from percodec.export.bundles.context_tables import learn_contexts
 
     with pytest.raises(EntropyModelError, match=r"supported are 1\.\."):
         learn_contexts(np.zeros((2, 3, 4, 4), np.uint8), LEVELS, **wrong)

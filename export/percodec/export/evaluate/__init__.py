@@ -1,1 +1,1 @@
-"""Metrics on images and label maps."""
+"""What bundles, networks and other codecs reach on a data set, as tables, plots and pages."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from percodec.export.evaluate.codecs import Picture
-from percodec.export.onnx import run_ort
+from percodec.export.models.to_onnx import run_ort
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import DataError

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from percodec.export.data.sets import DataSet
 from percodec.export.evaluate.any_size import BundleAtAnySize, crop8
-from percodec.export.evaluate.bundle import evaluate_bundle
+from percodec.export.evaluate.bundle_metrics import evaluate_bundle
 from percodec.export.evaluate.codecs import at_most, codec_of
 from percodec.export.models import head_kind
-from percodec.export.train.loop import load_checkpoint
-from percodec.export.train.run import build_model
+from percodec.export.train.checkpoint import load_checkpoint
+from percodec.export.train.from_config import build_model
 from percodec.export.train.validate import validate_head
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import DataError, UsageError

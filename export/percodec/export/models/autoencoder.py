@@ -6,8 +6,8 @@
 128 channels, strided convolution to C; mirrored decoder. 70.9 kMAC/px. The exact unit count is a reconstruction.
 `edge`: ours. An overlapping 8x8 stride-4 stem and two bottlenecks at 1/8: 3.7 kMAC/px of dense convolutions,
 which every backend runs well; the decoder is heavier because it never runs on the vehicle's hot path.
-`fast`: ours. 8x8 blocks and one 3x3 convolution over them, 0.3 kMAC/px, in integers where wanted (`percodec.export.integer`); the rest is
-the decoder's business, which is theis3's.
+`fast`: ours. 8x8 blocks and one 3x3 convolution over them, 0.3 kMAC/px, in integers where wanted (`percodec.export.engines.integer`); the
+rest is the decoder's business, which is theis3's.
 `balanced`: ours. Blocks of 4x4, then overlapping windows of 4x4 of those and one 3x3: a symbol sees 32x32 pixels for 1.0 kMAC/px, in
 integers too.
 `cvpr18`: the group's follow-up (Mentzer et al. 2018), without its importance map: 16 residual blocks of 128 channels in five

@@ -18,7 +18,7 @@ import torch
 
 from percodec.export.evaluate.any_size import filled
 from percodec.export.evaluate.codecs import Picture
-from percodec.export.train.loop import load_checkpoint
+from percodec.export.train.checkpoint import load_checkpoint
 from percodec.sdk.errors import BackendError, DataError
 
 INSTALL = "pip install --no-deps compressai==1.2.8 einops pytorch-msssim scipy"

@@ -27,7 +27,7 @@ from percodec.export.evaluate.perception import rows_of_checkpoint
 from percodec.export.restore.lossy import open_lossy
 from percodec.export.restore.mirror import mirror
 from percodec.export.restore.restorer import Restorer
-from percodec.export.restore.works import Compress, Restore, fixed_spec
+from percodec.export.restore.transforms import Compress, Restore, fixed_spec
 from percodec.sdk.errors import DataError, UsageError
 
 Row = dict[str, Any]

@@ -23,14 +23,15 @@ from percodec.export.data.crops import Batch
 from percodec.export.data.origin import origin_of
 from percodec.export.evaluate.compute import count_parameters
 from percodec.export.metrics.similarity import ms_ssim, psnr
-from percodec.export.restore.graph import restorer_graph
 from percodec.export.restore.networks import NETWORKS, Discriminator, Latent, Residual
 from percodec.export.restore.pairs import PairCrops, Pairs
 from percodec.export.restore.restorer import KEY
+from percodec.export.restore.to_onnx import restorer_graph
 from percodec.export.train import distributed
+from percodec.export.train.checkpoint import load_checkpoint
 from percodec.export.train.config import Config
-from percodec.export.train.loop import Run, Schedule, load_checkpoint
-from percodec.export.train.run import build_model, commit
+from percodec.export.train.from_config import build_model, commit
+from percodec.export.train.loop import Run, Schedule
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import UsageError
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import csv
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,9 +20,8 @@ from torch import nn
 
 from percodec.export.data.crops import Batch
 from percodec.export.train import curves, distributed
+from percodec.export.train.checkpoint import load_checkpoint, save_checkpoint
 from percodec.export.train.config import completed
-from percodec.export.train.unfold import bundle_checkpoint
-from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import DataError
 
 
@@ -214,25 +212,4 @@ def _forget_after(path: Path, step: int) -> None:
         writer.writerows(rows)
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write beside, then rename: a killed run leaves the old checkpoint or the new one, never half of one."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    os.replace(part, path)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A run's checkpoint, or a bundle's folder (`bundle_checkpoint`). Raises `DataError`, `BundleError` where it is none of ours."""
-    if path.is_dir():
-        return bundle_checkpoint(Bundle.open(path))
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:
-        raise DataError(f"cannot read checkpoint {path}: {e}") from e
-    if not isinstance(state, dict) or "model" not in state or "config" not in state:
-        raise DataError(f"{path} is not a percodec checkpoint")
-    state["config"] = completed(state["config"])
-    return state
-
-
-__all__ = ["Average", "Run", "Schedule", "freeze_norm", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Average", "Run", "Schedule", "freeze_norm"]

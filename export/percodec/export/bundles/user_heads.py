@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.export.engines import session
+from percodec.export.engines.session import session
 from percodec.sdk.bundle import OPERATORS, Bundle, GraphInfo, Label, TensorInfo
 from percodec.sdk.bundle.graphs import DTYPES, HEAD, HEAD_TASKS
 from percodec.sdk.bundle.manifest import MAX_FILE_BYTES

@@ -1,4 +1,4 @@
-"""A bundle as the checkpoint of the run it was exported from, so that training goes on from what was shipped.
+"""Checkpoints of runs, and a bundle as the checkpoint of the run it was exported from, so that training goes on from what was shipped.
 
     encoder.onnx, decoder.onnx, head_*.onnx --weights by name--> codec.g_a, codec.g_s, head; batch norm 1 * x + bias
     manifest.json --> centers, configuration
@@ -10,6 +10,7 @@ but the scales that batch norm had learned are gone, and training from here take
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,27 @@ from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import DataError, PercodecError
 
 _SCORES = {"bpp": "bpp_coded", "psnr": "psnr_db", "ms_ssim": "ms_ssim", "miou": "miou"}  # a run's names for a bundle's
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write beside, then rename: a killed run leaves the old checkpoint or the new one, never half of one."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A run's checkpoint, or a bundle's folder (`bundle_checkpoint`). Raises `DataError`, `BundleError` where it is none of ours."""
+    if path.is_dir():
+        return bundle_checkpoint(Bundle.open(path))
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:
+        raise DataError(f"cannot read checkpoint {path}: {e}") from e
+    if not isinstance(state, dict) or "model" not in state or "config" not in state:
+        raise DataError(f"{path} is not a percodec checkpoint")
+    state["config"] = completed(state["config"])
+    return state
 
 
 def bundle_checkpoint(bundle: Bundle, graph: str | None = None) -> dict[str, Any]:
@@ -91,4 +113,4 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
                 norm.weight.fill_((1 + norm.eps) ** 0.5)
 
 
-__all__ = ["bundle_checkpoint"]
+__all__ = ["bundle_checkpoint", "load_checkpoint", "save_checkpoint"]

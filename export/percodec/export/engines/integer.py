@@ -6,7 +6,7 @@ Three things make it possible, all of the codecs `fast` and `balanced`: no paddi
 mean moves into its bias; ReLU, which is what a byte without a zero point does below zero, so that padding further on is zero too; and
 evenly spaced centers, so that the last rounding finds the symbol. The first convolution reads each pixel once, in blocks of k x k: a row
 of a block lies together in memory, and seen as one pixel of 3k channels it is copied at once, not in k pieces, which is half of the
-encoder's time. Other graphs are left to `percodec.export.precision`, which keeps pictures and symbols in floats.
+encoder's time. Other graphs are left to `percodec.export.engines.precision`, which keeps pictures and symbols in floats.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from percodec.export.calibrate import Ranges
-from percodec.export.graph import initializers
+from percodec.export.engines.calibrate import Ranges
+from percodec.export.engines.onnx_graph import initializers
 
 _EVEN = 1e-3  # of a step: how far midpoints may be from even
 
@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 
 def integer_encoder(model: ModelProto, ranges: Ranges) -> ModelProto | None:
-    """`model` (as `percodec.export.graph.plain` makes it) in integers, or None where it is another form. `ranges`: of hidden layers."""
+    """`model` (as `onnx_graph.plain` makes it) in integers, or None where it is another form. `ranges`: of hidden layers."""
     nodes, weights = list(model.graph.node), {k: numpy_helper.to_array(t) for k, t in initializers(model).items()}
     at = [k for k, n in enumerate(nodes) if n.op_type == "Conv"]
     chain = [n.op_type for n in nodes[: at[-1] + 1]] if at else []

@@ -15,8 +15,9 @@ from percodec.export.data.sets import DataSet
 from percodec.export.data.specs import load
 from percodec.export.models import AUTOENCODERS, Autoencoder, build_head, head_kind
 from percodec.export.train import distributed
+from percodec.export.train.checkpoint import load_checkpoint
 from percodec.export.train.config import Config, resolve
-from percodec.export.train.loop import Run, Schedule, load_checkpoint
+from percodec.export.train.loop import Run, Schedule
 from percodec.export.train.tasks import Joint, Objective, class_weights
 from percodec.export.train.validate import score, validate_codec, validate_head
 from percodec.export.train.views import ViewCrops, Views

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.export.engines import session
+from percodec.export.engines.session import session
 from percodec.export.metrics.scores import Confusion
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec

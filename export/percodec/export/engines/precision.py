@@ -10,7 +10,7 @@ The same file is for ONNX Runtime, TensorRT 10.3 .. 11 and TensorRT-RTX, with on
 sums and ReLU quantized too) is what ONNX Runtime's integer kernels want and TensorRT refuses; "int8" (symmetric) is what TensorRT wants.
 
 What never is quantized: convolutions that read pictures or decide the answer, transposed convolutions, and what `Plan.keep` names.
-An encoder of blocks is the exception: for ONNX Runtime it becomes integers from end to end (`percodec.export.integer`).
+An encoder of blocks is the exception: for ONNX Runtime it becomes integers from end to end (`percodec.export.engines.integer`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from percodec.export.calibrate import Ranges
-from percodec.export.graph import (
+from percodec.export.engines.calibrate import Ranges
+from percodec.export.engines.integer import integer_encoder
+from percodec.export.engines.onnx_graph import (
     CONVOLUTIONS,
     ends,
     float_tensors,
@@ -37,7 +38,6 @@ from percodec.export.graph import (
     serialized,
     tail,
 )
-from percodec.export.integer import integer_encoder
 from percodec.sdk.errors import ExportError, UsageError
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16", "fp8+fp16")

@@ -82,7 +82,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 def build(args: argparse.Namespace) -> int:
     """Build each graph asked for and print what came of it."""
     require("build", "onnx", "onnxruntime", "PIL")
-    from percodec.export.engines import Calibration, build_graph, default_graphs, explicit_graph, known_graphs, plan_for
+    from percodec.export.engines.build import Calibration, build_graph, default_graphs, explicit_graph, known_graphs, plan_for
     from percodec.export.evaluate.report import render_table
 
     device, bundle = target(args.target), Bundle.open(args.bundle)
@@ -117,10 +117,10 @@ def verify(args: argparse.Namespace) -> int:
     """Exit code 1 where a limit is broken."""
     require("build", "onnx", "onnxruntime", "PIL")
     from percodec.export.data import load
-    from percodec.export.engines import Calibration, default_graphs, explicit_graph, known_graphs, plan_for
+    from percodec.export.engines.build import Calibration, default_graphs, explicit_graph, known_graphs, plan_for
+    from percodec.export.engines.verify import broken, compare, limits_of, run_chain
     from percodec.export.evaluate.plots import plot
     from percodec.export.evaluate.report import render_table, report, write_report
-    from percodec.export.verify import broken, compare, limits_of, run_chain
 
     device, bundle = target(args.target), Bundle.open(args.bundle)
     graphs = known_graphs(bundle, args.graph) or default_graphs(bundle)
@@ -170,9 +170,9 @@ def verify(args: argparse.Namespace) -> int:
 def _sensitivity(
     args: argparse.Namespace, bundle: Bundle, graphs: list[str], plan: Any, calibration: Any, frames: list[Any], step: Progress
 ) -> int:
-    from percodec.export.engines import Calibration, source_graph
+    from percodec.export.engines.build import Calibration, source_graph
+    from percodec.export.engines.sensitivity import sensitivity
     from percodec.export.evaluate.report import render_table
-    from percodec.export.sensitivity import sensitivity
 
     shown = Calibration(bundle, frames[:8])  # only to encode them: ranges come from the calibration set
     rows = []
@@ -187,8 +187,8 @@ def _sensitivity(
 def _kept(bundle: Bundle, graph: str, plan: Any, calibration: Any, limit: float, step: Progress) -> Any:
     from dataclasses import replace
 
-    from percodec.export.engines import source_graph
-    from percodec.export.sensitivity import keep_list
+    from percodec.export.engines.build import source_graph
+    from percodec.export.engines.sensitivity import keep_list
 
     if not plan.quantized:
         return plan

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from percodec.export.heads import parse_head, read_labels, user_head
-from percodec.export.stream import learn_stream
+from percodec.export.bundles.stream_tables import learn_stream
+from percodec.export.bundles.user_heads import parse_head, read_labels, user_head
 from percodec.sdk.bundle import Bundle, GraphInfo, Label, extend_bundle
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.errors import UsageError

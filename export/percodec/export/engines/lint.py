@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from percodec.export.graph import CONVOLUTIONS, consumers, float_tensors, initializers, parse, producers
-from percodec.export.precision import SMALLEST_SCALE
+from percodec.export.engines.onnx_graph import CONVOLUTIONS, consumers, float_tensors, initializers, parse, producers
+from percodec.export.engines.precision import SMALLEST_SCALE
 from percodec.sdk.targets import Target
 
 _QDQ = ("QuantizeLinear", "DequantizeLinear")

@@ -77,7 +77,7 @@ def _compress(args: argparse.Namespace) -> int:
     from percodec.export.data.files import read_rgb
     from percodec.export.restore.lossy import LOOKED_AT, AtQuality, OfBundle, open_lossy
     from percodec.export.restore.mirror import SUFFIXES, is_picture
-    from percodec.export.restore.works import Compress, fixed_spec
+    from percodec.export.restore.transforms import Compress, fixed_spec
 
     names = sorted(p for p in args.source.rglob("*") if p.suffix.lower() in SUFFIXES)
     few = names[:: max(1, len(names) // (2 * LOOKED_AT))]  # half of a set's files may be label maps
@@ -90,7 +90,7 @@ def _compress(args: argparse.Namespace) -> int:
 
 
 def _apply(args: argparse.Namespace) -> int:
-    from percodec.export.restore.works import Restore
+    from percodec.export.restore.transforms import Restore
 
     if args.bpp is not None and not 0 < args.bpp <= 24:
         raise UsageError(f"--bpp must be above 0 and at most 24, got {args.bpp:g}")

@@ -52,9 +52,9 @@ def shift(args: argparse.Namespace) -> int:
 
     from percodec.export.data.specs import load
     from percodec.export.evaluate.report import render_table, report, write_report
-    from percodec.export.restore.figures import draw_classes, draw_matrix, draw_methods
     from percodec.export.restore.restorer import Restorer
     from percodec.export.restore.shift import MAIN, Source, lowest, make_twins, plan, restore_twin, run_cells, serves, summarise
+    from percodec.export.restore.shift_plots import draw_classes, draw_matrix, draw_methods
 
     def say(text: str) -> None:
         if not args.json:

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.export.build import build_engine, cuda_of, io_of
-from percodec.export.calibrate import ENOUGH, Ranges, judge, measure, narrower
-from percodec.export.camera import camera_graph
-from percodec.export.graph import fused, parse, plain
-from percodec.export.lint import Finding, lint
-from percodec.export.precision import Explicit, Plan, convolutions, make_explicit
+from percodec.export.engines.calibrate import ENOUGH, Ranges, judge, measure, narrower
+from percodec.export.engines.camera_graph import camera_graph
+from percodec.export.engines.lint import Finding, lint
+from percodec.export.engines.onnx_graph import fused, parse, plain
+from percodec.export.engines.precision import Explicit, Plan, convolutions, make_explicit
+from percodec.export.engines.session import session
+from percodec.export.engines.tensorrt import build_engine, cuda_of, io_of
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import EngineKey, write_engine
 from percodec.sdk.camera import CameraFormat, is_camera_graph
@@ -32,26 +33,6 @@ from percodec.sdk.targets import Target
 Array = NDArray[np.uint8]
 Say = Callable[[str], None]
 Progress = Callable[[str, int, int], None]
-
-
-def session(data: bytes, *, reference: bool = False, threads: int = 1) -> Callable[[Array], list[Any]]:
-    """ONNX Runtime on the CPU: one array in, all outputs out.
-
-    `reference`: graph optimisation off. Otherwise everything but WeightBiasQuantization, which mis-computes INT8+FP16 graphs.
-    """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
-    if reference:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    made = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"])
-    name = made.get_inputs()[0].name
-
-    def run(array: Array) -> list[Any]:
-        return list(made.run(None, {name: array}))
-
-    return run
 
 
 def source_graph(bundle: Bundle, graph: str) -> bytes:
@@ -236,6 +217,5 @@ __all__ = [
     "known_graphs",
     "plan_for",
     "selftest_limits",
-    "session",
     "source_graph",
 ]

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.export.calibrate import Ranges
-from percodec.export.engines import session
-from percodec.export.precision import Plan, layers, make_explicit
+from percodec.export.engines.calibrate import Ranges
+from percodec.export.engines.precision import Plan, layers, make_explicit
+from percodec.export.engines.session import session
 from percodec.sdk.errors import ExportError
 
 Array = NDArray[np.uint8]

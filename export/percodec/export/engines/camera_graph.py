@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from percodec.export.graph import serialized
+from percodec.export.engines.onnx_graph import serialized
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import UsageError
 from percodec.sdk.fit import FITS, Placement, placement

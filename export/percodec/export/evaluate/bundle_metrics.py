@@ -13,7 +13,7 @@ from percodec.export.data.sets import DataSet
 from percodec.export.evaluate.any_size import resized
 from percodec.export.metrics.scores import Confusion, average_precision, top_k
 from percodec.export.metrics.similarity import psnr, similarities
-from percodec.export.onnx import run_ort
+from percodec.export.models.to_onnx import run_ort
 from percodec.export.train.validate import CROP, windows
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec

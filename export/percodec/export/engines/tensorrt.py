@@ -19,8 +19,8 @@ from typing import Any
 
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from percodec.export.graph import initializers, parse, serialized
-from percodec.export.layers import Layer, histogram, layers_from_inspector, layers_from_log
+from percodec.export.engines.layer_table import Layer, histogram, layers_from_inspector, layers_from_log
+from percodec.export.engines.onnx_graph import initializers, parse, serialized
 from percodec.sdk.device import cuda, package
 from percodec.sdk.errors import BackendError, ExportError
 from percodec.sdk.targets import Target

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from percodec.export.onnx import fold, graph_bytes
+from percodec.export.models.to_onnx import fold, graph_bytes
 from percodec.export.restore.networks import Latent
 
 _HEIGHT, _WIDTH = torch.export.Dim("rows", min=2, max=4096), torch.export.Dim("columns", min=2, max=4096)

@@ -23,7 +23,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
-from percodec.export.graph import float_tensors
+from percodec.export.engines.onnx_graph import float_tensors
 from percodec.sdk.errors import DataError
 
 METHODS = ("minmax", "percentile", "entropy")

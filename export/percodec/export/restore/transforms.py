@@ -115,7 +115,7 @@ class Packets:
     """Packets of a bundle at its own frame size."""
 
     def __init__(self, bundle: Bundle) -> None:
-        from percodec.export.onnx import run_ort
+        from percodec.export.models.to_onnx import run_ort
 
         self.digest = bundle.digest
         self._coder = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])

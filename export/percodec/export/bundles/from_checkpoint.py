@@ -16,16 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from percodec.export.bundles.extend import Additions
 from percodec.export.data import DataSet, at_size, fitted, load
-from percodec.export.evaluate.bundle import evaluate_bundle
-from percodec.export.extend import Additions
+from percodec.export.evaluate.bundle_metrics import evaluate_bundle
 from percodec.export.models import head_kind
-from percodec.export.onnx import OPSET, PRECISION, Head, graphs, picture_graph, run_ort
+from percodec.export.models.to_onnx import OPSET, PRECISION, Head, graphs, picture_graph, run_ort
+from percodec.export.train.checkpoint import bundle_checkpoint, load_checkpoint
 from percodec.export.train.config import resolve
-from percodec.export.train.loop import load_checkpoint
-from percodec.export.train.run import build_model, commit
+from percodec.export.train.from_config import build_model, commit
 from percodec.export.train.tasks import Joint
-from percodec.export.train.unfold import bundle_checkpoint
 from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
 from percodec.sdk.codec import EntropyModel, count_pairs
 from percodec.sdk.codec.entropy_model import MAX_PAIR_LEVELS
@@ -99,7 +98,7 @@ def export_bundle(
     encoder = run_ort(made["encoder"][1])
     levels = len(codec.quantizer.centers)
     if contexts:
-        from percodec.export.contexts import learn_contexts
+        from percodec.export.bundles.context_tables import learn_contexts
 
         say("learning contexts ...")
         tables = learn_contexts(latents_of(encoder, train, height, width), levels, say=say)

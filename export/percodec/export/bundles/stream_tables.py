@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.export.contexts import learn_contexts
-from percodec.export.engines import session
+from percodec.export.bundles.context_tables import learn_contexts
+from percodec.export.engines.session import session
 from percodec.runtime.capture.open import open_source
 from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.runtime.capture.source import FrameSource
