@@ -28,6 +28,7 @@ from percodec.runtime.capture.source import SourceInfo
 from percodec.runtime.engines.open import open_slots
 from percodec.runtime.pipeline.options import Outputs, PipelineOptions
 from percodec.runtime.pipeline.pipeline import Pipeline
+from percodec.runtime.pipeline.records import HeadTask
 from percodec.runtime.pipeline.timing import peak_rss_bytes
 from percodec.runtime.run.report import rate_figures
 from percodec.runtime.run.sinks import JsonLines
@@ -80,7 +81,7 @@ def measure(bundle: Bundle, images: NDArray[np.uint8], spec: str, frames: int, w
             open_slots(bundle, threads=threads).make,
             PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:]),
             levels=bundle.levels,
-            classes=len(bundle.labels),
+            heads={"segmentation": HeadTask("segmentation", len(bundle.labels))},
             options=PipelineOptions("block", workers=workers),
             outputs=Outputs(on_packet=log.append, on_record=lines.write),
         )

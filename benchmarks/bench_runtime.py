@@ -30,6 +30,7 @@ from percodec.runtime.engines.open import cpu_graph, graph_specs, open_slots
 from percodec.runtime.measure.profile import ProfileSettings, run_profile
 from percodec.runtime.pipeline.options import PipelineOptions
 from percodec.runtime.pipeline.pipeline import Pipeline
+from percodec.runtime.pipeline.records import HeadTask
 from percodec.runtime.session import DEFAULT_BUNDLE
 from percodec.runtime.supervise.health import Health
 from percodec.runtime.supervise.watch import Watch
@@ -37,6 +38,12 @@ from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.machine import machine_info, versions
 from percodec.sdk.types import Frame
+
+
+def border(bundle, graph):
+    """The one input and the one output of a graph."""
+    source, (output,) = graph_specs(bundle, graph)
+    return source, output
 
 
 def nothing_graph(source: TensorSpec, destination: TensorSpec) -> bytes:
@@ -77,14 +84,14 @@ def overhead(bundle: Bundle, rounds: int) -> dict[str, Any]:
     """Microseconds per call, percodec minus bare; blocks alternate, the order within a pair too."""
     out: dict[str, Any] = {}
     cases: list[tuple[str, bytes, tuple[TensorSpec, TensorSpec], int]] = []
-    encoder, head = graph_specs(bundle, "encoder"), graph_specs(bundle, "head_segmentation")
+    encoder, head = border(bundle, "encoder"), border(bundle, "head_segmentation")
     cases.append(("nothing, encoder's shapes", nothing_graph(*encoder), encoder, 40 * rounds))
     cases.append(("nothing, head's shapes", nothing_graph(*head), head, 40 * rounds))
-    cases += [(g, cpu_graph(bundle, g, None)[0], graph_specs(bundle, g), rounds) for g in ("encoder", "head_segmentation")]
+    cases += [(g, cpu_graph(bundle, g, None)[0], border(bundle, g), rounds) for g in ("encoder", "head_segmentation")]
     for name, graph, (source, destination), count in cases:
         image = np.random.default_rng(1).integers(0, 6, source.shape, np.uint8)
         ours_out, bare_out = np.zeros(destination.shape, np.uint8), np.zeros(destination.shape, np.uint8)
-        ours = OrtEngine(graph, source, destination).bind(image, ours_out)
+        ours = OrtEngine(graph, source, (destination,)).bind(image, ours_out)
         theirs = bare(graph, source, destination, image, bare_out)
         times: dict[str, list[int]] = {"percodec": [], "bare": []}
         for k in range(count + 5):
@@ -125,7 +132,8 @@ def idle(bundle: Bundle, seconds: float = 10.0) -> dict[str, Any]:
     """CPU share of one core."""
     pipeline = Pipeline(
         Waiting(bundle), Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit), open_slots(bundle).make,
-        PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:]), levels=bundle.levels, classes=len(bundle.labels),
+        PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:]), levels=bundle.levels,
+            heads={"segmentation": HeadTask("segmentation", len(bundle.labels))},
         options=PipelineOptions("latest"),
     )  # fmt: skip
     watch = Watch(pipeline, Health(), live=True, fps=30.0)

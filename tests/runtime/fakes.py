@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from percodec.runtime.capture.source import SourceInfo
 from percodec.runtime.engines.engine import TensorSpec
+from percodec.runtime.pipeline.records import HeadTask
 from percodec.sdk.errors import SourceError
 from percodec.sdk.types import Frame
 
 H, W, C, LEVELS, CLASSES = 16, 24, 2, 200, 200
+HEADS = {"segmentation": HeadTask("segmentation", CLASSES)}
 IMAGE = TensorSpec("image", (1, H, W, 3))
 SYMBOLS = TensorSpec("symbols", (1, C, H // 8, W // 8))
 LABELS = TensorSpec("labels", (1, H, W))
@@ -29,7 +31,7 @@ class FakeEngine:
     backend = "fake"
 
     def __init__(self, source: TensorSpec, destination: TensorSpec, delays: Sequence[float] = (), fail_at: int = -1) -> None:
-        self.source, self.destination = source, destination
+        self.source, self.outputs = source, (destination,)
         self.precision, self.limits = "fp32", None
         self.calls = 0
         self.running = self.most_running = 0
@@ -41,7 +43,7 @@ class FakeEngine:
 
     def bind(self, source: NDArray[np.uint8], destination: NDArray[np.uint8]) -> Callable[[], None]:
         assert source.shape == self.source.shape
-        assert destination.shape == self.destination.shape
+        assert destination.shape == self.outputs[0].shape
         self.bound.append((source.ctypes.data, destination.ctypes.data))
 
         def run() -> None:

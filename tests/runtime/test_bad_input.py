@@ -132,7 +132,7 @@ def test_a_bundle_that_is_a_file_and_one_without_the_graph(percodec: Percodec, v
 
     refused(percodec("run", video, "--bundle", video, "--out", "out", cwd=tmp_path), "not a folder")
     make_bundle(tmp_path / "headless", leave_out=("head_segmentation",))
-    refused(percodec("run", video, "--bundle", "headless", "--out", "out", cwd=tmp_path), "head_segmentation")
+    refused(percodec("run", video, "--bundle", "headless", "--out", "out", cwd=tmp_path), "has no head")
 
 
 def test_output_places(percodec: Percodec, bundle_folder: Path, video: Path, tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from tiny_bundle import HEIGHT, LABELS, WIDTH, encoder_graph, frames, head_graph, make_bundle, run_graph
 
-from percodec.runtime.engines.engine import POISON, Engine, TensorSpec
+from percodec.runtime.engines.engine import Engine, TensorSpec
 from percodec.runtime.engines.onnxruntime import OrtEngine
 from percodec.runtime.engines.open import graph_specs, open_engine
 from percodec.runtime.engines.selftest import run_selftest
+from percodec.runtime.pipeline.slots import POISON
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import EngineKey, write_engine
 from percodec.sdk.errors import BackendError, BundleError, EngineError, SelfTestError
@@ -86,15 +87,15 @@ def test_backends_that_are_not_there(bundle: Bundle, backend: str, match: str) -
 
 
 def test_the_graph_must_be_what_the_manifest_says(bundle: Bundle) -> None:
-    source, destination = graph_specs(bundle, "encoder")
+    source, (destination,) = graph_specs(bundle, "encoder")
     with pytest.raises(BackendError, match="cannot load the graph"):
-        OrtEngine(b"not a model", source, destination)
+        OrtEngine(b"not a model", source, (destination,))
     with pytest.raises(BundleError, match="input must be uint8 'image'"):
-        OrtEngine(encoder_graph(HEIGHT, WIDTH + 8), source, destination)
-    with pytest.raises(BundleError, match="input must be uint8 'image'"):
-        OrtEngine(head_graph(), source, destination)
-    with pytest.raises(BundleError, match="output must be uint8 'latent'"):
-        OrtEngine(encoder_graph(), source, TensorSpec("latent", destination.shape))
+        OrtEngine(encoder_graph(HEIGHT, WIDTH + 8), source, (destination,))
+    with pytest.raises(BundleError, match="inputs are image by the manifest, symbols in the graph"):
+        OrtEngine(head_graph(), source, (destination,))
+    with pytest.raises(BundleError, match="latent by the manifest, symbols in the graph"):
+        OrtEngine(encoder_graph(), source, (TensorSpec("latent", destination.shape),))
 
 
 def test_output_is_poisoned_before_a_run(bundle: Bundle) -> None:
@@ -118,7 +119,7 @@ class Lying:
 
     def __init__(self, engine: Engine, spoil: Any) -> None:
         self._engine, self._spoil = engine, spoil
-        self.source, self.destination = engine.source, engine.destination
+        self.source, self.outputs = engine.source, engine.outputs
         self.precision, self.limits = engine.precision, engine.limits
 
     def bind(self, source: Any, destination: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import CLASSES, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCapture, FakeCoder, FakeEngine, H, W
+from fakes import HEADS, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCapture, FakeCoder, FakeEngine, H, W
 from numpy.typing import NDArray
 
 from percodec.runtime.capture.camera import Camera, Reconnecting
@@ -17,7 +17,7 @@ from percodec.runtime.engines.host_slots import host_slots
 from percodec.runtime.pipeline.options import Outputs, PipelineOptions
 from percodec.runtime.pipeline.pipeline import Pipeline
 from percodec.runtime.pipeline.plausibility import REPEATS, Guard
-from percodec.runtime.pipeline.records import FrameRecord
+from percodec.runtime.pipeline.records import FrameRecord, HeadTask
 from percodec.runtime.pipeline.slots import FrameLost, Slot
 from percodec.runtime.supervise.health import DEGRADED, FAULT, READY, Health
 from percodec.runtime.supervise.watch import Watch
@@ -25,6 +25,9 @@ from percodec.sdk.errors import SourceError
 from percodec.sdk.types import Frame
 
 RNG = np.random.default_rng(3)
+
+
+THREE = {"segmentation": HeadTask("segmentation", 3)}
 
 
 def picture(seed: int) -> NDArray[np.uint8]:
@@ -35,22 +38,22 @@ def picture(seed: int) -> NDArray[np.uint8]:
 def slot_of(seed: int, **parts: Any) -> Slot:
     rng = np.random.default_rng(1000 + seed)
     symbols, labels = rng.integers(0, 6, SYMBOLS.shape, np.uint8), rng.integers(0, 3, LABELS.shape, np.uint8)
-    slot = Slot(0, picture(seed)[None].copy(), symbols, labels, lambda: None, lambda: None)
+    slot = Slot(0, picture(seed)[None].copy(), symbols, {"segmentation": {"labels": labels}}, lambda: None, lambda: None)
     for name, value in parts.items():
-        getattr(slot, name)[:] = value
+        (labels if name == "labels" else getattr(slot, name))[:] = value
     return slot
 
 
 def judge(guard: Guard, slot: Slot) -> str:
     record = FrameRecord(0, 0, 0)
     guard.check(slot)
-    guard.examine(slot, record, np.zeros(LABELS.shape, np.bool_))
+    guard.examine(slot, record, {"segmentation": np.zeros(LABELS.shape, np.bool_)})
     guard.follow(slot, record)
     return record.invalid
 
 
 def test_fi03_outputs_that_are_none_are_named_within_one_frame() -> None:
-    guard = Guard(6, 3)
+    guard = Guard(6, THREE)
     assert judge(guard, slot_of(0)) == ""
     assert "labels of no class" in judge(guard, slot_of(1, labels=3))
     assert "constant" in judge(guard, slot_of(2, labels=0, symbols=0))
@@ -61,7 +64,7 @@ def test_fi03_outputs_that_are_none_are_named_within_one_frame() -> None:
 
 
 def test_a_cap_on_the_lens_or_a_parked_car_is_no_fault_of_the_engine() -> None:
-    guard = Guard(6, 3)
+    guard = Guard(6, THREE)
     for _ in range(10):
         assert judge(guard, slot_of(0, image=7, symbols=0, labels=0)) == ""
     still = slot_of(1)
@@ -71,7 +74,7 @@ def test_a_cap_on_the_lens_or_a_parked_car_is_no_fault_of_the_engine() -> None:
 
 
 def test_fi16_a_live_camera_that_repeats_one_picture_is_not_believed() -> None:
-    live, file = Guard(6, 3, live=True), Guard(6, 3)
+    live, file = Guard(6, THREE, live=True), Guard(6, THREE)
     said = [judge(live, slot_of(0)) for _ in range(REPEATS + 2)]
     assert said[:REPEATS] == [""] * REPEATS
     assert set(said[REPEATS:]) == {"the camera repeats one picture"}
@@ -128,7 +131,8 @@ class Watched:
             np.copyto(out, frame.image)
 
         self.pipeline = Pipeline(
-            source, fit, host_slots(Hashing(IMAGE, SYMBOLS), self.head), FakeCoderOfAnything(), levels=LEVELS, classes=CLASSES,
+            source, fit, host_slots(Hashing(IMAGE, SYMBOLS), {"segmentation": self.head}), FakeCoderOfAnything(),
+            levels=LEVELS, heads=HEADS,
             options=PipelineOptions("latest", **{"max_age_ms": 100.0, **options}),
             outputs=Outputs(lambda p: self.seen.append((time.monotonic(), p.frame_id, p.valid)), on_record=self.records.append),
         )  # fmt: skip

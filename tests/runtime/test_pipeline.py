@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import CLASSES, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCoder, FakeEngine, FakeSource, StuckSource, copy_preprocess, source_error
+from fakes import HEADS, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCoder, FakeEngine, FakeSource, StuckSource, copy_preprocess, source_error
 
 from percodec.runtime.engines.host_slots import host_slots
 from percodec.runtime.pipeline import threads as crew
@@ -46,7 +46,8 @@ class Run:
         self.head = head or FakeEngine(SYMBOLS, LABELS, predict)
         self._on_packet, self._on_prediction = on_packet, on_prediction
         self.pipeline = Pipeline(
-            source, copy_preprocess, host_slots(self.encoder, self.head), coder or FakeCoder(), levels=LEVELS, classes=CLASSES,
+            source, copy_preprocess, host_slots(self.encoder, {"segmentation": self.head}), coder or FakeCoder(),
+            levels=LEVELS, heads=HEADS,
             options=PipelineOptions(**options), outputs=Outputs(self._prediction, self._packet, self._record, on_view),
         )  # fmt: skip
 
@@ -166,7 +167,7 @@ def test_block_view_sees_every_frame_unchanged() -> None:
 
     def view(slot: Slot, record: FrameRecord) -> None:
         time.sleep(0.002)
-        assert int(slot.image.flat[0]) == int(slot.labels.flat[-1]) == record.frame_id % 199
+        assert int(slot.image.flat[0]) == int(slot.outputs["segmentation"]["labels"].flat[-1]) == record.frame_id % 199
         seen.append(record.frame_id)
 
     Run(FakeSource(30), on_view=view).to_end()

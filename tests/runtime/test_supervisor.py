@@ -16,8 +16,10 @@ from tiny_bundle import frames, make_bundle
 
 from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.runtime.capture.source import SourceInfo
+from percodec.runtime.engines.open import graph_specs
 from percodec.runtime.pipeline.options import Outputs, PipelineOptions
 from percodec.runtime.pipeline.pipeline import Pipeline
+from percodec.runtime.pipeline.records import HeadTask
 from percodec.runtime.supervise import supervisor as module
 from percodec.runtime.supervise.health import DEGRADED, FAULT, READY, Health
 from percodec.runtime.supervise.supervisor import COMMAND, Supervisor
@@ -58,17 +60,18 @@ class Drive:
         self, folder: Path, *, candidates: tuple[str, ...] = ("ort",), count: int | None = None, period_s: float = PERIOD_S, **more: Any
     ):
         bundle = Bundle.open(folder)
-        image = (1, bundle.frame_height, bundle.frame_width, 3)
-        shapes = (image, (1, *bundle.latent_shape), image[:3])
+        image, (symbols,) = graph_specs(bundle, "encoder")
+        outputs = {"segmentation": graph_specs(bundle, "head_segmentation")[1]}
         self.states: list[tuple[float, str]] = []
         self.health = Health(lambda status: self.states.append((time.monotonic(), str(status))))
-        self.supervisor = Supervisor(folder, shapes, candidates, self.health, waits=period_s == 0, **more)
+        self.supervisor = Supervisor(folder, (image, symbols), outputs, candidates, self.health, waits=period_s == 0, **more)
         self.seen: list[tuple[float, int, bool]] = []
         self.packets: list[int] = []
         self.source = Clocked(bundle, count, period_s)
         self.pipeline = Pipeline(
             self.source, Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit), self.supervisor.make,
-            PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:]), levels=bundle.levels, classes=len(bundle.labels),
+            PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:]), levels=bundle.levels,
+            heads={"segmentation": HeadTask("segmentation", len(bundle.labels))},
             options=PipelineOptions("latest" if period_s else "block", max_lost=float("inf"), max_age_ms=500),
             outputs=Outputs(self._prediction, lambda packet, frame, stamp: self.packets.append(frame)),
         )  # fmt: skip
@@ -128,7 +131,7 @@ def test_the_worker_computes_what_the_process_would(drive: Callable[..., Drive],
     slot.predict()
     last = next(s for s in run.pipeline.ring.slots if s.frame_id == 29)
     assert np.array_equal(last.symbols, slot.symbols)
-    assert np.array_equal(last.labels, slot.labels)
+    assert np.array_equal(last.outputs["segmentation"]["labels"], slot.outputs["segmentation"]["labels"])
     assert run.health.status.state == READY
 
 

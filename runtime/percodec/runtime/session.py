@@ -1,18 +1,296 @@
-"""One bundle opened for use."""
+"""`Session`: the door. One bundle opened for a loop of one's own, and the pieces that every command stands on.
+
+    with Session.open() as session:
+        latent = session.encode(image)            picture -> latent
+        prediction = session.predict(latent)      latent -> what a head says
+        packet = session.pack(latent)             latent -> bytes for the log or the uplink, and back with `unpack`
+
+Which one should I use? `Session` where frames come from your code; `Session.pipeline` where a `FrameSource` gives them and the stages
+should run at the same time. `pack` where any packet may be wanted alone, `stream` where they are kept in order: fewer bytes.
+
+Threads. Every method of a session may be called from any thread; calls on one network wait for each other. What they return is the
+caller's. A `Stream` is for one thread at a time; a call while another is in one raises `CodecError`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.runtime.engines.open import open_engine
-from percodec.sdk.bundle import Bundle
-from percodec.sdk.errors import BundleError
+from percodec.runtime.capture.preprocess import Preprocessor, RawCopy
+from percodec.runtime.capture.source import FrameSource
+from percodec.runtime.engines.engine import Engine
+from percodec.runtime.engines.open import Made, open_engine, open_slots
+from percodec.runtime.engines.selftest import run_selftest
+from percodec.runtime.pipeline.options import Coder, Outputs, PipelineOptions
+from percodec.runtime.pipeline.pipeline import Pipeline
+from percodec.runtime.pipeline.records import HeadTask
+from percodec.runtime.pipeline.slots import Slot
+from percodec.runtime.pipeline.timing import Profiler
+from percodec.sdk.bundle import Bundle, GraphInfo
+from percodec.sdk.camera import CameraFormat
+from percodec.sdk.codec import PacketCodec, PacketHeader, VideoCodec
+from percodec.sdk.codec.header import BytesLike
+from percodec.sdk.errors import BundleError, UsageError
+from percodec.sdk.types import Frame, Latent, Prediction
 
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "road-edge"
+
+
+class Session:
+    """One bundle on one backend, ready to use. Obtain with `Session.open`."""
+
+    def __init__(self, bundle: Bundle, made: Made, selftest: dict[str, Any] | None, backend: str, threads: int, stream_id: int) -> None:
+        self.bundle, self.selftest, self.about = bundle, selftest, made.about
+        self.heads: dict[str, GraphInfo] = {name: bundle.head(name) for name in made.heads}
+        self._made, self._backend, self._threads, self._stream_id = made, backend, threads, stream_id
+        self._coder = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:], stream_id=stream_id)
+        self._preprocess = Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit)
+        self._encode = _Call(made.encoder)
+        self._predict = {name: _Call(head) for name, head in made.heads.items()}
+        self._decode: _Call | None = None
+        self._opening = threading.Lock()
+        self._ids = itertools.count()
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        bundle: str | Path | Bundle | None = None,
+        *,
+        backend: str = "ort",
+        heads: Sequence[str] | None = None,
+        threads: int = 1,
+        provider: str | None = None,
+        transfer: str = "auto",
+        camera: CameraFormat | None = None,
+        stream_id: int = 0,
+        selftest: bool = True,
+    ) -> Session:
+        """Load the encoder and `heads` (None: the bundle's default one, where it has any) of a bundle folder (None: the built-in one).
+
+        `backend` is `ort`, `ort:fp32`, `ort:int8`, `tensorrt` or `tensorrt_rtx`; what is asked for is what runs. `threads`: inside each
+        network. `provider`, `transfer`, `camera`: of a GPU, see `engines.open.open_slots`. `stream_id`: 0..65535, in every packet.
+
+        Raises `BundleError`, `BackendError`, `EngineError`, and `SelfTestError` where the engines do not compute what the bundle says.
+        """
+        opened = bundle if isinstance(bundle, Bundle) else open_bundle(default_bundle() if bundle is None else Path(bundle))
+        made = open_slots(
+            opened, backend=backend, heads=chosen_heads(opened, heads), threads=threads, provider=provider, camera=camera, transfer=transfer
+        )
+        found = asdict(run_selftest(opened, made.encoder, made.heads.get("segmentation"))) if selftest else None
+        return cls(opened, made, found, backend, threads, stream_id)
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+    def encode(self, image: Any, *, frame_id: int | None = None, timestamp_ns: int | None = None) -> Latent:
+        """A picture's latent. `image`: uint8 [H,W,3] RGB of any size, fitted as the bundle says; or a `Frame`, whose identity is taken.
+
+        On a GPU backend also anything with `__cuda_array_interface__` or DLPack on that GPU, uint8, of exactly the bundle's frame size.
+        `frame_id` None: counts up from 0; `timestamp_ns` None: the monotonic clock now. Raises `UsageError`, `SourceError`, `BackendError`.
+        """
+        self._check_open()
+        if isinstance(image, Frame):
+            frame_id = image.frame_id if frame_id is None else frame_id
+            timestamp_ns = image.timestamp_ns if timestamp_ns is None else timestamp_ns
+        frame_id = next(self._ids) if frame_id is None else frame_id
+        timestamp_ns = time.monotonic_ns() if timestamp_ns is None else timestamp_ns
+        call = self._encode
+        with call.lock:
+            if isinstance(image, Frame):
+                self._preprocess(image, call.source[0])
+            elif isinstance(image, np.ndarray):
+                if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+                    raise UsageError(f"an image is uint8 [H,W,3] RGB, at least one pixel; got {image.dtype} {list(image.shape)}")
+                self._preprocess(Frame(image, frame_id, timestamp_ns), call.source[0])
+            else:
+                return Latent(self._encode_foreign(image), frame_id, timestamp_ns)
+            return Latent(call.run()[0], frame_id, timestamp_ns)
+
+    def predict(self, latent: Latent, head: str | None = None) -> Prediction:
+        """What `head` says of a latent; None: the first of `heads`. Raises `UsageError` for a head that is not open, `BackendError`."""
+        self._check_open()
+        symbols = self._symbols(latent)
+        name = next(iter(self._predict), None) if head is None else head.removeprefix("head_")
+        if name is None or name not in self._predict:
+            there = ", ".join(self._predict) or "no head"
+            asked = "a head" if head is None else f"the head {head!r}"
+            raise UsageError(f"{asked} is not open in this session, which has {there}; name it in Session.open(heads=...)")
+        call = self._predict[name]
+        with call.lock:
+            np.copyto(call.source[0], symbols)
+            found = call.run()
+        outputs = {spec.name: array for spec, array in zip(call.engine.outputs, found, strict=True)}
+        return Prediction(name, outputs, latent.frame_id, latent.timestamp_ns)
+
+    def pack(self, latent: Latent) -> bytes:
+        """A packet that stands alone; its counter is the frame's id. Keeps no state. Raises `CodecError`."""
+        return self._coder.encode(latent.symbols, latent.frame_id, latent.timestamp_ns, counter=latent.frame_id & 0xFFFFFFFF)
+
+    def unpack(self, packet: BytesLike) -> Latent:
+        """The latent of a packet that stands alone. Raises `PacketError` for anything else, a predicted packet of a `stream` included."""
+        return _latent(*self._coder.decode(packet))
+
+    def decode(self, latent: Latent) -> NDArray[np.uint8]:
+        """The picture rebuilt, uint8 [H,W,3] RGB. The decoder is loaded at the first call. Raises `BundleError`, `BackendError`."""
+        self._check_open()
+        symbols = self._symbols(latent)
+        with self._opening:
+            if self._decode is None:
+                self._decode = _Call(open_engine(self.bundle, "decoder", backend=self._backend, threads=self._threads))
+            call = self._decode
+        with call.lock:
+            np.copyto(call.source[0], symbols)
+            return call.run()[0]
+
+    def stream(self, key_every: int = 25) -> Stream:
+        """One direction of a stream of predicted packets, with a key packet at least every `key_every`.
+
+        Raises `BundleError` where the bundle has no tables for them, `CodecError` for a `key_every` below 1.
+        """
+        return Stream(stream_codec(self.bundle, self._stream_id, key_every))
+
+    # -- all stages at once -------------------------------------------------------------------------------------------
+    def pipeline(
+        self,
+        source: FrameSource,
+        *,
+        options: PipelineOptions | None = None,
+        outputs: Outputs | None = None,
+        coder: Coder | None = None,
+        profiler: Profiler | None = None,
+    ) -> Pipeline:
+        """A `Pipeline` from `source` through this session's networks to `outputs`. `coder` None: packets that stand alone."""
+        self._check_open()
+        return pipeline_of(
+            self.bundle, tuple(self.heads), source, self.slots, coder or self._coder, options=options, outputs=outputs, profiler=profiler
+        )
+
+    def slots(self, count: int) -> list[Slot]:
+        """New slots over this session's networks, for a pipeline."""
+        return self._made.make(count)
+
+    @property
+    def made(self) -> Made:
+        """The engines, for whoever measures them."""
+        return self._made
+
+    def close(self) -> None:
+        """Free what is held on a device. Idempotent; every later call but `pack` and `unpack` is a `UsageError`."""
+        self._closed = True
+        self._made.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("this session is closed; open another one")
+
+    def _symbols(self, latent: Latent) -> NDArray[np.uint8]:
+        symbols = latent.symbols
+        if not isinstance(symbols, np.ndarray) or symbols.dtype != np.uint8 or symbols.shape != self.bundle.latent_shape:
+            found = f"{symbols.dtype} {list(symbols.shape)}" if isinstance(symbols, np.ndarray) else type(symbols).__name__
+            raise UsageError(f"a latent of {self.bundle.name} is uint8 {list(self.bundle.latent_shape)}, got {found}")
+        return symbols
+
+    def _encode_foreign(self, image: Any) -> NDArray[np.uint8]:
+        run = getattr(self._made.encoder, "run_foreign", None)
+        if run is None or not (hasattr(image, "__cuda_array_interface__") or hasattr(image, "__dlpack__")):
+            raise UsageError(f"an image is a numpy array or a Frame on the backend {self._backend}, got {type(image).__name__}")
+        symbols = self._made.encoder.outputs[0].empty()
+        try:
+            run(image, symbols)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"an image on the GPU: {error}") from error
+        return np.asarray(symbols[0], np.uint8)
+
+
+class Stream:
+    """Packets of one camera in order, most of them predicted from the one before. One thread at a time, and one direction."""
+
+    def __init__(self, codec: VideoCodec) -> None:
+        self._codec = codec
+
+    def pack(self, latent: Latent, *, key: bool = False) -> bytes:
+        """The next packet. `key`: one that stands alone. Raises `CodecError`."""
+        return self._codec.encode(latent.symbols, latent.frame_id, latent.timestamp_ns, key=key)
+
+    def unpack(self, packet: BytesLike) -> Latent:
+        """The latent of the next packet. Raises `PacketError`; after a lost packet for each one up to the next key packet."""
+        return _latent(*self._codec.decode(packet))
+
+
+class _Call:
+    """One network with arrays of its own; whoever holds `lock` may fill `source` and `run`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.lock = engine, threading.Lock()
+        self.source = engine.source.empty()
+        self._outputs = [spec.empty() for spec in engine.outputs]
+        self._run = engine.bind(self.source, *self._outputs)
+
+    def run(self) -> list[NDArray[Any]]:
+        """Copies of the outputs, without the batch."""
+        self._run()
+        return [array[0].copy() for array in self._outputs]
+
+
+def pipeline_of(
+    bundle: Bundle,
+    heads: Sequence[str],
+    source: FrameSource,
+    make_slots: Callable[[int], list[Slot]],
+    coder: Coder,
+    *,
+    camera: CameraFormat | None = None,
+    options: PipelineOptions | None = None,
+    outputs: Outputs | None = None,
+    profiler: Profiler | None = None,
+) -> Pipeline:
+    """The one wiring of a pipeline for a bundle, over slots of any kind. `camera`: its raw pictures go to the slots as they are."""
+    tasks = {}
+    for name in heads:
+        info = bundle.head(name)
+        tasks[name] = HeadTask(info.task, len(info.labels))
+    preprocess = RawCopy(camera) if camera is not None else Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit)
+    return Pipeline(
+        source, preprocess, make_slots, coder, levels=bundle.levels, heads=tasks, options=options, outputs=outputs, profiler=profiler
+    )
+
+
+def chosen_heads(bundle: Bundle, heads: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of heads without `head_`, checked. None: the default one where there is any; "all": every one. Raises `BundleError`."""
+    if heads is None:
+        return bundle.heads[:1]
+    names = bundle.heads if list(heads) == ["all"] else tuple(bundle.head(name).name.removeprefix("head_") for name in heads)
+    return tuple(dict.fromkeys(names))
+
+
+def stream_codec(bundle: Bundle, stream_id: int = 0, key_every: int = 25) -> VideoCodec:
+    """Codes the bundle's latents as a stream. Raises `BundleError` where it has no tables of predicted packets."""
+    if bundle.stream_model is None:
+        raise BundleError(
+            f"bundle {bundle.name} has no tables of predicted packets; add them: percodec export {bundle.path} --stream --out NEW"
+        )
+    return VideoCodec(bundle.entropy_model, bundle.stream_model, *bundle.latent_shape[1:], stream_id=stream_id, key_every=key_every)
+
+
+def default_bundle() -> Path:
+    """The folder of the built-in bundle `road-edge`."""
+    return DEFAULT_BUNDLE
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -22,20 +300,17 @@ def open_bundle(path: Path) -> Bundle:
     return Bundle.open(path)
 
 
-def decoder(bundle: Bundle, backend: str, threads: int) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-    """symbols uint8 [C,h,w] -> RGB uint8 [H,W,3], valid until the next call."""
-    engine = open_engine(bundle, "decoder", backend=backend, threads=threads)
-    symbols = np.zeros(engine.source.shape, np.uint8)
-    image = np.zeros(engine.destination.shape, np.uint8)
-    run = engine.bind(symbols, image)
-
-    def decode(latent: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        np.copyto(symbols[0], latent)
-        run()
-        picture: NDArray[np.uint8] = image[0]
-        return picture
-
-    return decode
+def _latent(header: PacketHeader, symbols: NDArray[np.uint8]) -> Latent:
+    return Latent(symbols, header.frame_id, header.timestamp_ns)
 
 
-__all__ = ["DEFAULT_BUNDLE", "decoder", "open_bundle"]
+__all__ = [
+    "DEFAULT_BUNDLE",
+    "Session",
+    "Stream",
+    "chosen_heads",
+    "default_bundle",
+    "open_bundle",
+    "pipeline_of",
+    "stream_codec",
+]

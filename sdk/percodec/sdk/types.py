@@ -6,11 +6,15 @@ slots unless its producer says otherwise: copy what must outlive the slot.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from percodec.sdk.errors import UsageError
 
 
 class PixelFormat(Enum):
@@ -26,7 +30,7 @@ class PixelFormat(Enum):
     YUYV = "yuyv"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One captured image. `image`: uint8, its shape as `pixel_format` says; `timestamp_ns`: start of exposure, monotonic clock."""
 
@@ -36,7 +40,7 @@ class Frame:
     pixel_format: PixelFormat = PixelFormat.RGB8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Latent:
     """Quantized symbols, uint8 [C,h,w], values 0..L-1, h = H/8, w = W/8."""
 
@@ -45,14 +49,33 @@ class Latent:
     timestamp_ns: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
-    """`labels`: uint8 [H,W] class ids at the bundle's frame size. `valid` is False when it must not be acted on."""
+    """What one head says of a frame. `outputs`: its arrays by name, without the batch; `valid` is False when it must not be acted on.
 
-    labels: NDArray[np.uint8]
+    A segmentation head has the output `labels` uint8 [H,W], class ids; a classification head `probs` float32 [K].
+    """
+
+    head: str
+    outputs: Mapping[str, NDArray[Any]]
     frame_id: int
     timestamp_ns: int
     valid: bool = True
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """Class ids uint8 [H,W] of a segmentation head. Raises `UsageError` for another one."""
+        return self._output("labels")
+
+    @property
+    def probs(self) -> NDArray[np.float32]:
+        """Probabilities float32 [K] of a classification head. Raises `UsageError` for another one."""
+        return self._output("probs")
+
+    def _output(self, name: str) -> NDArray[Any]:
+        if name not in self.outputs:
+            raise UsageError(f"the head {self.head} has no output {name!r}; it gives {', '.join(self.outputs)}")
+        return self.outputs[name]
 
 
 __all__ = ["Frame", "Latent", "PixelFormat", "Prediction"]

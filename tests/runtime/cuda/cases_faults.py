@@ -12,8 +12,9 @@ from rig import Rig, compute, engine
 
 from percodec.runtime.engines.cuda import CudaError
 from percodec.runtime.engines.cuda_slots import CudaSlots
-from percodec.runtime.engines.engine import POISON, TensorSpec
+from percodec.runtime.engines.engine import TensorSpec
 from percodec.runtime.engines.tensorrt import TrtEngine
+from percodec.runtime.pipeline.slots import POISON
 from percodec.sdk.errors import BackendError, EngineError
 
 
@@ -114,11 +115,11 @@ def test_fi01_an_engine_of_another_version_is_refused_with_tensorrts_words(drive
         engine(rig.cuda, IMAGE, SYMBOLS)
     wide = TensorSpec("image", (1, 16, 32, 3))
     with pytest.raises(EngineError, match=r"image must be uint8 \[1, 16, 24, 3\], the engine has UINT8 \[1, 16, 32, 3\]"):
-        TrtEngine(rig.cuda, engine_bytes(wide, SYMBOLS), IMAGE, SYMBOLS, flavour="tensorrt", what="encoder", precision="fp16")
+        TrtEngine(rig.cuda, engine_bytes(wide, SYMBOLS), IMAGE, (SYMBOLS,), flavour="tensorrt", what="encoder", precision="fp16")
     with pytest.raises(EngineError, match="symbols is missing"):
-        TrtEngine(rig.cuda, engine_bytes(IMAGE, LABELS), IMAGE, SYMBOLS, flavour="tensorrt", what="encoder", precision="fp16")
+        TrtEngine(rig.cuda, engine_bytes(IMAGE, LABELS), IMAGE, (SYMBOLS,), flavour="tensorrt", what="encoder", precision="fp16")
     with pytest.raises(ValueError, match="the encoder gives"):
-        CudaSlots(rig.cuda, rig.encoder, rig.encoder, 2)
+        CudaSlots(rig.cuda, rig.encoder, {"segmentation": rig.encoder}, 2)
 
 
 def test_a_failed_frame_leaves_nothing_behind(driver):

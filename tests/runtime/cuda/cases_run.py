@@ -14,7 +14,6 @@ from fake_tensorrt import engine_bytes
 from tiny_bundle import make_bundle
 
 from percodec.runtime.engines.cuda_open import shared_cuda
-from percodec.runtime.engines.engine import TensorSpec
 from percodec.runtime.engines.open import graph_specs, open_slots
 from percodec.runtime.run.live import run_live
 from percodec.runtime.run.settings import RunSettings
@@ -42,14 +41,12 @@ def build(
     """The tiny bundle with fake engines, recorded as `percodec build` would."""
     bundle = Bundle.open(folder) if folder.exists() else make_bundle(folder)
     for graph in graphs or ("encoder", "head_segmentation"):
-        if graph == CAMERA.graph:
-            io, source = (TensorSpec("raw", (1, *CAMERA.shape)), graph_specs(bundle, "encoder")[0]), "0" * 64
-        else:
-            io, source = graph_specs(bundle, graph), hashlib.sha256(bundle.graph(graph)).hexdigest()
+        taken, given = graph_specs(bundle, graph)
+        source = "0" * 64 if graph == CAMERA.graph else hashlib.sha256(bundle.graph(graph)).hexdigest()
         key = EngineKey(
             bundle.digest, graph, source, "0" * 64, precision, target, "tensorrt", version, "8.7", "12.6", ("STRONGLY_TYPED",), ("fixed",)
         )
-        write_engine(bundle.path, key, engine_bytes(*io), {"layers": 1})
+        write_engine(bundle.path, key, engine_bytes(taken, *given), {"layers": 1})
     return bundle
 
 
@@ -68,7 +65,7 @@ def test_run_on_a_gpu(device, tmp_path):
     frames, options = result.report["frames"], result.report["options"]
     assert frames["captured"] == frames["predicted"] == frames["logged"] == 12
     assert {k: options[k] for k in ("backend", "precision", "provider", "gpu", "capability", "transfer", "graphs")} == {
-        "backend": "tensorrt", "precision": {"encoder": "fp16", "head": "fp16"}, "provider": PROVIDER, "gpu": "fake GPU",
+        "backend": "tensorrt", "precision": {"encoder": "fp16", "segmentation": "fp16"}, "provider": PROVIDER, "gpu": "fake GPU",
         "capability": "8.7", "transfer": "copy", "graphs": True,
     }  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / "out" / "frames.jsonl").read_text().splitlines()]

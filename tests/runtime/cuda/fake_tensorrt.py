@@ -22,8 +22,8 @@ class Range(ctypes.Structure):
     _fields_ = (("address", ctypes.c_uint64), ("bytes", ctypes.c_uint64))
 
 
-def engine_bytes(source: Any, destination: Any, scratch: int = 64) -> bytes:
-    io = [[spec.name, list(spec.shape)] for spec in (source, destination)]
+def engine_bytes(source: Any, *outputs: Any, scratch: int = 64) -> bytes:
+    io = [[spec.name, list(spec.shape), spec.dtype] for spec in (source, *outputs)]
     return json.dumps({"io": io, "scratch": scratch}).encode()
 
 
@@ -46,7 +46,7 @@ def fake_tensorrt(driver: Any) -> types.ModuleType:
     class Context:
         def __init__(self, engine: Engine) -> None:
             self.engine, self.addresses, self.scratch = engine, {}, (0, 0)
-            self.kernels: dict[tuple[int, int], Any] = {}
+            self.kernels: dict[tuple[int, ...], Any] = {}
 
         def set_device_memory(self, address: int, size: int) -> None:
             self.scratch = (address, size)
@@ -58,24 +58,28 @@ def fake_tensorrt(driver: Any) -> types.ModuleType:
         def execute_async_v3(self, stream: int) -> bool:
             if fails("enqueue"):
                 return False
-            (source, n), (destination, m) = ((self.addresses[name], int(np.prod(shape))) for name, shape in self.engine.io)
-            if (source, destination) not in self.kernels:
+            places = [(self.addresses[name], size) for name, size in self.engine.sizes()]
+            (source, n), *made = places
+            key = tuple(address for address, _ in places)
+            if key not in self.kernels:
                 given = np.frombuffer((ctypes.c_uint8 * n).from_address(source & ~TAG), np.uint8)
-                made = np.frombuffer((ctypes.c_uint8 * m).from_address(destination & ~TAG), np.uint8)
+                arrays = [np.frombuffer((ctypes.c_uint8 * m).from_address(address & ~TAG), np.uint8) for address, m in made]
 
                 def kernel(_: Any) -> None:
-                    found = given[0] if trt.compute is None else trt.compute(self.engine.io[1][0], given)
-                    made[:] = np.resize(found, made.size)
+                    for (name, _, dtype), array in zip(self.engine.io[1:], arrays, strict=True):
+                        found = np.asarray(given[0] if trt.compute is None else trt.compute(name, given)).astype(dtype)
+                        view = array.view(dtype)
+                        view[:] = np.resize(found, view.size)
 
-                self.kernels[source, destination] = KERNEL(kernel)
+                self.kernels[key] = KERNEL(kernel)
             reads = (Range * 1)(Range(source, n))
-            writes = (Range * 2)(Range(destination, m), Range(*self.scratch))
-            code = driver.fake_launch(ctypes.c_void_p(stream), self.kernels[source, destination], None, reads, 1, writes, 2)
+            writes = (Range * (1 + len(made)))(*(Range(*place) for place in made), Range(*self.scratch))
+            code = driver.fake_launch(ctypes.c_void_p(stream), self.kernels[key], None, reads, 1, writes, 1 + len(made))
             return bool(code == 0)
 
     class Engine:
         def __init__(self, entry: dict[str, Any]) -> None:
-            self.io = [(name, tuple(shape)) for name, shape in entry["io"]]
+            self.io = [(name, tuple(shape), dtype) for name, shape, dtype in entry["io"]]
             self.device_memory_size_v2 = entry["scratch"]
             self.num_io_tensors = len(self.io)
 
@@ -86,10 +90,13 @@ def fake_tensorrt(driver: Any) -> types.ModuleType:
             return trt.TensorIOMode.INPUT if name == self.io[0][0] else trt.TensorIOMode.OUTPUT
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-            return tuple(dict(self.io)[name])
+            return next(shape for n, shape, _ in self.io if n == name)
 
         def get_tensor_dtype(self, name: str) -> str:
-            return "UINT8"
+            return {"uint8": "UINT8", "float32": "FLOAT"}[next(dtype for n, _, dtype in self.io if n == name)]
+
+        def sizes(self) -> list[tuple[str, int]]:
+            return [(name, int(np.prod(shape)) * np.dtype(dtype).itemsize) for name, shape, dtype in self.io]
 
         def create_runtime_config(self) -> types.SimpleNamespace:
             config = types.SimpleNamespace(cuda_graph_strategy="DISABLED")

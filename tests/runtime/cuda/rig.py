@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from fake_tensorrt import engine_bytes
-from fakes import CLASSES, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCoder, FakeSource, copy_preprocess
+from fakes import HEADS, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCoder, FakeSource, copy_preprocess
 
 from percodec.runtime.engines.cuda_open import open_cuda
 from percodec.runtime.engines.cuda_slots import CudaSlots
@@ -27,8 +27,8 @@ def compute(name: str, given: Any) -> int:
 
 
 def engine(cuda: Any, source: TensorSpec, destination: TensorSpec, scratch: int = 64) -> TrtEngine:
-    data = engine_bytes(source, destination, scratch)
-    return TrtEngine(cuda, data, source, destination, flavour="tensorrt", what=destination.name, precision="fp16")
+    data = engine_bytes(source, destination, scratch=scratch)
+    return TrtEngine(cuda, data, source, (destination,), flavour="tensorrt", what=destination.name, precision="fp16")
 
 
 class Rig:
@@ -46,7 +46,7 @@ class Rig:
         self.packets: list[tuple[int, int]] = []
 
     def slots(self, count: int = 2, **more: Any) -> CudaSlots:
-        self.made.append(CudaSlots(self.cuda, self.encoder, self.head, count, **more))
+        self.made.append(CudaSlots(self.cuda, self.encoder, {"segmentation": self.head}, count, **more))
         return self.made[-1]
 
     def pipeline(
@@ -55,7 +55,7 @@ class Rig:
         options = {k: more.pop(k) for k in list(more) if k in ("policy", "workers", "max_lost")}
         return Pipeline(
             source or FakeSource(frames), preprocess, lambda count: self.slots(count, **more).slots, coder or FakeCoder(),
-            levels=LEVELS, classes=CLASSES, options=PipelineOptions(**options), outputs=Outputs(self._prediction, self._packet),
+            levels=LEVELS, heads=HEADS, options=PipelineOptions(**options), outputs=Outputs(self._prediction, self._packet),
         )  # fmt: skip
 
     def run(self, frames: int = 12, **more: Any) -> Any:

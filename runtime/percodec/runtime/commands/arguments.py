@@ -17,6 +17,32 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")
 
 
+def add_heads(parser: argparse.ArgumentParser) -> None:
+    """`--heads`."""
+    parser.add_argument("--heads", metavar="NAMES", help="heads of the bundle, as NAME,NAME or all (default: its first)")
+
+
+def heads_of(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """What `--heads` names; the bundle checks the names. Raises UsageError for an empty name."""
+    if args.heads is None:
+        return None
+    names = tuple(name.strip() for name in args.heads.split(","))
+    if not all(names):
+        raise UsageError(f"--heads {args.heads!r}: write NAME,NAME or all")
+    return names
+
+
+def add_stream(parser: argparse.ArgumentParser) -> None:
+    """`--stream` and `--key-every`."""
+    parser.add_argument("--stream", action="store_true", help="packets predicted from the one before: fewer bytes, kept in order")
+    parser.add_argument("--key-every", default="25", metavar="N", help="with --stream: a packet that stands alone every N (default 25)")
+
+
+def key_every_of(args: argparse.Namespace) -> int:
+    """What `--key-every` says. Raises UsageError."""
+    return whole(args.key_every, "--key-every", 1, 1_000_000)
+
+
 def bundle_of(args: argparse.Namespace) -> Bundle:
     from percodec.runtime.session import DEFAULT_BUNDLE, open_bundle
 
@@ -56,4 +82,16 @@ def size_text(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1_000_000 else f"{count / 1e3:.1f} kB"
 
 
-__all__ = ["add_common", "bundle_of", "limit_of", "positive", "size_text", "transfer", "whole"]
+__all__ = [
+    "add_common",
+    "add_heads",
+    "add_stream",
+    "bundle_of",
+    "heads_of",
+    "key_every_of",
+    "limit_of",
+    "positive",
+    "size_text",
+    "transfer",
+    "whole",
+]

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from percodec.runtime.commands.arguments import add_common, bundle_of, limit_of, whole
+from percodec.runtime.commands.arguments import add_common, add_stream, bundle_of, key_every_of, limit_of, whole
 from percodec.sdk.errors import UsageError
 
 
@@ -17,6 +17,7 @@ def configure_encode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="NAME.pcpk for an image, NAME.mcap for a sequence")
     parser.add_argument("--max-frames", metavar="N", help="stop after N frames")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
+    add_stream(parser)
     add_common(parser)
 
 
@@ -39,9 +40,12 @@ def encode(args: argparse.Namespace) -> int:
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent}: no such folder")
     bundle, threads, limit = bundle_of(args), whole(args.threads, "--threads", 1, 64), limit_of(args)
+    every = key_every_of(args)
     out.unlink(missing_ok=True)
     begin = time.monotonic()
-    result = encode_source(args.input, out, bundle, backend=args.backend, threads=threads, max_frames=limit)
+    result = encode_source(
+        args.input, out, bundle, backend=args.backend, threads=threads, max_frames=limit, stream=args.stream, key_every=every
+    )
     _print_coding(args, result.as_dict(bundle), time.monotonic() - begin)
     return 0
 

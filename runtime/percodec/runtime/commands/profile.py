@@ -44,6 +44,7 @@ def configure_profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--transfer", default="auto", metavar="HOW", help="pictures to the GPU: copy, mapped, managed (default: mapped on Jetson)"
     )
+    parser.add_argument("--heads", metavar="NAMES", help="heads of the bundle, as NAME,NAME or all (default: its first)")
     parser.add_argument("--threads", default="1", metavar="N", help="threads inside each network (default 1)")
     parser.add_argument("--workers", default="1", metavar="N", help="frames predicted at the same time (default 1)")
     parser.add_argument("--nvtx", action="store_true", help="NVTX ranges per stage, for Nsight Systems")
@@ -58,7 +59,7 @@ def profile(args: argparse.Namespace) -> int:
         return _compare(args)
     if len(args.words) != 2:
         raise UsageError("percodec profile takes a bundle and a source: percodec profile FOLDER drive.mp4 (see percodec profile --help)")
-    from percodec.runtime.commands.arguments import positive, transfer, whole
+    from percodec.runtime.commands.arguments import heads_of, positive, transfer, whole
     from percodec.runtime.measure.budget import over_budget, read_budget
     from percodec.runtime.measure.html import html, trace
     from percodec.runtime.measure.profile import PARTS, ProfileSettings, run_profile
@@ -76,6 +77,7 @@ def profile(args: argparse.Namespace) -> int:
         fps=None if args.fps is None else positive(args.fps, "--fps", 10_000),
         deadline_ms=None if args.deadline_ms is None else positive(args.deadline_ms, "--deadline-ms", 3_600_000),
         parts=PARTS if args.parts is None else tuple(args.parts.split(",")),
+        heads=heads_of(args),
         threads=whole(args.threads, "--threads", 1, 64),
         workers=whole(args.workers, "--workers", 1, 64),
         provider=args.provider,

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from percodec.runtime.commands.arguments import add_common, bundle_of, whole
+from percodec.runtime.commands.arguments import add_common, add_heads, bundle_of, heads_of, whole
 from percodec.sdk.errors import LogError
 
 
@@ -15,6 +15,7 @@ def configure_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("log", help="packets.mcap of a run")
     parser.add_argument("--against", metavar="FILE", help="frames.jsonl of the live run (default: the one beside the log, if any)")
     add_common(parser)
+    add_heads(parser)
 
 
 def replay(args: argparse.Namespace) -> int:
@@ -24,7 +25,7 @@ def replay(args: argparse.Namespace) -> int:
     beside = path.with_name("frames.jsonl")
     against = Path(args.against) if args.against else beside if beside.is_file() else None
     bundle, threads = bundle_of(args), whole(args.threads, "--threads", 1, 64)
-    result = replay_log(path, bundle, against=against, backend=args.backend, threads=threads)
+    result = replay_log(path, bundle, against=against, backend=args.backend, threads=threads, heads=heads_of(args))
     if args.json:
         print(json.dumps(result.as_dict(), indent=2))
     else:
@@ -34,14 +35,21 @@ def replay(args: argparse.Namespace) -> int:
                 f"against  {against}: {result.compared} compared, {len(result.latents_differ)} latents differ, "
                 f"{len(result.labels_differ)} predictions differ, {len(result.missing)} acknowledged frames missing"
             )
+        if len(result.heads_differ) > 1:
+            print("heads    " + ", ".join(f"{name}: {len(frames)} differ" for name, frames in result.heads_differ.items()))
+        if result.lost or result.damaged:
+            print(f"lost     {len(result.lost)} packets that need one which is missing, {result.damaged} damaged records")
         shares = sorted(result.class_shares.items(), key=lambda item: -item[1])
-        print("classes  " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
+        if shares:
+            print("classes  " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
     sys.stdout.flush()
     if not result.equal:
         worst = (result.missing or result.latents_differ or result.labels_differ)[0]
         kind = "is missing from the log" if result.missing else "has another latent" if result.latents_differ else "has other predictions"
         total = len(result.missing) + len(result.latents_differ) + len(result.labels_differ)
         raise LogError(f"{path}: the replay differs from {against} in {total} places; first, frame {worst} {kind}")
+    if result.lost or result.damaged:
+        raise LogError(f"{path}: {len(result.lost)} packets need one which is missing, {result.damaged} records are damaged")
     if result.truncated and result.compared == 0:
         raise LogError(f"{path}: the log is cut off or was never closed; its {result.frames} complete frames were replayed")
     if result.truncated and not args.json:

@@ -8,7 +8,17 @@ import re
 import sys
 from pathlib import Path
 
-from percodec.runtime.commands.arguments import add_common, positive, size_text, transfer, whole
+from percodec.runtime.commands.arguments import (
+    add_common,
+    add_heads,
+    add_stream,
+    heads_of,
+    key_every_of,
+    positive,
+    size_text,
+    transfer,
+    whole,
+)
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import UsageError
 
@@ -22,6 +32,8 @@ RESULTS = {
 
 def _configure_live(parser: argparse.ArgumentParser) -> None:
     add_common(parser)
+    add_heads(parser)
+    add_stream(parser)
     parser.add_argument("--provider", metavar="NAME", help="CUDA through cuda-python or pycuda (default: the first that is installed)")
     parser.add_argument(
         "--transfer", default="auto", metavar="HOW", help="pictures to the GPU: copy, mapped, managed (default: mapped on Jetson)"
@@ -100,6 +112,9 @@ def _live(args: argparse.Namespace, source: str, out: Path, *, overwrite: bool, 
         max_age_ms=None if args.max_age_ms is None else positive(args.max_age_ms, "--max-age-ms", 3_600_000),
         timeout_s=positive(args.timeout, "--timeout", 600),
         reconnect_s=0.0 if args.reconnect is None else positive(args.reconnect, "--reconnect", 1e9),
+        heads=heads_of(args),
+        stream=args.stream,
+        key_every=key_every_of(args),
         isolate=args.isolate or args.fallback is not None,
         fallback=tuple(args.fallback.split(",")) if args.fallback else (),
         overlay=not args.no_overlay,

@@ -1,10 +1,10 @@
 """The GPU side of the pipeline's slots: every slot owns its buffers and, where it can, one CUDA graph for all its work.
 
-    source (host) --upload--> [camera -->] image --encoder--> symbols --head--> labels --download--> labels (host)    compute stream
+    source (host) --upload--> [camera -->] image --encoder--> symbols --heads--> outputs --download--> outputs (host)  compute stream
                                              '----------------'--download--> image, symbols (host)                     second stream
     done: recorded after both
 
-The latent never leaves the device on its way to the head: the encoder's output address is the head's input address. `encode()` queues
+The latent never leaves the device on its way to the heads: the encoder's output address is their input address. `encode()` queues
 the whole frame and returns; `predict()` and the coder wait for `done`. Slots of one pipeline share the streams, hence the order; pipelines
 of several cameras share the device, each with streams of its own priority.
 
@@ -16,7 +16,7 @@ Outputs are poisoned on the device before each run, so what was not written is n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,9 @@ import numpy as np
 
 from percodec.runtime.engines.cuda import Cuda, CudaError, Memory
 from percodec.runtime.engines.cuda_foreign import foreign_array, foreign_stream
-from percodec.runtime.engines.engine import POISON
+from percodec.runtime.engines.host_slots import check_fit
 from percodec.runtime.engines.tensorrt import TrtEngine
-from percodec.runtime.pipeline.slots import FrameLost, Slot
+from percodec.runtime.pipeline.slots import POISON, FrameLost, Slot
 from percodec.sdk.errors import BackendError
 
 TRANSFERS = ("auto", "copy", "mapped", "managed", "foreign")
@@ -38,17 +38,18 @@ class _Buffers:
     raw: Memory  # the same on the device
     image: Memory  # RGB on the device: `raw` itself without a camera engine
     symbols: Memory
-    labels: Memory
+    outputs: list[list[Memory]]  # of each head, in order
     host_image: Memory | None
     host_symbols: Memory
-    host_labels: Memory
+    host_outputs: list[list[Memory]]
     done: int
     graph: int = 0
     kept: Any = None
 
     def memories(self) -> list[Memory]:
         """Each once: some are the same."""
-        found = (self.source, self.raw, self.image, self.symbols, self.labels, self.host_image, self.host_symbols, self.host_labels)
+        found = [self.source, self.raw, self.image, self.symbols, self.host_image, self.host_symbols]
+        found += [m for head in (*self.outputs, *self.host_outputs) for m in head]
         return list({id(m): m for m in found if m is not None}.values())
 
 
@@ -73,7 +74,7 @@ class CudaSlots:
         self,
         cuda: Cuda,
         encoder: TrtEngine,
-        head: TrtEngine,
+        heads: Mapping[str, TrtEngine],
         count: int,
         *,
         camera: TrtEngine | None = None,
@@ -84,25 +85,26 @@ class CudaSlots:
     ) -> None:
         if transfer not in TRANSFERS:
             raise ValueError(f"transfer must be one of {TRANSFERS}, got {transfer!r}")
-        if encoder.destination.shape != head.source.shape:
-            raise ValueError(f"the encoder gives {encoder.destination.shape}, the head takes {head.source.shape}")
-        if camera is not None and camera.destination.shape != encoder.source.shape:
-            raise ValueError(f"the camera graph gives {camera.destination.shape}, the encoder takes {encoder.source.shape}")
+        check_fit(encoder, heads)
+        if camera is not None and camera.outputs[0].shape != encoder.source.shape:
+            raise ValueError(f"the camera graph gives {camera.outputs[0].shape}, the encoder takes {encoder.source.shape}")
         self.cuda = cuda
         self.transfer = ("mapped" if cuda.device.integrated else "copy") if transfer == "auto" else transfer
         self.eager_because = "" if graphs else "not asked for"
+        self._heads = dict(heads)
         if encoder.own_graphs:
             self.eager_because = "this TensorRT captures graphs itself"
         self._foreign = stream is not None
         self._stream = foreign_stream(stream) if self._foreign else cuda.stream(priority)
         self._second = cuda.stream(priority)
         self._fork, self._join = cuda.event(), cuda.event()
-        engines = [e for e in (camera, encoder, head) if e is not None]
+        engines = [e for e in (camera, encoder, *heads.values()) if e is not None]
         self._scratch = cuda.allocate(max(1, *(e.scratch_bytes for e in engines)))
         lanes = [e.lane(self._scratch) for e in engines]
-        self._camera, self._encode, self._predict = lanes[0] if camera is not None else None, lanes[-2], lanes[-1]
-        self._buffers = [self._allocate(camera, encoder, head) for _ in range(count)]
-        self.slots = [self._slot(index, b, camera, encoder, head) for index, b in enumerate(self._buffers)]
+        self._camera = lanes.pop(0) if camera is not None else None
+        self._encode, *self._predict = lanes
+        self._buffers = [self._allocate(camera, encoder) for _ in range(count)]
+        self.slots = [self._slot(index, b, camera, encoder) for index, b in enumerate(self._buffers)]
         for b, slot in zip(self._buffers, self.slots, strict=True):
             self._prepare(b, slot)
 
@@ -164,11 +166,10 @@ class CudaSlots:
             cuda.destroy(stream=stream)
 
     # -- making -------------------------------------------------------------------------------------------------------
-    def _allocate(self, camera: TrtEngine | None, encoder: TrtEngine, head: TrtEngine) -> _Buffers:
+    def _allocate(self, camera: TrtEngine | None, encoder: TrtEngine) -> _Buffers:
         cuda, first = self.cuda, camera or encoder
-        taken, given, symbols, labels = (
-            int(np.prod(spec.shape)) for spec in (first.source, encoder.source, encoder.destination, head.destination)
-        )
+        taken, given, symbols = (spec.nbytes for spec in (first.source, encoder.source, encoder.outputs[0]))
+        sizes = [[spec.nbytes for spec in head.outputs] for head in self._heads.values()]
         separate = self.transfer in ("copy", "foreign")
         source = cuda.allocate(taken, "pinned" if separate else self.transfer)
         raw = cuda.allocate(taken) if separate else source
@@ -178,25 +179,29 @@ class CudaSlots:
             raw=raw,
             image=cuda.allocate(given) if camera is not None else raw,
             symbols=cuda.allocate(symbols),
-            labels=cuda.allocate(labels),
+            outputs=[[cuda.allocate(n) for n in head] for head in sizes],
             host_image=cuda.allocate(given, "pinned") if downloads else None,
             host_symbols=cuda.allocate(symbols, "pinned"),
-            host_labels=cuda.allocate(labels, "pinned"),
+            host_outputs=[[cuda.allocate(n, "pinned") for n in head] for head in sizes],
             done=cuda.event(),
         )
 
-    def _slot(self, index: int, b: _Buffers, camera: TrtEngine | None, encoder: TrtEngine, head: TrtEngine) -> Slot:
+    def _slot(self, index: int, b: _Buffers, camera: TrtEngine | None, encoder: TrtEngine) -> Slot:
         shape = (camera or encoder).source.shape
         image = (b.host_image or b.source).array(encoder.source.shape)
-        symbols, labels = b.host_symbols.array(encoder.destination.shape), b.host_labels.array(head.destination.shape)
-        for array in (image, symbols, labels):
+        symbols = b.host_symbols.array(encoder.outputs[0].shape)
+        outputs = {
+            name: {s.name: m.array(s.shape, s.dtype) for s, m in zip(head.outputs, memories, strict=True)}
+            for (name, head), memories in zip(self._heads.items(), b.host_outputs, strict=True)
+        }
+        for array in (image, symbols, *(a for found in outputs.values() for a in found.values())):
             array.fill(0)
         source = ForeignSource(self, b, shape) if self.transfer == "foreign" else b.source.array(shape)[0]
 
         def settle() -> None:
             self._settle(b)
 
-        return Slot(index, image, symbols, labels, self._encodes(b), settle, settle, source=source)
+        return Slot(index, image, symbols, outputs, self._encodes(b), settle, settle, source=source)
 
     def _encodes(self, b: _Buffers) -> Callable[[], None]:
         def encode() -> None:
@@ -233,13 +238,14 @@ class CudaSlots:
             self.cuda.copy(b.raw.device, b.source.host, b.raw.nbytes, self._stream)
         self._launch(b)
         self._settle(b)
-        eager = slot.symbols.copy(), slot.labels.copy()
+        downloads = [b.host_symbols, *(m for head in b.host_outputs for m in head)]
+        eager = [m.array((m.nbytes,)).copy() for m in downloads]
         b.graph = graph
-        for memory in (b.host_symbols, b.host_labels):
+        for memory in downloads:
             memory.array((memory.nbytes,)).fill(POISON)
         self._launch(b)
         self._settle(b)
-        if not (np.array_equal(slot.symbols, eager[0]) and np.array_equal(slot.labels, eager[1])):
+        if not all(np.array_equal(m.array((m.nbytes,)), before) for m, before in zip(downloads, eager, strict=True)):
             b.graph = 0
             self.cuda.destroy(graph=graph)
             self.eager_because = "the graph does not compute what the eager run does"
@@ -267,13 +273,13 @@ class CudaSlots:
         mark()
         if self.transfer == "copy":
             cuda.copy(b.raw.device, b.source.host, b.raw.nbytes, main)
-        cuda.fill(b.symbols.device, POISON, b.symbols.nbytes, main)
-        cuda.fill(b.labels.device, POISON, b.labels.nbytes, main)
+        for memory in (b.symbols, *(m for head in b.outputs for m in head)):
+            cuda.fill(memory.device, POISON, memory.nbytes, main)
         mark()
         if self._camera is not None:
-            self._camera.enqueue(b.raw.device, b.image.device, main)
+            self._camera.enqueue(main, b.raw.device, b.image.device)
             mark()
-        self._encode.enqueue(b.image.device, b.symbols.device, main)
+        self._encode.enqueue(main, b.image.device, b.symbols.device)
         mark()
         cuda.record(self._fork, main)
         cuda.wait(second, self._fork)
@@ -281,9 +287,12 @@ class CudaSlots:
         if b.host_image is not None:
             cuda.copy(b.host_image.host, b.image.device, b.image.nbytes, second)
         cuda.record(self._join, second)
-        self._predict.enqueue(b.symbols.device, b.labels.device, main)
+        for lane, outputs in zip(self._predict, b.outputs, strict=True):
+            lane.enqueue(main, b.symbols.device, *(m.device for m in outputs))
         mark()
-        cuda.copy(b.host_labels.host, b.labels.device, b.labels.nbytes, main)
+        for outputs, hosts in zip(b.outputs, b.host_outputs, strict=True):
+            for memory, host in zip(outputs, hosts, strict=True):
+                cuda.copy(host.host, memory.device, memory.nbytes, main)
         cuda.wait(main, self._join)
         mark()
 

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numpy as np
+from collections.abc import Callable, Mapping
 
 from percodec.runtime.engines.engine import Engine
 from percodec.runtime.pipeline.slots import Slot
 
 
-def host_slots(encoder: Engine, head: Engine) -> Callable[[int], list[Slot]]:
+def host_slots(encoder: Engine, heads: Mapping[str, Engine]) -> Callable[[int], list[Slot]]:
     """Makes slots of arrays in this process, with engines bound to them. Raises ValueError for networks that do not fit together."""
-    if encoder.destination.shape != head.source.shape:
-        raise ValueError(f"the encoder gives {encoder.destination.shape}, the head takes {head.source.shape}")
+    check_fit(encoder, heads)
 
     def make(count: int) -> list[Slot]:
         slots = []
         for index in range(count):
-            image = np.zeros(encoder.source.shape, np.uint8)
-            symbols = np.zeros(encoder.destination.shape, np.uint8)
-            labels = np.zeros(head.destination.shape, np.uint8)
-            slots.append(Slot(index, image, symbols, labels, encoder.bind(image, symbols), head.bind(symbols, labels)))
+            image, symbols = encoder.source.empty(), encoder.outputs[0].empty()
+            outputs = {name: {spec.name: spec.empty() for spec in head.outputs} for name, head in heads.items()}
+            calls = [head.bind(symbols, *outputs[name].values()) for name, head in heads.items()]
+            slots.append(Slot(index, image, symbols, outputs, encoder.bind(image, symbols), _one_after_the_other(calls)))
         return slots
 
     return make
 
 
-__all__ = ["host_slots"]
+def check_fit(encoder: Engine, heads: Mapping[str, Engine]) -> None:
+    """Raises ValueError where a head does not take what the encoder gives."""
+    for name, head in heads.items():
+        if encoder.outputs[0].shape != head.source.shape:
+            raise ValueError(f"the encoder gives {encoder.outputs[0].shape}, the head {name} takes {head.source.shape}")
+
+
+def _one_after_the_other(calls: list[Callable[[], None]]) -> Callable[[], None]:
+    if len(calls) == 1:
+        return calls[0]
+
+    def predict() -> None:
+        for call in calls:
+            call()
+
+    return predict
+
+
+__all__ = ["check_fit", "host_slots"]

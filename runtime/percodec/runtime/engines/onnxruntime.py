@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.runtime.engines.engine import EXPORTED, POISON, TensorSpec
+from percodec.runtime.engines.engine import EXPORTED, TensorSpec
+from percodec.runtime.pipeline.slots import POISON
 from percodec.sdk.errors import BackendError, BundleError, reason
 
 _PROVIDER = "CPUExecutionProvider"
+_KINDS = {f"tensor({name})": name for name in ("uint8", "int8", "int16", "int32", "int64", "float16", "bool")}
+_KINDS["tensor(float)"] = "float32"
 
 
 class OrtEngine:
@@ -28,7 +31,7 @@ class OrtEngine:
         self,
         model: bytes,
         source: TensorSpec,
-        destination: TensorSpec,
+        outputs: tuple[TensorSpec, ...],
         *,
         threads: int = 1,
         what: str = "graph",
@@ -37,7 +40,7 @@ class OrtEngine:
     ) -> None:
         ort = onnxruntime()
         self.precision, self.limits = precision, limits
-        self.source, self.destination, self._what = source, destination, what
+        self.source, self.outputs, self._what = source, outputs, what
         self._ort = ort
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -55,46 +58,47 @@ class OrtEngine:
         providers = list(self._session.get_providers())
         if providers != [_PROVIDER]:
             raise BackendError(f"{what}: asked ONNX Runtime for {_PROVIDER}, got {providers}")
-        _check_io(what, "input", self._session.get_inputs(), source)
-        _check_io(what, "output", self._session.get_outputs(), destination)
+        _check_io(what, "input", self._session.get_inputs(), (source,))
+        _check_io(what, "output", self._session.get_outputs(), outputs)
         self._prove_binding()
 
-    def bind(self, source: NDArray[np.uint8], destination: NDArray[np.uint8]) -> Callable[[], None]:
-        for array, spec in ((source, self.source), (destination, self.destination)):
-            if array.dtype != np.uint8 or array.shape != spec.shape or not array.flags.c_contiguous:
-                raise BackendError(
-                    f"{self._what}: {spec.name} needs contiguous uint8 {list(spec.shape)}, got {array.dtype} {list(array.shape)}"
-                )
+    def bind(self, source: NDArray[Any], *outputs: NDArray[Any]) -> Callable[[], None]:
+        for array, spec in zip((source, *outputs), (self.source, *self.outputs), strict=True):
+            spec.check(array, self._what)
         # On the CPU an OrtValue made from a numpy array is a view of it.
         binding = self._session.io_binding()
         binding.bind_ortvalue_input(self.source.name, self._ort.OrtValue.ortvalue_from_numpy(source))
-        binding.bind_ortvalue_output(self.destination.name, self._ort.OrtValue.ortvalue_from_numpy(destination))
-        return _Bound(self._session, binding, (source, destination), self._what)
+        for array, spec in zip(outputs, self.outputs, strict=True):
+            binding.bind_ortvalue_output(spec.name, self._ort.OrtValue.ortvalue_from_numpy(array))
+        return _Bound(self._session, binding, source, outputs, self._what)
 
     def _prove_binding(self) -> None:
         """Bound arrays must really be the ones computed on: a poisoned output has to come back equal to a plain run's."""
-        source = np.zeros(self.source.shape, np.uint8)
-        destination = np.full(self.destination.shape, POISON, np.uint8)
+        source = self.source.empty()
+        outputs = [spec.empty() for spec in self.outputs]
         try:
-            self.bind(source, destination)()
-            plain = self._session.run([self.destination.name], {self.source.name: source})[0]
+            self.bind(source, *outputs)()
+            plain = self._session.run([spec.name for spec in self.outputs], {self.source.name: source})
         except BackendError:
             raise
         except Exception as error:
             raise BackendError(f"{self._what}: the first run failed ({reason(error)})") from error
-        if not np.array_equal(plain, destination):
-            raise BackendError(f"{self._what}: ONNX Runtime {self._ort.__version__} did not write into the bound output")
+        if not all(a.tobytes() == b.tobytes() for a, b in zip(plain, outputs, strict=True)):
+            raise BackendError(f"{self._what}: ONNX Runtime {self._ort.__version__} did not write into the bound outputs")
 
 
 class _Bound:
     """One binding. Keeps the arrays alive for as long as ONNX Runtime holds their addresses."""
 
-    def __init__(self, session: Any, binding: Any, arrays: tuple[NDArray[np.uint8], NDArray[np.uint8]], what: str) -> None:
-        self._run, self._binding, self._arrays, self._what = session.run_with_iobinding, binding, arrays, what
+    def __init__(self, session: Any, binding: Any, source: NDArray[Any], outputs: tuple[NDArray[Any], ...], what: str) -> None:
+        self._run, self._binding, self._what = session.run_with_iobinding, binding, what
+        self._arrays = (source, *outputs)
+        self._bytes = [array.reshape(-1).view(np.uint8) for array in outputs]
 
     def __call__(self) -> None:
         # A run that reports success but writes nothing must not pass as the previous frame's result.
-        self._arrays[1].fill(POISON)
+        for array in self._bytes:
+            array.fill(POISON)
         try:
             self._run(self._binding)
         except Exception as error:
@@ -110,14 +114,19 @@ def onnxruntime() -> Any:
     return ort
 
 
-def _check_io(what: str, side: str, found: list[Any], spec: TensorSpec) -> None:
-    if len(found) != 1:
-        raise BundleError(f"{what}: expected one {side}, the graph has {len(found)}")
-    name, kind, shape = found[0].name, found[0].type, tuple(found[0].shape)
-    if name != spec.name or kind != "tensor(uint8)" or shape != spec.shape:
-        raise BundleError(
-            f"{what}: {side} must be uint8 {spec.name!r} {list(spec.shape)} by the manifest, the graph has {kind} {name!r} {list(shape)}"
-        )
+def _check_io(what: str, side: str, found: list[Any], specs: tuple[TensorSpec, ...]) -> None:
+    if sorted(f.name for f in found) != sorted(spec.name for spec in specs):
+        names = " by the manifest, ".join(", ".join(sorted(x.name for x in side_of)) or "none" for side_of in (specs, found))
+        raise BundleError(f"{what}: its {side}s are {names} in the graph")
+    by_name = {f.name: f for f in found}
+    for spec in specs:
+        kind, shape = by_name[spec.name].type, tuple(by_name[spec.name].shape)
+        same = len(shape) == len(spec.shape) and all(n == want or not isinstance(n, int) for n, want in zip(shape, spec.shape, strict=True))
+        if _KINDS.get(kind) != spec.dtype or not same:
+            raise BundleError(
+                f"{what}: {side} must be {spec.dtype} {spec.name!r} {list(spec.shape)} by the manifest, "
+                f"the graph has {kind} {spec.name!r} {list(shape)}"
+            )
 
 
 __all__ = ["OrtEngine", "onnxruntime"]

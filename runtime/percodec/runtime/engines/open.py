@@ -7,7 +7,7 @@ made.close()
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import engines_in, read_engine
 from percodec.sdk.bundle.onnx_ops import check_graph
 from percodec.sdk.camera import CameraFormat
-from percodec.sdk.errors import BackendError, EngineError
+from percodec.sdk.errors import BackendError, BundleError, EngineError
 from percodec.sdk.targets import TARGETS
 
 _BUILT_FOR_CPU = ("int8", "fp16")  # the first that a bundle holds is its CPU default
@@ -35,7 +35,7 @@ class Made:
     """Engines of one backend and how to make slots over them. `about`: what really runs, for reports. `gpu`: slots made on a device."""
 
     encoder: Engine
-    head: Engine
+    heads: dict[str, Engine]
     make: Callable[[int], list[Slot]]
     about: dict[str, Any]
     gpu: list[CudaSlots] = field(default_factory=list)
@@ -50,6 +50,7 @@ def open_slots(
     bundle: Bundle,
     *,
     backend: str = "ort",
+    heads: Sequence[str] = ("segmentation",),
     threads: int = 1,
     provider: str | None = None,
     camera: CameraFormat | None = None,
@@ -57,20 +58,22 @@ def open_slots(
     priority: int = 0,
     graphs: bool = True,
 ) -> Made:
-    """Encoder and segmentation head of `bundle` on `backend`. On a GPU, `camera` pictures are prepared there.
+    """Encoder and `heads` of `bundle` on `backend`. On a GPU, `camera` pictures are prepared there.
 
-    Raises `BackendError` naming what is missing, `EngineError` for engines of another bundle or machine.
+    Raises `BackendError` naming what is missing, `EngineError` for engines of another bundle or machine, `BundleError` for an unknown head.
     """
     name, _, precision = backend.partition(":")
+    wanted = {bundle.head(head).name.removeprefix("head_"): bundle.head(head).name for head in heads}
     if name not in ("tensorrt", "tensorrt_rtx"):
-        encoder, head = (open_engine(bundle, g, backend=backend, threads=threads) for g in ("encoder", "head_segmentation"))
-        return Made(encoder, head, host_slots(encoder, head), _about(name, encoder, head))
+        encoder = open_engine(bundle, "encoder", backend=backend, threads=threads)
+        found = {head: open_engine(bundle, graph, backend=backend, threads=threads) for head, graph in wanted.items()}
+        return Made(encoder, found, host_slots(encoder, found), _about(name, encoder, found))
     cuda = gpu(name, provider)
     first = open_gpu_engine(bundle, "encoder", cuda, flavour=name, precision=precision)
-    second = open_gpu_engine(bundle, "head_segmentation", cuda, flavour=name, precision=precision)
+    second = {head: open_gpu_engine(bundle, graph, cuda, flavour=name, precision=precision) for head, graph in wanted.items()}
     eye = open_gpu_engine(bundle, camera.graph, cuda, flavour=name, precision=precision) if camera is not None else None
     about = _about(name, first, second) | {"provider": cuda.name, "gpu": cuda.device.name, "capability": cuda.device.capability}
-    made = Made(first, second, lambda count: [], about)
+    made = Made(first, dict(second), lambda count: [], about)
 
     def make(count: int) -> list[Slot]:
         slots = CudaSlots(cuda, first, second, count, camera=eye, transfer=transfer, priority=priority, graphs=graphs)
@@ -92,9 +95,9 @@ def open_engine(bundle: Bundle, graph: str, *, backend: str = "ort", threads: in
         raise BackendError(f"unknown backend {backend!r}; this version knows {', '.join(BACKENDS)}, and ort:fp32, ort:int8")
     if name != "ort":
         return open_gpu_engine(bundle, graph, gpu(name), flavour=name, precision=precision)
-    source, destination = graph_specs(bundle, graph)
+    source, outputs = graph_specs(bundle, graph)
     model, chosen, limits = cpu_graph(bundle, graph, precision or None)
-    return OrtEngine(model, source, destination, threads=threads, what=f"{bundle.name}/{graph}", precision=chosen, limits=limits)
+    return OrtEngine(model, source, outputs, threads=threads, what=f"{bundle.name}/{graph}", precision=chosen, limits=limits)
 
 
 def gpu(backend: str, provider: str | None = None) -> Cuda:
@@ -120,9 +123,9 @@ def open_gpu_engine(bundle: Bundle, graph: str, cuda: Cuda, *, flavour: str, pre
         raise EngineError(f"{bundle.name} holds no {graph} engine for {' or '.join(fits)} in {' or '.join(wanted)}; build it here: {again}")
     target, chosen = found[0]
     data, report = read_engine(bundle, target, chosen, graph, here)
-    source, destination = _specs(bundle, graph)
+    source, outputs = graph_specs(bundle, graph)
     what, limits = f"{bundle.name}/{graph}", selftest_limits(report)
-    return TrtEngine(cuda, data, source, destination, flavour=flavour, what=what, precision=chosen, limits=limits)
+    return TrtEngine(cuda, data, source, outputs, flavour=flavour, what=what, precision=chosen, limits=limits)
 
 
 def cpu_graph(bundle: Bundle, graph: str, precision: str | None) -> tuple[bytes, str, tuple[float, float] | None]:
@@ -140,13 +143,18 @@ def cpu_graph(bundle: Bundle, graph: str, precision: str | None) -> tuple[bytes,
     return data, chosen, selftest_limits(report)
 
 
-def graph_specs(bundle: Bundle, graph: str) -> tuple[TensorSpec, TensorSpec]:
-    """What `graph` must take and give for `bundle`: the contract that engines are checked against."""
-    image = TensorSpec("image", (1, bundle.frame_height, bundle.frame_width, 3))
-    symbols = TensorSpec("symbols", (1, *bundle.latent_shape))
-    labels = TensorSpec("labels", (1, bundle.frame_height, bundle.frame_width))
-    table = {"encoder": (image, symbols), "head_segmentation": (symbols, labels), "decoder": (symbols, image)}
-    return table[graph]
+def graph_specs(bundle: Bundle, graph: str) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
+    """What `graph` must take and give for `bundle`, by its manifest: the contract that engines are checked against.
+
+    Raises `BundleError` naming the graphs there are for one that is not.
+    """
+    if graph.startswith("camera_"):
+        return TensorSpec("raw", (1, *CameraFormat.from_graph(graph).shape)), (graph_specs(bundle, "encoder")[0],)
+    info = bundle.graphs.get(graph)
+    if info is None:
+        raise BundleError(f"bundle {bundle.path} has no graph {graph!r} (it has: {', '.join(bundle.graphs)}); give one of those")
+    source, *outputs = (TensorSpec(i.name, (1, *i.shape), i.dtype) for i in (*info.inputs, *info.outputs))
+    return source, tuple(outputs)
 
 
 def selftest_limits(report: dict[str, Any]) -> tuple[float, float] | None:
@@ -156,14 +164,8 @@ def selftest_limits(report: dict[str, Any]) -> tuple[float, float] | None:
     return (values[0], values[1]) if all(isinstance(v, float) and 0 <= v <= 1 for v in values) else None
 
 
-def _specs(bundle: Bundle, graph: str) -> tuple[TensorSpec, TensorSpec]:
-    if not graph.startswith("camera_"):
-        return graph_specs(bundle, graph)
-    return TensorSpec("raw", (1, *CameraFormat.from_graph(graph).shape)), graph_specs(bundle, "encoder")[0]
-
-
-def _about(backend: str, encoder: Engine, head: Engine) -> dict[str, Any]:
-    return {"backend": backend, "precision": {"encoder": encoder.precision, "head": head.precision}}
+def _about(backend: str, encoder: Engine, heads: Mapping[str, Engine]) -> dict[str, Any]:
+    return {"backend": backend, "precision": {"encoder": encoder.precision, **{name: head.precision for name, head in heads.items()}}}
 
 
 __all__ = ["GPU_PRECISIONS", "Made", "cpu_graph", "gpu", "graph_specs", "open_engine", "open_gpu_engine", "open_slots", "selftest_limits"]

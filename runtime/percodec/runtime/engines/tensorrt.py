@@ -1,8 +1,8 @@
 """TensorRT 10.3 .. 11 and TensorRT-RTX engines, by what all of them have in common: execute_async_v3 on addresses.
 
-    engine = TrtEngine(cuda, data, source, destination, flavour="tensorrt", ...)
+    engine = TrtEngine(cuda, data, source, outputs, flavour="tensorrt", ...)
     lane = engine.lane(scratch)                 one execution context; scratch is the caller's and may serve stages that never overlap
-    lane.enqueue(source, destination, stream)   device addresses; the host does not wait
+    lane.enqueue(stream, source, *outputs)      device addresses; the host does not wait
     engine.bind(image, symbols)                 the `Engine` protocol on host arrays: upload, run, download, wait
 
 An enqueue that returns False, an engine that does not load, a context that is not created: each is a typed error with TensorRT's own
@@ -20,8 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.runtime.engines.cuda import Cuda, Memory
-from percodec.runtime.engines.engine import POISON, TensorSpec
+from percodec.runtime.engines.cuda_foreign import foreign_array
+from percodec.runtime.engines.engine import TensorSpec
+from percodec.runtime.pipeline.slots import POISON
 from percodec.sdk.errors import BackendError, EngineError, reason
+
+_KINDS = {
+    "uint8": "UINT8", "int8": "INT8", "int32": "INT32", "int64": "INT64", "float16": "HALF", "float32": "FLOAT", "bool": "BOOL",
+}  # fmt: skip
 
 
 class TrtEngine:
@@ -32,7 +38,7 @@ class TrtEngine:
         cuda: Cuda,
         data: bytes,
         source: TensorSpec,
-        destination: TensorSpec,
+        outputs: tuple[TensorSpec, ...],
         *,
         flavour: str,
         what: str,
@@ -40,7 +46,7 @@ class TrtEngine:
         limits: tuple[float, float] | None = None,
     ) -> None:
         self.backend, self.precision, self.limits = flavour, precision, limits
-        self.source, self.destination = source, destination
+        self.source, self.outputs = source, outputs
         self._cuda, self._what = cuda, what
         self._trt = load_tensorrt(flavour)
         self._words: deque[str] = deque(maxlen=20)
@@ -88,27 +94,30 @@ class TrtEngine:
             context.set_device_memory(scratch.device, scratch.nbytes)
         return Lane(context, self)
 
-    def bind(self, source: NDArray[np.uint8], destination: NDArray[np.uint8]) -> Callable[[], None]:
-        for array, spec in ((source, self.source), (destination, self.destination)):
-            if array.dtype != np.uint8 or array.shape != spec.shape or not array.flags.c_contiguous:
-                raise BackendError(
-                    f"{self._what}: {spec.name} needs contiguous uint8 {list(spec.shape)}, got {array.dtype} {list(array.shape)}"
-                )
+    def bind(self, source: NDArray[Any], *outputs: NDArray[Any]) -> Callable[[], None]:
+        for array, spec in zip((source, *outputs), (self.source, *self.outputs), strict=True):
+            spec.check(array, self._what)
         self._bound = self._bound or _Bound(self, self._cuda)
         bound = self._bound
-        return lambda: bound.run(source, destination)
+        return lambda: bound.run(source, outputs)
+
+    def run_foreign(self, source: Any, *outputs: NDArray[Any]) -> None:
+        """Run on another library's device array, by `__cuda_array_interface__` or DLPack. Raises TypeError, ValueError, `BackendError`."""
+        self._bound = self._bound or _Bound(self, self._cuda)
+        self._bound.run(source, outputs)
 
     def _check_io(self) -> None:
         loaded, trt = self._engine, self._trt
         names = [loaded.get_tensor_name(k) for k in range(loaded.num_io_tensors)]
-        for spec, mode in ((self.source, trt.TensorIOMode.INPUT), (self.destination, trt.TensorIOMode.OUTPUT)):
+        modes = [trt.TensorIOMode.INPUT, *[trt.TensorIOMode.OUTPUT] * len(self.outputs)]
+        for spec, mode in zip((self.source, *self.outputs), modes, strict=True):
             if spec.name not in names or loaded.get_tensor_mode(spec.name) != mode:
                 raise EngineError(f"{self._what}: the engine has {', '.join(names)}; {spec.name} is missing")
             shape, kind = tuple(loaded.get_tensor_shape(spec.name)), loaded.get_tensor_dtype(spec.name)
-            if shape != spec.shape or kind != trt.DataType.UINT8:
-                raise EngineError(f"{self._what}: {spec.name} must be uint8 {list(spec.shape)}, the engine has {kind} {list(shape)}")
-        if len(names) != 2:
-            raise EngineError(f"{self._what}: one input and one output are needed, the engine has {', '.join(names)}")
+            if shape != spec.shape or kind != getattr(trt.DataType, _KINDS.get(spec.dtype, ""), None):
+                raise EngineError(f"{self._what}: {spec.name} must be {spec.dtype} {list(spec.shape)}, the engine has {kind} {list(shape)}")
+        if len(names) != len(modes):
+            raise EngineError(f"{self._what}: one input and {len(self.outputs)} outputs are needed, the engine has {', '.join(names)}")
 
     def _last(self) -> str:
         return f": {self._words[-1][:300]}" if self._words else ""
@@ -119,17 +128,19 @@ class Lane:
 
     def __init__(self, context: Any, engine: TrtEngine) -> None:
         self._context, self._of = context, engine
-        self._addresses = (0, 0)
+        self._addresses: tuple[int, ...] = ()
 
-    def enqueue(self, source: int, destination: int, stream: int) -> None:
-        """Run on device addresses, in `stream`'s order. Raises `BackendError` when TensorRT does not take the work."""
+    def enqueue(self, stream: int, *addresses: int) -> None:
+        """Run on device addresses of the input and of every output, in `stream`'s order.
+
+        Raises `BackendError` when TensorRT does not take the work.
+        """
         engine = self._of
-        if (source, destination) != self._addresses:
-            taken = self._context.set_tensor_address(engine.source.name, source)
-            taken = self._context.set_tensor_address(engine.destination.name, destination) and taken
-            if not taken:
+        if addresses != self._addresses:
+            specs = (engine.source, *engine.outputs)
+            if not all(self._context.set_tensor_address(s.name, a) for s, a in zip(specs, addresses, strict=True)):
                 raise BackendError(f"{engine._what}: TensorRT does not accept the buffers' addresses{engine._last()}")
-            self._addresses = (source, destination)
+            self._addresses = addresses
         try:
             taken = self._context.execute_async_v3(stream)
         except Exception as error:
@@ -144,21 +155,31 @@ class _Bound:
     def __init__(self, engine: TrtEngine, cuda: Cuda) -> None:
         self._engine, self._cuda = engine, cuda
         self._stream, self._event = cuda.stream(), cuda.event()
-        sizes = [int(np.prod(spec.shape)) for spec in (engine.source, engine.destination)]
+        sizes = [spec.nbytes for spec in (engine.source, *engine.outputs)]
         self._pinned = [cuda.allocate(n, "pinned") for n in sizes]
         self._device = [cuda.allocate(n) for n in sizes]
         self._lane = engine.lane(cuda.allocate(max(1, engine.scratch_bytes)))
 
-    def run(self, source: NDArray[np.uint8], destination: NDArray[np.uint8]) -> None:
-        cuda, stream, (pin_in, pin_out), (dev_in, dev_out) = self._cuda, self._stream, self._pinned, self._device
-        np.copyto(pin_in.array(source.shape), source)
-        cuda.copy(dev_in.device, pin_in.host, pin_in.nbytes, stream)
-        cuda.fill(dev_out.device, POISON, dev_out.nbytes, stream)
-        self._lane.enqueue(dev_in.device, dev_out.device, stream)
-        cuda.copy(pin_out.host, dev_out.device, pin_out.nbytes, stream)
+    def run(self, source: Any, outputs: tuple[NDArray[Any], ...]) -> None:
+        cuda, stream, pinned, device = self._cuda, self._stream, self._pinned, self._device
+        if isinstance(source, np.ndarray):
+            np.copyto(pinned[0].array(source.shape, source.dtype), source)
+            cuda.copy(device[0].device, pinned[0].host, pinned[0].nbytes, stream)
+        else:
+            address, producer = foreign_array(source, self._engine.source.shape, stream)
+            if producer:
+                cuda.record(self._event, producer)
+                cuda.wait(stream, self._event)
+            cuda.copy(device[0].device, address, device[0].nbytes, stream)
+        for memory in device[1:]:
+            cuda.fill(memory.device, POISON, memory.nbytes, stream)
+        self._lane.enqueue(stream, *(memory.device for memory in device))
+        for host, memory in zip(pinned[1:], device[1:], strict=True):
+            cuda.copy(host.host, memory.device, memory.nbytes, stream)
         cuda.record(self._event, stream)
         cuda.synchronize(self._event)
-        np.copyto(destination, pin_out.array(destination.shape))
+        for array, host in zip(outputs, pinned[1:], strict=True):
+            np.copyto(array, host.array(array.shape, array.dtype))
 
 
 def load_tensorrt(flavour: str) -> Any:

@@ -41,7 +41,7 @@ def rgb_network(bundle: Bundle, path: Path | None, threads: int = 1) -> Engine:
     except OSError as error:
         raise UsageError(f"--rgb {path}: {error.strerror or 'cannot be read'}") from error
     check_graph(data, path.name)
-    image, labels = graph_specs(bundle, "encoder")[0], graph_specs(bundle, "head_segmentation")[1]
+    image, labels = graph_specs(bundle, "encoder")[0], graph_specs(bundle, "head_segmentation")[1]  # the picture in, the labels out
     return OrtEngine(data, image, labels, threads=threads, what=path.name)
 
 
@@ -92,10 +92,9 @@ class _Bench:
         self.number = 0
         self.precision: dict[str, str] = {}
         self._bundle, self._pictures = bundle, pictures
-        image, symbols = graph_specs(bundle, "encoder")
-        labels = graph_specs(bundle, "head_segmentation")[1]
-        self._image, self._symbols, self._labels = (np.zeros(spec.shape, np.uint8) for spec in (image, symbols, labels))
-        self._rebuilt = np.zeros(image.shape, np.uint8)
+        image, (symbols,) = graph_specs(bundle, "encoder")
+        (labels,) = graph_specs(bundle, "head_segmentation")[1]
+        self._image, self._symbols, self._labels, self._rebuilt = (spec.empty() for spec in (image, symbols, labels, image))
         self._fit = Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit)
         self._codec = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])
 

@@ -19,18 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from percodec.runtime.capture.open import open_source
-from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.runtime.capture.source import FrameSource
-from percodec.runtime.engines.open import Made, open_slots
 from percodec.runtime.engines.selftest import run_selftest
 from percodec.runtime.measure.compare import REFERENCES, compare_paths, rgb_network
 from percodec.runtime.measure.load_generator import FixedRate, Meter, Pictures
 from percodec.runtime.measure.sensors import Sensors
 from percodec.runtime.measure.statistics import distribution, end_to_end, slowest_stage, trtexec
 from percodec.runtime.pipeline.options import Outputs, PipelineOptions
-from percodec.runtime.pipeline.pipeline import STAGES, Pipeline
+from percodec.runtime.pipeline.pipeline import STAGES
 from percodec.runtime.pipeline.slots import Slot
 from percodec.runtime.pipeline.timing import Profiler, Spans, rss_bytes
+from percodec.runtime.session import Session, pipeline_of
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import SourceError, UsageError
@@ -46,7 +45,10 @@ SLOTS = 11
 
 @dataclass(frozen=True)
 class ProfileSettings:
-    """`fps` None: the source's own rate. `deadline_ms` None: one period. `rgb`: ONNX of a network that reads pictures."""
+    """`fps` None: the source's own rate. `deadline_ms` None: one period.
+
+    `heads`: None for the default one. `rgb`: ONNX of a network that reads pictures.
+    """
 
     bundle: Path
     source: str
@@ -56,6 +58,7 @@ class ProfileSettings:
     fps: float | None = None
     deadline_ms: float | None = None
     parts: tuple[str, ...] = PARTS
+    heads: tuple[str, ...] | None = None
     threads: int = 1
     workers: int = 1
     provider: str | None = None
@@ -149,12 +152,14 @@ class _Backend:
         self._steps: list[tuple[str, int]] = [("start", rss_bytes())]
         on_step(f"{backend}: load")
         begin = time.monotonic()
-        self.made: Made = open_slots(
-            bundle, backend=backend, threads=settings.threads, provider=settings.provider, transfer=settings.transfer
-        )
+        self._session = Session.open(
+            bundle, backend=backend, heads=settings.heads, threads=settings.threads, provider=settings.provider,
+            transfer=settings.transfer, selftest=False,
+        )  # fmt: skip
+        self.made = self._session.made
         self._load_ms = 1000 * (time.monotonic() - begin)
         self._steps.append(("engines", rss_bytes()))
-        self._selftest = asdict(run_selftest(bundle, self.made.encoder, self.made.head))
+        self._selftest = asdict(run_selftest(bundle, self.made.encoder, self.made.heads.get("segmentation")))
         self._steps.append(("self-test", rss_bytes()))
         self._slots: list[Slot] | None = None
         self._device_figures: dict[str, Any] | None = None
@@ -221,9 +226,8 @@ class _Backend:
         profiler = Profiler(STAGES, keep_spans=True, nvtx=settings.nvtx)
         with tempfile.TemporaryDirectory() as folder:
             log = LogWriter(Path(folder) / "packets.mcap", bundle)
-            pipeline = Pipeline(
-                source, Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit), self._make,
-                PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:]), levels=bundle.levels, classes=len(bundle.labels),
+            pipeline = pipeline_of(
+                bundle, tuple(self._session.heads), source, self._make, PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:]),
                 options=options, outputs=Outputs(on_packet=log.append), profiler=profiler,
             )  # fmt: skip
             device = self.made.gpu[0].used_bytes if self.made.gpu else None

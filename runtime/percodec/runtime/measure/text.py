@@ -30,7 +30,7 @@ def render(report: dict[str, Any]) -> str:
 
 def _backend(name: str, found: dict[str, Any], report: dict[str, Any]) -> list[str]:
     precision = found["about"]["precision"]
-    title = f"{name}  (encoder {precision['encoder']}, head {precision['head']}"
+    title = f"{name}  ({', '.join(f'{graph} {kind}' for graph, kind in precision.items())}"
     if found["device_ms"]:
         graphs = "CUDA graphs" if found["about"].get("graphs") else f"eager: {found['about'].get('eager_because')}"
         title += f"; {found['about']['gpu']}, {found['about']['provider']}, {found['about']['transfer']}, {graphs}"

@@ -45,7 +45,8 @@ class PipelineOptions:
 class Outputs:
     """Who is told. Each is called from one thread at a time, in capture order; arrays are the slot's: copy what must stay.
 
-    `on_prediction` runs inside the prediction stage: keep it short. `on_packet` returns once the packet is safe.
+    `on_prediction` is called once for each head of a frame, inside the prediction stage: keep it short.
+    `on_packet` returns once the packet is safe.
     """
 
     on_prediction: Callable[[Prediction], None] | None = None

@@ -22,17 +22,16 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from percodec.runtime.capture.source import FrameSource
 from percodec.runtime.pipeline.options import POLICIES, Coder, Outputs, PipelineOptions
 from percodec.runtime.pipeline.plausibility import Guard
-from percodec.runtime.pipeline.records import Counts, FrameRecord
+from percodec.runtime.pipeline.records import Counts, FrameRecord, HeadTask
 from percodec.runtime.pipeline.slots import FrameLost, Slot, SlotRing
 from percodec.runtime.pipeline.threads import Crew
 from percodec.runtime.pipeline.timing import Profiler
@@ -54,7 +53,7 @@ class Pipeline:
         coder: Coder,
         *,
         levels: int,
-        classes: int,
+        heads: Mapping[str, HeadTask],
         options: PipelineOptions | None = None,
         outputs: Outputs | None = None,
         profiler: Profiler | None = None,
@@ -66,7 +65,8 @@ class Pipeline:
         self.first_capture_ns = self.last_capture_ns = self.last_prediction_ns = 0
         self.invalid_in_a_row = (0, "")  # and the last one's reason
         self._source, self._preprocess, self._coder = source, preprocess, coder
-        self._guard = Guard(levels, classes, live=source.info.live and source.info.kind != "memory")
+        self._heads = dict(heads)
+        self._guard = Guard(levels, heads, live=source.info.live and source.info.kind != "memory")
         self._out = outputs or Outputs()
         self._latest = self.options.policy == "latest"
         self._queue_limit = 1 if self._latest else 2
@@ -217,7 +217,8 @@ class Pipeline:
                 self._cv.notify_all()
 
     def _predict_loop(self) -> None:
-        mask: NDArray[np.bool_] = np.zeros(self.ring.slots[0].labels.shape, np.bool_)
+        outputs = self.ring.slots[0].outputs
+        masks = {n: np.zeros(outputs[n]["labels"].shape, np.bool_) for n, task in self._heads.items() if task.task == "segmentation"}
         crew = self._crew
         while True:
             with self._cv:
@@ -231,7 +232,7 @@ class Pipeline:
                 with self.profiler.span("predict", slot.frame_id):
                     slot.predict()
                 self._guard.check(slot)
-                self._guard.examine(slot, record, mask)
+                self._guard.examine(slot, record, masks)
             except FrameLost as lost:
                 record.lost = lost
             with self._cv:
@@ -267,7 +268,9 @@ class Pipeline:
                     self._counts.invalid += not record.valid
                     self.invalid_in_a_row = (0, "") if record.valid else (self.invalid_in_a_row[0] + 1, record.invalid)
                 if self._out.on_prediction is not None:
-                    self._out.on_prediction(Prediction(slot.labels[0], slot.frame_id, slot.timestamp_ns, record.valid))
+                    for head, outputs in slot.outputs.items():
+                        arrays = {name: array[0] for name, array in outputs.items()}
+                        self._out.on_prediction(Prediction(head, arrays, slot.frame_id, slot.timestamp_ns, record.valid))
                 with self._cv:
                     if self._out.on_view is not None:
                         if not self._latest:

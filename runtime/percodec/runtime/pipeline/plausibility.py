@@ -7,12 +7,14 @@ itself constant (a cap on the lens) is no fault of the engine; one that a live c
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.runtime.pipeline.records import FrameRecord
-from percodec.runtime.pipeline.slots import FrameLost, Slot
+from percodec.runtime.pipeline.records import FrameRecord, HeadRecord, HeadTask
+from percodec.runtime.pipeline.slots import POISON, FrameLost, Slot
 
 STEP = 16  # every 16th row and column of the picture tells whether it moved
 MOVED = 4.0  # mean difference, in grey levels, that no sensor noise explains
@@ -22,10 +24,10 @@ REPEATS = 5  # equal pictures in a row that no live camera gives
 class Guard:
     """`check` and `examine` from any thread; `follow` in capture order, from one thread at a time."""
 
-    def __init__(self, levels: int, classes: int, *, live: bool = False) -> None:
-        self._levels, self._classes, self._live = levels, classes, live
+    def __init__(self, levels: int, heads: Mapping[str, HeadTask], *, live: bool = False) -> None:
+        self._levels, self._heads, self._live = levels, dict(heads), live
         self._picture: NDArray[np.int16] | None = None
-        self._last = (0, 0)
+        self._latent = 0
         self._equal = 0
 
     def check(self, slot: Slot) -> None:
@@ -33,31 +35,58 @@ class Guard:
         if int(slot.symbols.max()) >= self._levels:
             raise FrameLost(f"frame {slot.frame_id}: the encoder gave symbols outside 0..{self._levels - 1}; do not trust this engine")
 
-    def examine(self, slot: Slot, record: FrameRecord, mask: NDArray[np.bool_]) -> None:
-        """Fill in what `record` says of the labels. `mask`: scratch, bool, of the labels' shape."""
-        labels = slot.labels
-        record.class_pixels = np.array([np.count_nonzero(np.equal(labels, k, out=mask)) for k in range(self._classes)], np.int64)
-        record.labels_crc = zlib.crc32(labels.data)
+    def examine(self, slot: Slot, record: FrameRecord, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Fill in what `record` says of the outputs. `masks`: scratch, bool, of the labels' shape, for each segmentation head."""
         record.latent_crc = zlib.crc32(slot.symbols.data)
         record.invalid = ""
-        if int(record.class_pixels.sum()) != labels.size:
-            record.invalid = "labels of no class: the head did not write all of its output"
-        elif int(record.class_pixels.max()) == labels.size and int(slot.symbols.min()) == int(slot.symbols.max()) and _varies(slot.image):
-            record.invalid = "latent and labels are constant, the picture is not"
+        for name, task in self._heads.items():
+            outputs = slot.outputs[name]
+            crc = 0
+            for array in outputs.values():
+                crc = zlib.crc32(array.data, crc)
+            found = record.heads[name] = HeadRecord(crc)
+            if task.task == "segmentation":
+                wrong = _examine_labels(outputs["labels"], task.classes, found, masks[name], slot)
+            elif task.task == "classification":
+                wrong = _examine_probs(outputs["probs"], found)
+            else:
+                wrong = "" if all(map(_written, outputs.values())) else "an output that nobody wrote"
+            if wrong and not record.invalid:
+                record.invalid = wrong if len(self._heads) == 1 else f"head {name}: {wrong}"
 
     def follow(self, slot: Slot, record: FrameRecord) -> None:
         """Compare with the frame before: an output that stood still while the picture moved, or a picture that stands still."""
         picture = slot.image[0, ::STEP, ::STEP].astype(np.int16)
         before, self._picture = self._picture, picture
-        outputs, self._last = self._last, (record.latent_crc, record.labels_crc)
+        latent, self._latent = self._latent, record.latent_crc
         if before is None:
             return
         moved = float(np.abs(picture - before).mean())
-        if record.latent_crc == outputs[0] and moved > MOVED:
+        if record.latent_crc == latent and moved > MOVED:
             record.invalid = record.invalid or "the latent is the last frame's, the picture is not"
         self._equal = self._equal + 1 if moved == 0 else 0
         if self._live and self._equal >= REPEATS:
             record.invalid = record.invalid or "the camera repeats one picture"
+
+
+def _examine_labels(labels: NDArray[np.uint8], classes: int, found: HeadRecord, mask: NDArray[np.bool_], slot: Slot) -> str:
+    pixels = np.array([np.count_nonzero(np.equal(labels, k, out=mask)) for k in range(classes)], np.int64)
+    found.class_pixels = pixels
+    if int(pixels.sum()) != labels.size:
+        return "labels of no class: the head did not write all of its output"
+    if int(pixels.max()) == labels.size and int(slot.symbols.min()) == int(slot.symbols.max()) and _varies(slot.image):
+        return "latent and labels are constant, the picture is not"
+    return ""
+
+
+def _examine_probs(probs: NDArray[np.float32], found: HeadRecord) -> str:
+    found.probs = probs.reshape(-1).copy()
+    inside = bool(np.isfinite(probs).all()) and float(probs.min()) >= -1e-3 and float(probs.max()) <= 1 + 1e-3
+    return "" if inside else "probabilities outside 0..1: the head did not write all of its output, or cannot be trusted"
+
+
+def _written(array: NDArray[Any]) -> bool:
+    return bool((array.reshape(-1).view(np.uint8) != POISON).any())
 
 
 def _varies(image: NDArray[np.uint8]) -> bool:

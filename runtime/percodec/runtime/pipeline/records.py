@@ -10,6 +10,26 @@ from numpy.typing import NDArray
 from percodec.sdk.errors import BackendError, CodecError, LogError, PercodecError, SourceError
 
 
+@dataclass(frozen=True)
+class HeadTask:
+    """What a head is for, "segmentation", "classification" or "array", and how many classes it knows (0: none)."""
+
+    task: str
+    classes: int = 0
+
+
+@dataclass
+class HeadRecord:
+    """What one head gave. `crc`: CRC-32 over its outputs in order, as C-ordered bytes.
+
+    `class_pixels`: int64 [classes] of a segmentation; `probs`: float32 [classes] of a classification.
+    """
+
+    crc: int
+    class_pixels: NDArray[np.int64] | None = None
+    probs: NDArray[np.float32] | None = None
+
+
 @dataclass
 class FrameRecord:
     """What is known of one encoded frame; small, lives on after its slot was reused. Settled once both flags are True.
@@ -17,7 +37,7 @@ class FrameRecord:
     `age_ms`: from the start of exposure (live) or the hand-over by the source (files) to the prediction.
     `packet_bytes` is None when the packet was dropped or coding is off; `logged` is True once the log accepted it. `invalid`: why the
     prediction must not be used, "" where it may. `lost`: why the engine gave none.
-    `class_pixels`: int64 [number of classes]. The two CRCs are CRC-32 of the symbols and labels as C-ordered bytes.
+    `latent_crc`: CRC-32 of the symbols as C-ordered bytes; `heads`: what each head gave.
     """
 
     sequence: int
@@ -26,8 +46,7 @@ class FrameRecord:
     age_ms: float = 0.0
     invalid: str = "not predicted"
     latent_crc: int = 0
-    labels_crc: int = 0
-    class_pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    heads: dict[str, HeadRecord] = field(default_factory=dict)
     packet_bytes: int | None = None
     logged: bool = False
     predicted: bool = False
@@ -79,4 +98,4 @@ def typed_error(error: Exception, stage: str) -> PercodecError:
     return typed
 
 
-__all__ = ["Counts", "FrameRecord", "typed_error"]
+__all__ = ["Counts", "FrameRecord", "HeadRecord", "HeadTask", "typed_error"]

@@ -1,16 +1,16 @@
 """The ring: every buffer a frame passes through, allocated once, and who holds it.
 
-    slot.image --encode()--> slot.symbols --predict()--> slot.labels
+    slot.image --encode()--> slot.symbols --predict()--> slot.outputs, by head and output
 
 On the CPU `encode` computes; on a GPU it queues the whole frame and returns, `ready` waits until the symbols are on the host, `predict`
-until the labels are. A slot is held by the stage that works on it and by each lane it was lent to (coding, view). The last one to let go
-returns it.
+until the outputs of all heads are. A slot is held by the stage that works on it and by each lane it was lent to (coding, view). The last
+one to let go returns it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from percodec.runtime.pipeline.records import FrameRecord
 from percodec.sdk.errors import BackendError
+
+POISON = 0xCD  # every byte of an output before a run: what nobody wrote shows
 
 
 class FrameLost(BackendError):
@@ -31,7 +33,10 @@ def _at_once() -> None:
 
 @dataclass
 class Slot:
-    """One place in the ring. `image` uint8 [1,H,W,3] RGB, `symbols` uint8 [1,C,h,w], `labels` uint8 [1,H,W].
+    """One place in the ring. `image` uint8 [1,H,W,3] RGB, `symbols` uint8 [1,C,h,w].
+
+    `outputs`: head -> output -> array with the batch of 1; a segmentation head has `labels` uint8 [1,H,W], a classification head `probs`
+    float32 [1,K].
 
     `source` is what the capture thread's preprocessing fills: the image itself, or, where a GPU prepares the picture, what it takes.
     """
@@ -39,7 +44,7 @@ class Slot:
     index: int
     image: NDArray[np.uint8]
     symbols: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
+    outputs: Mapping[str, Mapping[str, NDArray[Any]]]
     encode: Callable[[], None]
     predict: Callable[[], None]
     ready: Callable[[], None] = _at_once
@@ -82,4 +87,4 @@ class SlotRing:
         return len(self._free)
 
 
-__all__ = ["FrameLost", "Slot", "SlotRing"]
+__all__ = ["POISON", "FrameLost", "Slot", "SlotRing"]

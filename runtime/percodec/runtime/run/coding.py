@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 from percodec.runtime.capture.images import write_image
 from percodec.runtime.capture.open import open_source
 from percodec.runtime.capture.preprocess import Preprocessor
-from percodec.runtime.engines.engine import Engine
-from percodec.runtime.engines.open import open_engine
 from percodec.runtime.run.drawing import OverlayPainter
+from percodec.runtime.run.logged import LoggedLatents, complain
 from percodec.runtime.run.sinks import VideoSink, psnr_db
-from percodec.runtime.session import decoder
-from percodec.sdk.bundle import Bundle
-from percodec.sdk.codec import PacketCodec
+from percodec.runtime.session import Session
+from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.errors import BundleError, LogError, PacketError, UsageError
-from percodec.sdk.log import LogWriter, read_log
+from percodec.sdk.log import LogWriter
+from percodec.sdk.types import Latent
 
 MCAP_MAGIC = b"\x89MCAP0\r\n"
 MAX_PACKET_FILE = 1 << 26
@@ -53,13 +52,21 @@ class CodingResult:
 
 
 def encode_source(
-    spec: str, out: Path, bundle: Bundle, *, backend: str = "ort", threads: int = 1, max_frames: int | None = None
+    spec: str,
+    out: Path,
+    bundle: Bundle,
+    *,
+    backend: str = "ort",
+    threads: int = 1,
+    max_frames: int | None = None,
+    stream: bool = False,
+    key_every: int = 25,
 ) -> CodingResult:
-    """Code every frame of `spec` into `out`.
+    """Code every frame of `spec` into `out`; with `stream` as predicted packets, a key packet at least every `key_every`.
 
     Raises SourceError after the good frames of a damaged source were written, LogError when the disk refuses.
     """
-    engine = open_engine(bundle, "encoder", backend=backend, threads=threads)
+    session = Session.open(bundle, backend=backend, heads=(), threads=threads, selftest=False)
     source = open_source(spec, height=bundle.frame_height, width=bundle.frame_width)
     result = CodingResult(files=[str(out)])
     with contextlib.ExitStack() as stack:
@@ -67,15 +74,12 @@ def encode_source(
         single = source.info.kind == "image"
         if single != (out.suffix == ".pcpk"):
             raise UsageError(f"{out}: {'an image is coded into NAME.pcpk' if single else 'a sequence is coded into NAME.mcap'}")
-        codec = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])
-        preprocess = Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit)
-        image, symbols = np.zeros(engine.source.shape, np.uint8), np.zeros(engine.destination.shape, np.uint8)
-        run = engine.bind(image, symbols)
+        if single and stream:
+            raise UsageError(f"{out}: a stream is of several frames; {spec} is one image")
+        pack = session.stream(key_every).pack if stream else session.pack
         log: LogWriter | None = None
         while result.frames != max_frames and (frame := source.read()) is not None:
-            preprocess(frame, image[0])
-            run()
-            packet = codec.encode(symbols[0], frame.frame_id, frame.timestamp_ns)
+            packet = pack(session.encode(frame))
             if single:
                 out.write_bytes(packet)
             else:
@@ -95,14 +99,6 @@ def is_log(path: Path) -> bool:
             return file.read(len(MCAP_MAGIC)) == MCAP_MAGIC
     except OSError as error:
         raise LogError(f"{path}: {error.strerror or 'cannot be read'}") from error
-
-
-def check_log_bundle(path: Path, digest: str, name: str, bundle: Bundle) -> None:
-    """Raises BundleError when the log was written with another bundle."""
-    if digest != bundle.digest:
-        raise BundleError(
-            f"{path}: was logged with bundle {name} {digest[:12]}, not {bundle.name} {bundle.digest[:12]}; name the right one with --bundle"
-        )
 
 
 def read_packet_file(path: Path) -> bytes:
@@ -131,23 +127,22 @@ def decode_file(
 
     Raises PacketError or LogError where data is damaged; everything before that place has been written.
     """
-    decode = decoder(bundle, backend, threads)
-    head = open_engine(bundle, "head_segmentation", backend=backend, threads=threads) if segment else None
-    codec = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])
+    info = segmentation_head(bundle) if segment else None
+    heads = (info.name,) if info else ()
+    session = Session.open(bundle, backend=backend, heads=heads, threads=threads, selftest=False)
     result = CodingResult()
     with contextlib.ExitStack() as stack:
         truth = _Reference(reference, bundle) if reference else None
         if truth is not None:
             stack.callback(truth.close)
-        segmenter = _Segmenter(bundle, head) if head else None
+        segmenter = _Segmenter(session, info) if info else None
         if not is_log(path):
-            _decode_packet(path, out, codec, decode, segmenter, truth, result)
+            _decode_packet(path, out, session, segmenter, truth, result)
             return result
-        log = read_log(path)
-        check_log_bundle(path, log.bundle_digest, log.bundle_name, bundle)
-        records = iter(log)
+        latents = LoggedLatents(path, bundle)
+        records = iter(latents)
         first = list(itertools.islice(records, 16))
-        fps = _frame_rate([record.timestamp_ns for record in first])
+        fps = _frame_rate([record.timestamp_ns for record, _ in first])
         videos: dict[str, VideoSink] = {}
 
         def show(name: str, rgb: NDArray[np.uint8]) -> None:
@@ -157,12 +152,12 @@ def decode_file(
             videos[name].write(_even_bgr(rgb))
 
         try:
-            for record in itertools.islice(itertools.chain(first, records), max_frames):
-                _, symbols = codec.decode(record.packet)
-                rgb = decode(symbols)
+            for record, symbols in itertools.islice(itertools.chain(first, records), max_frames):
+                latent = Latent(symbols, record.frame_id, record.timestamp_ns)
+                rgb = session.decode(latent)
                 show("reconstruction", rgb)
                 if segmenter is not None:
-                    show("segmentation", segmenter(symbols, rgb))
+                    show("segmentation", segmenter(latent, rgb))
                 if truth is not None and (image := truth.frame(record.frame_id)) is not None:
                     result.psnr_db.append(psnr_db(image, rgb))
                 result.frames += 1
@@ -171,26 +166,34 @@ def decode_file(
             for video in videos.values():
                 video.close()
                 result.files.append(str(video.path))
-        if log.truncated and result.frames != max_frames:
+        whole = result.frames != max_frames
+        if whole:
+            complain(latents, f"the other {result.frames} frames were decoded into {out}")
+        if latents.log.truncated and whole:
             raise LogError(f"{path}: the log is cut off; its {result.frames} complete frames were decoded into {out}")
         if result.frames == 0:
             raise LogError(f"{path}: the log holds no packets")
     return result
 
 
+def segmentation_head(bundle: Bundle) -> GraphInfo:
+    """The first segmentation head. Raises `BundleError` where the bundle has none."""
+    found = next((bundle.head(name) for name in bundle.heads if bundle.head(name).task == "segmentation"), None)
+    if found is None:
+        raise BundleError(f"bundle {bundle.name} has no segmentation head (it has: {', '.join(bundle.heads) or 'no head'})")
+    return found
+
+
 class _Segmenter:
-    """symbols, RGB -> RGB with class colours."""
+    """latent, RGB -> RGB with class colours."""
 
-    def __init__(self, bundle: Bundle, head: Engine) -> None:
-        self._symbols = np.zeros(head.source.shape, np.uint8)
-        self._labels = np.zeros(head.destination.shape, np.uint8)
-        self._predict = head.bind(self._symbols, self._labels)
-        self._painter = OverlayPainter(bundle)
+    def __init__(self, session: Session, info: GraphInfo) -> None:
+        self._session, self._head = session, info.name
+        self._painter = OverlayPainter(session.bundle, info.labels)
 
-    def __call__(self, symbols: NDArray[np.uint8], rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        np.copyto(self._symbols[0], symbols)
-        self._predict()
-        return np.ascontiguousarray(self._painter.blend(rgb, self._labels[0])[..., ::-1])
+    def __call__(self, latent: Latent, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        labels = self._session.predict(latent, self._head).labels
+        return np.ascontiguousarray(self._painter.blend(rgb, labels)[..., ::-1])
 
 
 class _Reference:
@@ -213,30 +216,29 @@ class _Reference:
 def _decode_packet(
     path: Path,
     out: Path,
-    codec: PacketCodec,
-    decode: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+    session: Session,
     segmenter: _Segmenter | None,
     truth: _Reference | None,
     result: CodingResult,
 ) -> None:
     packet = read_packet_file(path)
     try:
-        header, symbols = codec.decode(packet)
+        latent = session.unpack(packet)
     except PacketError as error:
         raise PacketError(f"{path}: {error}") from error
-    rgb = decode(symbols)
-    for name, picture in _pictures(symbols, rgb, segmenter):
+    rgb = session.decode(latent)
+    for name, picture in _pictures(latent, rgb, segmenter):
         write_image(out / f"{name}.png", picture)
         result.files.append(str(out / f"{name}.png"))
-    if truth is not None and (image := truth.frame(header.frame_id)) is not None:
+    if truth is not None and (image := truth.frame(latent.frame_id)) is not None:
         result.psnr_db.append(psnr_db(image, rgb))
     result.frames, result.packet_bytes = 1, len(packet)
 
 
-def _pictures(symbols: NDArray[np.uint8], rgb: NDArray[np.uint8], segmenter: _Segmenter | None) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def _pictures(latent: Latent, rgb: NDArray[np.uint8], segmenter: _Segmenter | None) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     yield "reconstruction", rgb
     if segmenter is not None:
-        yield "segmentation", segmenter(symbols, rgb)
+        yield "segmentation", segmenter(latent, rgb)
 
 
 def _frame_rate(stamps: list[int]) -> float:
@@ -251,4 +253,4 @@ def _even_bgr(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(rgb[..., ::-1])
 
 
-__all__ = ["CodingResult", "check_log_bundle", "decode_file", "encode_source", "is_log", "read_packet_file"]
+__all__ = ["CodingResult", "decode_file", "encode_source", "is_log", "read_packet_file"]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.runtime.capture.opencv import opencv
-from percodec.sdk.bundle import Bundle
+from percodec.sdk.bundle import Bundle, Label
 
 Image = NDArray[np.uint8]
 
@@ -29,25 +29,30 @@ class OverlayPainter:
     Small frames are enlarged by a whole factor to at least 480 pixels of width, so that text stays readable.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, labels: Sequence[Label]) -> None:
         self._cv2 = opencv()
         self._factor = max(1, -(-480 // bundle.frame_width))
         self._height, self._width = bundle.frame_height * self._factor, bundle.frame_width * self._factor
         # 256 x 1 x 3 colour table for applyColorMap
-        self._table: Image = np.ascontiguousarray(bundle.palette[:, None, ::-1])
-        legend = draw_legend(self._width, [(label.name, label.color) for label in bundle.labels])
+        self._table: Image = np.zeros((256, 1, 3), np.uint8)
+        for label in labels:
+            self._table[label.id, 0] = label.color[::-1]
+        legend = draw_legend(self._width, [(label.name, label.color) for label in labels])
         self.canvas: Image = np.zeros((_even(_BAR_PX + self._height + len(legend)), _even(self._width), 3), np.uint8)
         self.canvas[:] = _PAPER
         self.canvas[_BAR_PX + self._height : _BAR_PX + self._height + len(legend), : self._width] = legend
 
-    def blend(self, image: Image, labels: Image) -> Image:
-        """uint8 [H,W,3] BGR at the bundle's frame size: class colours over the RGB `image`."""
+    def blend(self, image: Image, labels: Image | None) -> Image:
+        """uint8 [H,W,3] BGR at the bundle's frame size: class colours over the RGB `image`; the image alone without labels."""
         cv2 = self._cv2
+        if labels is None:
+            plain: Image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+            return plain
         colours = cv2.applyColorMap(labels, self._table)
         blended: Image = cv2.addWeighted(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), 1 - BLEND, colours, BLEND, 0)
         return blended
 
-    def paint(self, image: Image, labels: Image, line: str) -> Image:
+    def paint(self, image: Image, labels: Image | None, line: str) -> Image:
         """The canvas, valid until the next call."""
         picture = self.blend(image, labels)
         if self._factor > 1:

@@ -13,17 +13,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 
 from percodec.runtime.capture.camera import Reconnecting
 from percodec.runtime.capture.open import open_source
-from percodec.runtime.capture.preprocess import Preprocessor, RawCopy
 from percodec.runtime.capture.source import FrameSource
 from percodec.runtime.engines.engine import BACKENDS
-from percodec.runtime.engines.open import graph_specs, open_slots
-from percodec.runtime.engines.selftest import run_selftest
+from percodec.runtime.engines.open import graph_specs
 from percodec.runtime.pipeline.options import PipelineOptions
 from percodec.runtime.pipeline.pipeline import Pipeline
 from percodec.runtime.pipeline.records import Counts
@@ -31,14 +29,13 @@ from percodec.runtime.pipeline.slots import Slot
 from percodec.runtime.run.outputs import RunOutputs, write_json
 from percodec.runtime.run.report import build_report
 from percodec.runtime.run.settings import RunSettings, prepare_folder
-from percodec.runtime.session import DEFAULT_BUNDLE, open_bundle
+from percodec.runtime.session import DEFAULT_BUNDLE, Session, chosen_heads, open_bundle, pipeline_of, stream_codec
 from percodec.runtime.supervise.health import Health, Status
 from percodec.runtime.supervise.supervisor import Supervisor
 from percodec.runtime.supervise.watch import Watch
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import BackendError, LogError, PercodecError
-from percodec.sdk.types import Frame
 
 LIVE_MAX_AGE_MS = 500.0
 
@@ -61,20 +58,20 @@ def run_live(
     Raises PercodecError for anything wrong before the first frame; later errors are in the result, beside the report.
     """
     bundle = open_bundle(settings.bundle)
+    heads = chosen_heads(bundle, settings.heads) or (bundle.head(None).name,)  # raises where there is none
+    alone = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])
+    coder = stream_codec(bundle, key_every=settings.key_every) if settings.stream else alone
     history = _History(on_health)
     health = Health(history)
     with contextlib.ExitStack() as stack:
         if settings.isolate:
-            engines: _Engines = _Supervised(settings, bundle, health)
+            engines: _Engines = _Supervised(settings, bundle, heads, health)
         else:
-            engines = _Inside(settings, bundle)
+            engines = _Inside(settings, bundle, heads)
         stack.callback(engines.close)
         source = _open_source(settings, bundle)
         stack.callback(source.close)
-        coder = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])
-        preprocess: Callable[[Frame, Any], None] = Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit)
-        if settings.camera is not None and not settings.isolate and settings.backend.partition(":")[0] != "ort":
-            preprocess = RawCopy(settings.camera)
+        on_device = settings.camera is not None and not settings.isolate and settings.backend.partition(":")[0] != "ort"
         lifelike = source.info.live or settings.realtime
         age_limit = settings.max_age_ms if settings.max_age_ms is not None else LIVE_MAX_AGE_MS if lifelike else math.inf
         options = PipelineOptions(
@@ -86,18 +83,12 @@ def run_live(
         )
         engines.prepare(options.policy)
         prepare_folder(settings.out, settings.overwrite)  # last: a start that fails leaves nothing behind
-        sinks = RunOutputs(settings, bundle, source.info.fps or 25.0)
+        sinks = RunOutputs(settings, bundle, heads, source.info.fps or 25.0)
         stack.callback(sinks.abandon)
-        pipeline = Pipeline(
-            source,
-            preprocess,
-            engines.make,
-            coder,
-            levels=bundle.levels,
-            classes=len(bundle.labels),
-            options=options,
-            outputs=sinks.outputs(),
-        )
+        pipeline = pipeline_of(
+            bundle, heads, source, engines.make, coder,
+            camera=settings.camera if on_device else None, options=options, outputs=sinks.outputs(),
+        )  # fmt: skip
         sinks.follow(pipeline)
         watch = Watch(pipeline, health, live=lifelike, fps=source.info.fps)
         stack.callback(watch.stop)
@@ -116,6 +107,8 @@ def run_live(
         asked = {
             "policy": options.policy,
             **engines.about,
+            "heads": list(heads),
+            "stream": {"key_every": settings.key_every} if settings.stream else None,
             "threads": settings.threads,
             "workers": settings.workers,
             "realtime": settings.realtime,
@@ -147,14 +140,13 @@ class _Engines(Protocol):
 
 
 class _Inside:
-    def __init__(self, settings: RunSettings, bundle: Bundle) -> None:
-        self._made = open_slots(
-            bundle, backend=settings.backend, threads=settings.threads, provider=settings.provider, camera=settings.camera,
-            transfer=settings.transfer,
+    def __init__(self, settings: RunSettings, bundle: Bundle, heads: tuple[str, ...]) -> None:
+        self._session = Session.open(
+            bundle, backend=settings.backend, heads=heads, threads=settings.threads, provider=settings.provider, camera=settings.camera,
+            transfer=settings.transfer, selftest=settings.selftest,
         )  # fmt: skip
-        self.selftest = asdict(run_selftest(bundle, self._made.encoder, self._made.head)) if settings.selftest else None
-        self.about = self._made.about
-        self.close = self._made.close
+        self.selftest, self.about = self._session.selftest, self._session.about
+        self.close = self._session.close
 
     @property
     def restarts(self) -> int:
@@ -164,19 +156,20 @@ class _Inside:
         """Everything is there."""
 
     def make(self, count: int) -> list[Slot]:
-        return self._made.make(count)
+        return self._session.slots(count)
 
 
 class _Supervised:
     selftest: dict[str, Any] | None = None
 
-    def __init__(self, settings: RunSettings, bundle: Bundle, health: Health) -> None:
+    def __init__(self, settings: RunSettings, bundle: Bundle, heads: tuple[str, ...], health: Health) -> None:
         for backend in (settings.backend, *settings.fallback):
             if backend.partition(":")[0] not in BACKENDS:
                 raise BackendError(f"unknown backend {backend!r}; this version knows {', '.join(BACKENDS)}")
-        shapes = [graph_specs(bundle, g) for g in ("encoder", "head_segmentation")]
+        image, (symbols,) = graph_specs(bundle, "encoder")
+        outputs = {name: graph_specs(bundle, f"head_{name}")[1] for name in heads}
         self._supervisor = Supervisor(
-            settings.bundle, (shapes[0][0].shape, shapes[0][1].shape, shapes[1][1].shape), (settings.backend, *settings.fallback), health,
+            settings.bundle, (image, symbols), outputs, (settings.backend, *settings.fallback), health,
             config={
                 "threads": settings.threads, "provider": settings.provider, "transfer": settings.transfer, "selftest": settings.selftest,
                 "digest": bundle.digest,

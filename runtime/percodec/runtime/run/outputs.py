@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from percodec.runtime.pipeline.options import Outputs
 from percodec.runtime.pipeline.pipeline import Pipeline
 from percodec.runtime.pipeline.records import FrameRecord
 from percodec.runtime.pipeline.slots import Slot
+from percodec.runtime.run.heads import in_words, infos_of
+from percodec.runtime.run.rebuild import decoder
 from percodec.runtime.run.settings import RunSettings
 from percodec.runtime.run.sinks import ContactSheet, JsonLines, Overlay
-from percodec.runtime.session import decoder
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import LogError, PercodecError
 from percodec.sdk.log import LogWriter
@@ -29,15 +31,16 @@ from percodec.sdk.log import LogWriter
 class RunOutputs:
     """The open outputs of one run."""
 
-    def __init__(self, settings: RunSettings, bundle: Bundle, fps: float) -> None:
+    def __init__(self, settings: RunSettings, bundle: Bundle, heads: Sequence[str], fps: float) -> None:
         out = settings.out
         self._settings, self._bundle, self._out = settings, bundle, out
         self._pixels = bundle.frame_height * bundle.frame_width
+        self._heads = infos_of(bundle, heads)
         self._pipeline: Pipeline | None = None
         self._log = LogWriter(out / "packets.mcap", bundle) if settings.log else None
-        self._lines = JsonLines(out / "frames.jsonl", bundle)
-        self._sheet = ContactSheet(bundle) if settings.sheet else None
-        self._overlay = Overlay(out / "overlay.mp4", bundle, fps, self._figures) if settings.overlay else None
+        self._lines = JsonLines(out / "frames.jsonl", bundle, self._heads)
+        self._sheet = ContactSheet(bundle, self._heads) if settings.sheet else None
+        self._overlay = Overlay(out / "overlay.mp4", bundle, self._heads, fps, self._figures) if settings.overlay else None
 
     def follow(self, pipeline: Pipeline) -> None:
         """Take the figures in the overlay's text line from `pipeline`."""
@@ -88,7 +91,7 @@ class RunOutputs:
         if self._sheet is None:
             return None
         settings = self._settings
-        decode = decoder(self._bundle, settings.backend, settings.threads) if "decoder" in self._bundle.manifest["graphs"] else None
+        decode = decoder(self._bundle, settings.backend, settings.threads) if "decoder" in self._bundle.graphs else None
         picture = self._sheet.draw(f"percodec   {settings.source}   {self._bundle.name}", decode)
         if picture is None:
             return None
@@ -106,7 +109,8 @@ class RunOutputs:
                 text += f"   {8 * each / self._pixels:.3f} bpp   {each / 1000:.1f} kB/frame"
             if counts.predicted > 1 and seconds > 0:
                 text += f"   {counts.predicted / seconds:.1f} fps"
-        return text + f"   age {record.age_ms:.0f} ms" + ("" if record.valid else "   NOT VALID")
+        words = in_words(self._heads, record.heads)
+        return text + f"   age {record.age_ms:.0f} ms" + (f"   {words}" if words else "") + ("" if record.valid else "   NOT VALID")
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

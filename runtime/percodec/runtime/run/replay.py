@@ -1,6 +1,6 @@
 """`percodec replay`: predictions again from logged packets, compared with what the live run wrote down.
 
-For every packet: its own checksums, then the latent's and the labels' CRC-32 against the frame's JSON line. A frame acknowledged as
+For every packet: its own checksums, then the latent's and every head's CRC-32 against the frame's JSON line. A frame acknowledged as
 logged must be in the log.
 """
 
@@ -13,24 +13,29 @@ from typing import Any
 
 import numpy as np
 
-from percodec.runtime.engines.open import open_engine
-from percodec.runtime.run.coding import check_log_bundle
+from percodec.runtime.run.logged import LoggedLatents
 from percodec.runtime.run.sinks import read_json_lines
+from percodec.runtime.session import Session
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.codec import PacketCodec
-from percodec.sdk.log import read_log
+from percodec.sdk.types import Latent, Prediction
 
 
 @dataclass
 class ReplayResult:
-    """Frame ids, in log order. `compared` counts frames with a JSON line; `truncated`: the log was never closed or is cut off."""
+    """Frame ids, in log order. `compared` counts frames with a JSON line; `truncated`: the log was never closed or is cut off.
+
+    `lost`: packets that need one which is missing. `heads_differ`: head -> frames with another output. `labels_differ`: of any head.
+    """
 
     frames: int = 0
     compared: int = 0
     truncated: bool = False
+    damaged: int = 0
     latents_differ: list[int] = field(default_factory=list)
     labels_differ: list[int] = field(default_factory=list)
+    heads_differ: dict[str, list[int]] = field(default_factory=dict)
     missing: list[int] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
     class_shares: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -43,41 +48,74 @@ class ReplayResult:
         return {**asdict(self), "equal": self.equal}
 
 
-def replay_log(path: Path, bundle: Bundle, *, against: Path | None = None, backend: str = "ort", threads: int = 1) -> ReplayResult:
+def replay_log(
+    path: Path,
+    bundle: Bundle,
+    *,
+    against: Path | None = None,
+    backend: str = "ort",
+    threads: int = 1,
+    heads: tuple[str, ...] | None = None,
+) -> ReplayResult:
     """Decode and predict every complete record of `path`; compare with the JSON lines in `against` when given.
 
-    Raises BundleError for a log of another bundle, PacketError for a damaged packet, LogError for something that is not a log.
+    `heads` None: those that the lines tell of, else the bundle's default one. Raises BundleError for a log of another bundle,
+    PacketError for a damaged packet, LogError for something that is not a log.
     """
-    log = read_log(path)
-    check_log_bundle(path, log.bundle_digest, log.bundle_name, bundle)
-    head = open_engine(bundle, "head_segmentation", backend=backend, threads=threads)
+    latents = LoggedLatents(path, bundle)
     lines = {int(line["frame_id"]): line for line in read_json_lines(against)} if against else {}
-    codec = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])
-    symbols = np.zeros(head.source.shape, np.uint8)
-    labels = np.zeros(head.destination.shape, np.uint8)
-    predict = head.bind(symbols, labels)
-    result = ReplayResult()
-    pixels = np.zeros(len(bundle.labels), np.int64)
+    wanted = heads if heads is not None else _heads_of(lines)
+    session = Session.open(bundle, backend=backend, heads=wanted, threads=threads, selftest=False)
+    result = ReplayResult(heads_differ={name: [] for name in session.heads})
+    drawn = next((name for name, info in session.heads.items() if info.task == "segmentation"), None)
+    labels = session.heads[drawn].labels if drawn is not None else ()
+    pixels = np.zeros(len(labels), np.int64)
     seen: set[int] = set()
-    for record in log:
-        codec.decode(record.packet, out=symbols[0])
-        predict()
+    for record, symbols in latents:
+        latent = Latent(symbols, record.frame_id, record.timestamp_ns)
+        found = {name: session.predict(latent, name) for name in session.heads}
         result.frames += 1
         seen.add(record.frame_id)
-        pixels += np.array([np.count_nonzero(labels == k) for k in range(len(pixels))])
+        if drawn is not None:
+            pixels += np.bincount(found[drawn].labels.reshape(-1), minlength=256)[: len(pixels)]
         line = lines.get(record.frame_id)
         if line is None:
             continue
         result.compared += 1
         if line.get("latent_crc") != f"{zlib.crc32(symbols.data):08x}":
             result.latents_differ.append(record.frame_id)
-        if line.get("labels_crc") != f"{zlib.crc32(labels.data):08x}":
+        differ = [name for name, prediction in found.items() if _logged_crcs(line, name, drawn) - {_crc(prediction)}]
+        for name in differ:
+            result.heads_differ[name].append(record.frame_id)
+        if differ:
             result.labels_differ.append(record.frame_id)
-    result.truncated = log.truncated
+    result.truncated, result.damaged, result.lost = latents.log.truncated, latents.log.damaged, latents.lost
     result.missing = [frame_id for frame_id, line in lines.items() if line.get("logged") and frame_id not in seen]
     total = max(1, int(pixels.sum()))
-    result.class_shares = {label.name: round(int(n) / total, 4) for label, n in zip(bundle.labels, pixels, strict=True) if n}
+    result.class_shares = {label.name: round(int(n) / total, 4) for label, n in zip(labels, pixels, strict=True) if n}
     return result
+
+
+def _heads_of(lines: dict[int, dict[str, Any]]) -> tuple[str, ...] | None:
+    """The heads that a live run wrote of; None where it wrote of the default one only."""
+    heads = next((line["heads"] for line in lines.values() if isinstance(line.get("heads"), dict) and line["heads"]), None)
+    return tuple(heads) if heads else None
+
+
+def _logged_crcs(line: dict[str, Any], head: str, drawn: str | None) -> set[str]:
+    """What the line says of a head, in each place that does."""
+    said = {str(line["labels_crc"])} if head == drawn and "labels_crc" in line else set()
+    heads = line.get("heads")
+    if isinstance(heads, dict) and isinstance(heads.get(head), dict):
+        said.add(str(heads[head].get("crc")))
+    return said
+
+
+def _crc(prediction: Prediction) -> str:
+    crc = 0
+    for array in prediction.outputs.values():
+        crc = zlib.crc32(array.data, crc)
+    return f"{crc:08x}"
 
 
 __all__ = ["ReplayResult", "replay_log"]

@@ -131,7 +131,8 @@ def render_table(report: dict[str, Any]) -> str:
     test = report["selftest"]
     if test is not None:
         differ, agree = test["symbol_disagreement"], test["label_agreement"]
-        lines.append(f"selftest {test['vectors']} vectors, {differ:.3%} symbols differ, {agree:.3%} labels agree")
+        labels = "" if agree is None else f", {agree:.3%} labels agree"
+        lines.append(f"selftest {test['vectors']} vectors, {differ:.3%} symbols differ{labels}")
     health = report.get("health")
     if health is not None and health["changes"]:
         restarts = f", {health['restarts']} restarts of the engines" if health["restarts"] else ""

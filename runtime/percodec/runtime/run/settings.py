@@ -17,8 +17,10 @@ FILES = ("packets.mcap", "frames.jsonl", "overlay.mp4", "overlay.avi", "contact_
 class RunSettings:
     """What `percodec run` was asked for. `policy` None: `latest` for live or real-time sources, `block` otherwise.
 
-    `isolate`: engines in a process of their own; `fallback`: backends that take over where the first keeps failing. `reconnect_s`: how
-    long a camera that is lost may stay lost. `camera`: its pictures as they are, prepared on the GPU where there is one.
+    `heads`: by name, None for the bundle's default one, ("all",) for every one. `stream`: packets predicted from the one before, with a key
+    packet at least every `key_every`. `isolate`: engines in a process of their own; `fallback`: backends that take over where the first
+    keeps failing. `reconnect_s`: how long a camera that is lost may stay lost. `camera`: its pictures as they are, prepared on the GPU
+    where there is one.
     """
 
     source: str
@@ -36,6 +38,9 @@ class RunSettings:
     max_age_ms: float | None = None
     timeout_s: float = 3.0
     reconnect_s: float = 0.0
+    heads: tuple[str, ...] | None = None
+    stream: bool = False
+    key_every: int = 25
     isolate: bool = False
     fallback: tuple[str, ...] = ()
     overlay: bool = True

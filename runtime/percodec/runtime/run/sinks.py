@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,31 @@ from percodec.runtime.capture.opencv import opencv
 from percodec.runtime.pipeline.records import FrameRecord
 from percodec.runtime.pipeline.slots import Slot
 from percodec.runtime.run.drawing import OverlayPainter, contact_sheet, draw_legend
-from percodec.sdk.bundle import Bundle
+from percodec.runtime.run.heads import as_json, drawn_head
+from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.errors import LogError
 
 
 class JsonLines:
     """One line per frame, in capture order.
 
-    Fields: `frame_id`, `timestamp_ns`, `age_ms`, `valid`, `logged`, `packet_bytes`, `bpp`, `latent_crc`, `labels_crc` (CRC-32, hex),
-    `classes` (share of the pixels per class present); `why` where not valid.
+    Fields: `frame_id`, `timestamp_ns`, `age_ms`, `valid`, `logged`, `packet_bytes`, `bpp`, `latent_crc` (CRC-32, hex), `heads` (by
+    name: `heads.as_json`); `why` where not valid. `labels_crc` and `classes` are those of the first segmentation head; `heads` is left out
+    where that is the only one.
     """
 
-    def __init__(self, path: Path, bundle: Bundle) -> None:
+    def __init__(self, path: Path, bundle: Bundle, heads: Mapping[str, GraphInfo]) -> None:
         self._path = path
         self._pixels = bundle.frame_height * bundle.frame_width
-        self._names = [label.name for label in bundle.labels]
+        self._heads, drawn = heads, drawn_head(heads)
+        self._drawn = next((name for name, info in heads.items() if info is drawn), None)
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, record: FrameRecord) -> None:
         """Append one line. Raises LogError when the disk does not take all of it."""
-        shares = {name: round(int(count) / self._pixels, 4) for name, count in zip(self._names, record.class_pixels, strict=False) if count}
         size = record.packet_bytes
-        line = {
+        found = {name: as_json(self._heads[name], head) for name, head in record.heads.items()}
+        line: dict[str, Any] = {
             "frame_id": record.frame_id,
             "timestamp_ns": record.timestamp_ns,
             "age_ms": round(record.age_ms, 3),
@@ -49,9 +52,11 @@ class JsonLines:
             "packet_bytes": size,
             "bpp": None if size is None else round(8 * size / self._pixels, 5),
             "latent_crc": f"{record.latent_crc:08x}",
-            "labels_crc": f"{record.labels_crc:08x}",
-            "classes": shares,
         }
+        if self._drawn in found:
+            line |= {"labels_crc": found[self._drawn]["crc"], "classes": found[self._drawn]["classes"]}
+        if found.keys() - {self._drawn}:
+            line["heads"] = found
         line |= {} if record.valid else {"why": str(record.lost or record.invalid)}
         data = (json.dumps(line, separators=(",", ":")) + "\n").encode()
         try:
@@ -125,15 +130,18 @@ class VideoSink:
 class Overlay:
     """The overlay video: `line(record)` is the text above each picture."""
 
-    def __init__(self, path: Path, bundle: Bundle, fps: float, line: Callable[[FrameRecord], str]) -> None:
-        self._painter = OverlayPainter(bundle)
+    def __init__(self, path: Path, bundle: Bundle, heads: Mapping[str, GraphInfo], fps: float, line: Callable[[FrameRecord], str]) -> None:
+        drawn = drawn_head(heads)
+        self._drawn = next((name for name, info in heads.items() if info is drawn), "")
+        self._painter = OverlayPainter(bundle, drawn.labels if drawn else ())
         self._line = line
         height, width = self._painter.canvas.shape[:2]
         self.video = VideoSink(path, fps, height, width)
 
     def write(self, slot: Slot, record: FrameRecord) -> None:
         """Paint one frame."""
-        self.video.write(self._painter.paint(slot.image[0], slot.labels[0], self._line(record)))
+        labels = slot.outputs[self._drawn]["labels"][0] if self._drawn else None
+        self.video.write(self._painter.paint(slot.image[0], labels, self._line(record)))
 
     def close(self) -> None:
         """See `VideoSink.close`."""
@@ -146,8 +154,10 @@ class ContactSheet:
     Every `stride`-th frame is kept; when the places are full, every second one is given up and the stride doubles.
     """
 
-    def __init__(self, bundle: Bundle, rows: int = 4) -> None:
+    def __init__(self, bundle: Bundle, heads: Mapping[str, GraphInfo], rows: int = 4) -> None:
         self._bundle, self._rows = bundle, rows
+        self._info = drawn_head(heads)
+        self._drawn = next((name for name, info in heads.items() if info is self._info), "")
         shape = (2 * rows, bundle.frame_height, bundle.frame_width)
         self._images: NDArray[np.uint8] = np.zeros((*shape, 3), np.uint8)
         self._labels: NDArray[np.uint8] = np.zeros(shape, np.uint8)
@@ -169,7 +179,8 @@ class ContactSheet:
                 return
         place = self._free.pop()
         np.copyto(self._images[place], slot.image[0])
-        np.copyto(self._labels[place], slot.labels[0])
+        if self._drawn:
+            np.copyto(self._labels[place], slot.outputs[self._drawn]["labels"][0])
         np.copyto(self._symbols[place], slot.symbols[0])
         self._kept.append((place, record))
 
@@ -179,12 +190,14 @@ class ContactSheet:
             return None
         cv2 = opencv()
         picks = sorted({round(k * (len(self._kept) - 1) / max(1, self._rows - 1)) for k in range(self._rows)})
-        painter = OverlayPainter(self._bundle)
+        classes = self._info.labels if self._info else ()
+        painter = OverlayPainter(self._bundle, classes)
         pixels = self._bundle.frame_height * self._bundle.frame_width
         rows = []
         for place, record in (self._kept[k] for k in picks):
             image = self._images[place]
-            pictures = [cv2.cvtColor(image, cv2.COLOR_RGB2BGR), painter.blend(image, self._labels[place])]
+            pictures = [cv2.cvtColor(image, cv2.COLOR_RGB2BGR)]
+            pictures += [painter.blend(image, self._labels[place])] if self._drawn else []
             caption = f"frame {record.frame_id}"
             if record.packet_bytes is not None:
                 caption += f"   {record.packet_bytes / 1000:.1f} kB   {8 * record.packet_bytes / pixels:.3f} bpp"
@@ -193,8 +206,9 @@ class ContactSheet:
                 pictures.append(cv2.cvtColor(rebuilt, cv2.COLOR_RGB2BGR))
                 caption += f"   reconstruction {psnr_db(image, rebuilt):.1f} dB"
             rows.append((caption, pictures))
-        columns = ["camera", "segmentation, predicted from the latent"] + (["rebuilt from the latent"] if decode else [])
-        legend = draw_legend(self._bundle.frame_width * len(columns), [(label.name, label.color) for label in self._bundle.labels])
+        columns = ["camera", *(["segmentation, predicted from the latent"] if self._drawn else [])]
+        columns += ["rebuilt from the latent"] if decode else []
+        legend = draw_legend(self._bundle.frame_width * len(columns), [(label.name, label.color) for label in classes])
         return contact_sheet(title, columns, rows, legend)
 
 

@@ -1,7 +1,7 @@
 """Engines in a process of their own, watched: when it dies, hangs or loses the GPU it is replaced, while capture and log go on.
 
     pipeline --slot--> [shared memory] --> worker process (engines, streams, graphs)
-                 <-- symbols, labels, or: this frame is lost --
+                 <-- symbols, outputs, or: this frame is lost --
 
 What is watched is progress, not life: a worker that owes an answer and gives none for `patience` is killed. Restarts wait longer each time;
 after `GIVE_UP` ends in ten minutes the next candidate backend takes over, and after the last candidate the state is FAULT. `switch` loads
@@ -20,14 +20,17 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
+from percodec.runtime.engines.engine import TensorSpec
 from percodec.runtime.pipeline.slots import FrameLost, Slot
 from percodec.runtime.supervise.health import Health
-from percodec.runtime.supervise.worker import FAILED, LABELS, LOST, READY, REPLY, REQUEST, RUN, SYMBOLS, layout, views
+from percodec.runtime.supervise.worker import FAILED, LOST, OUTPUTS, READY, REPLY, REQUEST, RUN, SYMBOLS, layout, views
 from percodec.sdk.errors import BackendError
 
 BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -84,17 +87,18 @@ class _Answer:
     link: _Link | None = None
     token: int = 0
     symbols: bool = False
-    labels: bool = False
+    outputs: bool = False
     lost: str = ""
     since: float = 0.0
 
     @property
     def owed(self) -> bool:
-        return self.link is not None and not self.labels and not self.lost
+        return self.link is not None and not self.outputs and not self.lost
 
 
 class Supervisor:
-    """`make(count)` gives a pipeline its slots. `config`: what `backends.open_slots` is told; `candidates`: backends, the best first.
+    """`make(count)` gives a pipeline its slots. `encoder`: its input and
+    output; `heads`: the outputs of each. `config`: what `backends.open_slots` is told; `candidates`: backends, the best first.
 
     `waits`: a frame waits for a worker that is being replaced (files) instead of being lost (cameras). `patience_s`: the longest time
     without progress; a worker whose frames take longer than an eighth of it is given eight of its frames.
@@ -103,7 +107,8 @@ class Supervisor:
     def __init__(
         self,
         bundle: Path,
-        shapes: tuple[tuple[int, ...], ...],
+        encoder: tuple[TensorSpec, TensorSpec],
+        heads: Mapping[str, tuple[TensorSpec, ...]],
         candidates: Sequence[str],
         health: Health,
         *,
@@ -113,7 +118,10 @@ class Supervisor:
         command: Sequence[str] = COMMAND,
     ) -> None:
         self.health, self.restarts = health, 0
-        self._config = {"bundle": str(bundle), "shapes": shapes, **(config or {})}
+        self._heads = dict(heads)
+        self._specs = [*encoder, *(spec for outputs in heads.values() for spec in outputs)]
+        specs = [[spec.name, spec.shape, spec.dtype] for spec in self._specs]
+        self._config = {"bundle": str(bundle), "specs": specs, "heads": list(heads), **(config or {})}
         self._candidates, self.waits, self._patience, self._command = list(candidates), waits, patience_s, list(command)
         self._cv = threading.Condition()
         self._answers: list[_Answer] = []
@@ -141,16 +149,15 @@ class Supervisor:
 
     def make(self, count: int) -> list[Slot]:
         """Slots, once the first worker is up. Raises `BackendError` when no candidate comes up."""
-        shapes = self._config["shapes"]
         self._memory = os.memfd_create("percodec-slots", os.MFD_CLOEXEC)
-        size = layout(shapes, count)[1]
+        size = layout(self._specs, count)[1]
         os.ftruncate(self._memory, size)
         self._config["count"] = count
-        arrays = views(mmap.mmap(self._memory, size), shapes, count)
+        arrays = views(mmap.mmap(self._memory, size), self._specs, count)
         self._answers = [_Answer() for _ in range(count)]
         slots = [
-            Slot(k, image, symbols, labels, self._asks(k), self._waits_for(k, "labels"), self._waits_for(k, "symbols"))
-            for k, (image, symbols, labels) in enumerate(arrays)
+            Slot(k, image, symbols, self._by_head(results), self._asks(k), self._waits_for(k, "outputs"), self._waits_for(k, "symbols"))
+            for k, (image, symbols, *results) in enumerate(arrays)
         ]
         with self._cv:
             self._link = self._start(self._candidates[0])
@@ -183,6 +190,10 @@ class Supervisor:
             if self._memory >= 0:
                 os.close(self._memory)
                 self._memory = -1
+
+    def _by_head(self, arrays: list[NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:
+        rest = iter(arrays)
+        return {head: {spec.name: next(rest) for spec in outputs} for head, outputs in self._heads.items()}
 
     # -- the pipeline's side ----------------------------------------------------------------------------------------
     def _asks(self, index: int) -> Callable[[], None]:
@@ -253,8 +264,8 @@ class Supervisor:
             return  # of a frame that was given up
         if kind == SYMBOLS:
             answer.symbols = True
-        elif kind == LABELS:
-            answer.labels = True
+        elif kind == OUTPUTS:
+            answer.outputs = True
         elif kind == FAILED:
             answer.lost = text or "the engine failed"
 

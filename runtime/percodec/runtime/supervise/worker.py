@@ -1,11 +1,11 @@
 """The process that owns the engines: `python -m percodec.runtime.supervise.worker JSON`, started by `supervise.supervisor`.
 
-Frames, symbols and labels live in one anonymous shared memory file, laid out as slots; over two pipes go only which slot to run and how
-it went. The process ends itself at once when the GPU is lost to it (a sticky CUDA error), with exit code `LOST`.
+Frames, symbols and the outputs of all heads live in one anonymous shared memory file, laid out as slots; over two pipes go only which
+slot to run and how it went. The process ends itself at once when the GPU is lost to it (a sticky CUDA error), with exit code `LOST`.
 
     in   RUN slot token                 encode and predict what is in the slot
     out  READY {json}                   engines are up: what they are
-         SYMBOLS|LABELS slot token      there to be read
+         SYMBOLS|OUTPUTS slot token      there to be read
          FAILED slot token reason       this frame has no result; the next may have
 """
 
@@ -20,6 +20,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,35 +29,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.runtime.engines.cuda import CudaError
-from percodec.runtime.engines.engine import POISON
+from percodec.runtime.engines.engine import TensorSpec
 from percodec.runtime.engines.open import open_slots
 from percodec.runtime.engines.selftest import run_selftest
+from percodec.runtime.pipeline.slots import POISON
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import PercodecError
 
-RUN, READY, SYMBOLS, LABELS, FAILED = range(1, 6)
+RUN, READY, SYMBOLS, OUTPUTS, FAILED = range(1, 6)
 REQUEST = struct.Struct("<BIQ")
 REPLY = struct.Struct("<BIQI")
 LOST = 75
 
 
-def layout(shapes: tuple[tuple[int, ...], ...], count: int) -> tuple[list[list[int]], int]:
-    """Offsets [slot][image, symbols, labels] and the size of the file, everything on a page of its own."""
+def layout(specs: Sequence[TensorSpec], count: int) -> tuple[list[list[int]], int]:
+    """Offsets [slot][array] and the size of the file, everything on a page of its own."""
     page, at, offsets = mmap.PAGESIZE, 0, []
     for _ in range(count):
         line = []
-        for shape in shapes:
+        for spec in specs:
             line.append(at)
-            at += -(-int(np.prod(shape)) // page) * page
+            at += -(-spec.nbytes // page) * page
         offsets.append(line)
     return offsets, at
 
 
-def views(shared: mmap.mmap, shapes: tuple[tuple[int, ...], ...], count: int) -> list[list[NDArray[np.uint8]]]:
-    """The arrays of every slot."""
-    offsets, _ = layout(shapes, count)
+def views(shared: mmap.mmap, specs: Sequence[TensorSpec], count: int) -> list[list[NDArray[Any]]]:
+    """The arrays of every slot: image, symbols, then the outputs of each head in order."""
+    offsets, _ = layout(specs, count)
     return [
-        [np.frombuffer(shared, np.uint8, int(np.prod(shape)), at).reshape(shape) for shape, at in zip(shapes, line, strict=True)]
+        [
+            np.frombuffer(shared, np.uint8, spec.nbytes, at).view(spec.dtype).reshape(spec.shape)
+            for spec, at in zip(specs, line, strict=True)
+        ]
         for line in offsets
     ]
 
@@ -65,13 +70,15 @@ class _Worker:
     def __init__(self, config: dict[str, Any]) -> None:
         self._out, self._lock = os.fdopen(config["reply_fd"], "wb", buffering=0), threading.Lock()
         bundle = Bundle.open(Path(config["bundle"]), config.get("digest"))  # the log names one bundle: no other may run under it
-        shapes = tuple(tuple(s) for s in config["shapes"])
+        specs = [TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in config["specs"]]
         count = int(config["count"])
-        shared = mmap.mmap(config["memory_fd"], layout(shapes, count)[1])
-        self._shared = views(shared, shapes, count)
-        wishes = {k: config[k] for k in ("provider", "threads", "transfer") if k in config}
+        shared = mmap.mmap(config["memory_fd"], layout(specs, count)[1])
+        self._shared = views(shared, specs, count)
+        wishes = {k: config[k] for k in ("provider", "threads", "transfer", "heads") if k in config}
         self._made = open_slots(bundle, backend=config["backend"], **wishes)
-        found = asdict(run_selftest(bundle, self._made.encoder, self._made.head)) if config.get("selftest", True) else None
+        found = (
+            asdict(run_selftest(bundle, self._made.encoder, self._made.heads.get("segmentation"))) if config.get("selftest", True) else None
+        )
         self._slots = self._made.make(count)
         self._waiting: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
         self._send(READY, 0, 0, json.dumps({**self._made.about, "selftest": found, "frame_ms": self._warm_up()}))
@@ -95,9 +102,9 @@ class _Worker:
                 if len(raw) < REQUEST.size:
                     break
                 _, index, token = REQUEST.unpack(raw)
-                slot, (image, symbols, labels) = self._slots[index], self._shared[index]
-                symbols.fill(POISON)
-                labels.fill(POISON)
+                slot, (image, *results) = self._slots[index], self._shared[index]
+                for array in results:
+                    array.reshape(-1).view(np.uint8).fill(POISON)
                 np.copyto(slot.image, image)
                 if self._guard(index, token, slot.encode):
                     self._waiting.put((index, token))
@@ -107,14 +114,15 @@ class _Worker:
     def _finish(self) -> None:
         while (item := self._waiting.get()) is not None:
             index, token = item
-            slot, (_, symbols, labels) = self._slots[index], self._shared[index]
-            for wait, source, destination, kind in (
-                (slot.ready, slot.symbols, symbols, SYMBOLS),
-                (slot.predict, slot.labels, labels, LABELS),
+            slot, (_, symbols, *results) = self._slots[index], self._shared[index]
+            outputs = [array for head in slot.outputs.values() for array in head.values()]
+            for wait, sources, destinations, kind in (
+                (slot.ready, [slot.symbols], [symbols], SYMBOLS),
+                (slot.predict, outputs, results, OUTPUTS),
             ):
                 if not self._guard(index, token, wait):
                     break
-                if source is not destination:
+                for source, destination in zip(sources, destinations, strict=True):
                     np.copyto(destination, source)
                 self._send(kind, index, token, "")
 
@@ -149,4 +157,4 @@ def main() -> int:
 if __name__ == "__main__":
     raise SystemExit(main())
 
-__all__ = ["FAILED", "LABELS", "LOST", "READY", "REPLY", "REQUEST", "RUN", "SYMBOLS", "layout", "main", "views"]
+__all__ = ["FAILED", "LOST", "OUTPUTS", "READY", "REPLY", "REQUEST", "RUN", "SYMBOLS", "layout", "main", "views"]
