@@ -31,6 +31,22 @@ def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def rich_bundle(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with a head of every task and tables of predicted packets, made as a user would."""
+    from tiny_bundle import array_graph, classification_graph
+
+    from percodec.sdk.cli import main
+
+    folder = tmp_path_factory.mktemp("rich")
+    (folder / "depth.onnx").write_bytes(array_graph())
+    (folder / "light.onnx").write_bytes(classification_graph())
+    words = ["--head", f"light={folder}/light.onnx:classification", "--head", f"depth={folder}/depth.onnx:array"]
+    words += ["--stream", "--stream-from", "synthetic://road?frames=24&seed=3"]
+    assert main(["export", str(bundle_folder), "--out", str(folder / "rich"), *words]) == 0
+    return folder / "rich"
+
+
+@pytest.fixture(scope="session")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A 40-frame 128x96 AVI at 20 fps."""
     return write_video(tmp_path_factory.mktemp("video") / "drive.avi", 40)
