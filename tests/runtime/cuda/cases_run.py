@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_tensorrt import engine_bytes
-from tiny_bundle import make_bundle
+from tiny_bundle import array_graph, classification_graph, make_bundle
 
 from percodec.runtime.engines.cuda_open import shared_cuda
 from percodec.runtime.engines.open import graph_specs, open_slots
 from percodec.runtime.run.live import run_live
 from percodec.runtime.run.settings import RunSettings
+from percodec.runtime.session import Session
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import EngineKey, write_engine
 from percodec.sdk.camera import CameraFormat
-from percodec.sdk.errors import BackendError, EngineError
+from percodec.sdk.errors import BackendError, EngineError, UsageError
 
 PROVIDER = os.environ["PERCODEC_PROVIDER"]
 CAMERA = CameraFormat.from_text("nv12:128x96")
@@ -129,3 +130,54 @@ def test_a_cameras_pictures_are_prepared_on_the_device(device, tmp_path):
     with pytest.raises(EngineError, match=r"holds no camera_nv12_64x48 engine.*percodec build"):
         open_slots(bundle, backend="tensorrt", provider=PROVIDER, camera=CameraFormat.from_text("nv12:64x48"))
     assert np.all(device.violations() == [])
+
+
+def rich(folder: Path) -> Bundle:
+    """The tiny bundle with a classification and an array head beside its segmentation, and fake engines for all."""
+    from percodec.sdk.cli import main
+
+    make_bundle(folder.with_name("plain"))
+    words = []
+    for name, task, graph in (("light", "classification", classification_graph()), ("depth", "array", array_graph())):
+        file = folder.with_name(f"{name}.onnx")
+        file.write_bytes(graph)
+        words += ["--head", f"{name}={file}:{task}"]
+    assert main(["export", str(folder.with_name("plain")), "--out", str(folder), *words]) == 0
+    return build(folder, graphs=("encoder", "head_segmentation", "head_light", "head_depth"))
+
+
+def test_every_head_reads_the_latent_on_the_device(device, tmp_path):
+    bundle = rich(tmp_path / "rich")
+    device.trt.compute = lambda name, given: {"symbols": int(given.max()) * 5 // 255, "probs": 0.25}.get(name, int(given[0]) % 3)
+    result = run(tmp_path / "out", bundle.path, heads=("all",))
+    assert result.error is None
+    assert result.report["frames"]["predicted"] == 12
+    assert set(result.report["options"]["precision"]) == {"encoder", "segmentation", "light", "depth"}
+    assert device.violations() == []
+    lines = [json.loads(line) for line in (tmp_path / "out/frames.jsonl").read_text().splitlines()]
+    assert all(line["heads"]["light"]["probs"] == {"class 0": 0.25, "class 1": 0.25, "class 2": 0.25} for line in lines)
+
+
+@pytest.mark.parametrize("how", ["__cuda_array_interface__", "__dlpack__"])
+def test_a_session_takes_pictures_that_are_on_the_device(device, tmp_path, how):
+    from cases_contract import DlPack, Foreign
+
+    bundle = build(tmp_path / "tiny")
+    with Session.open(bundle, backend="tensorrt", provider=PROVIDER, selftest=False) as session:
+        cuda = shared_cuda(PROVIDER)
+        shape = (bundle.frame_height, bundle.frame_width, 3)
+        memory, stream = cuda.allocate(int(np.prod(shape))), cuda.stream()
+        for value in (51, 255, 0):
+            cuda.fill(memory.device, value, memory.nbytes, stream)
+            if how == "__dlpack__":
+                event = cuda.event()  # a DLPack producer orders itself; this one cannot
+                cuda.record(event, stream)
+                cuda.synchronize(event)
+            picture = DlPack(memory.device, shape) if how == "__dlpack__" else Foreign(memory.device, shape, stream=stream)
+            latent = session.encode(picture)
+            assert (latent.symbols == value * 5 // 255).all()
+            assert (session.encode(np.full(shape, value, np.uint8)).symbols == latent.symbols).all()
+            assert (session.predict(latent).labels == int(latent.symbols.flat[0]) % 3).all()
+        with pytest.raises(UsageError, match="an image on the GPU: a C-contiguous uint8 array"):
+            session.encode(Foreign(memory.device, (8, 8, 3)))
+    assert device.violations() == []

@@ -121,7 +121,7 @@ def fake_tensorrt(driver: Any) -> types.ModuleType:
     trt.__version__ = "10.3.0"
     trt.ILogger, trt.Runtime = ILogger, Runtime
     trt.TensorIOMode = types.SimpleNamespace(INPUT="INPUT", OUTPUT="OUTPUT")
-    trt.DataType = types.SimpleNamespace(UINT8="UINT8")
+    trt.DataType = types.SimpleNamespace(UINT8="UINT8", FLOAT="FLOAT")
     trt.ExecutionContextAllocationStrategy = types.SimpleNamespace(USER_MANAGED="USER_MANAGED")
     trt.faults, trt.counts, trt.compute, trt.strategies = faults, counts, None, []
 
