@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from percodec.runtime.capture.camera import Reconnecting
 from percodec.runtime.capture.open import open_source
 from percodec.runtime.capture.source import FrameSource
@@ -36,6 +39,7 @@ from percodec.runtime.supervise.watch import Watch
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import BackendError, LogError, PercodecError
+from percodec.sdk.types import Latent
 
 LIVE_MAX_AGE_MS = 500.0
 
@@ -99,7 +103,7 @@ def run_live(
         error = error or (faults[0] if faults else None)
         files = sinks.files()
         try:
-            sheet = sinks.draw_sheet()
+            sheet = sinks.draw_sheet(engines.decode if settings.sheet and "decoder" in bundle.graphs else None)
             files |= {"contact_sheet": sheet} if sheet else {}
         except (OSError, PercodecError) as fault:
             error = error or LogError(f"contact_sheet.png: {getattr(fault, 'strerror', None) or fault}")
@@ -135,6 +139,7 @@ class _Engines(Protocol):
     @property
     def restarts(self) -> int: ...
     def prepare(self, policy: str) -> None: ...
+    def decode(self, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
     def make(self, count: int) -> list[Slot]: ...
     def close(self) -> None: ...
 
@@ -155,6 +160,9 @@ class _Inside:
     def prepare(self, policy: str) -> None:
         """Everything is there."""
 
+    def decode(self, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._session.decode(Latent(symbols, 0, 0))
+
     def make(self, count: int) -> list[Slot]:
         return self._session.slots(count)
 
@@ -166,6 +174,8 @@ class _Supervised:
         for backend in (settings.backend, *settings.fallback):
             if backend.partition(":")[0] not in BACKENDS:
                 raise BackendError(f"unknown backend {backend!r}; this version knows {', '.join(BACKENDS)}")
+        self._settings, self._bundle = settings, bundle
+        self._session: Session | None = None  # for the contact sheet's pictures only
         image, (symbols,) = graph_specs(bundle, "encoder")
         outputs = {name: graph_specs(bundle, f"head_{name}")[1] for name in heads}
         self._supervisor = Supervisor(
@@ -177,6 +187,12 @@ class _Supervised:
         )  # fmt: skip
         self.close = self._supervisor.close
         self.about: dict[str, Any] = {}
+
+    def decode(self, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self._session is None:
+            settings = self._settings
+            self._session = Session.open(self._bundle, backend=settings.backend, heads=(), threads=settings.threads, selftest=False)
+        return self._session.decode(Latent(symbols, 0, 0))
 
     def prepare(self, policy: str) -> None:
         self._supervisor.waits = policy == "block"

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from percodec.runtime.capture.images import write_image
 from percodec.runtime.pipeline.options import Outputs
@@ -20,7 +21,6 @@ from percodec.runtime.pipeline.pipeline import Pipeline
 from percodec.runtime.pipeline.records import FrameRecord
 from percodec.runtime.pipeline.slots import Slot
 from percodec.runtime.run.heads import in_words, infos_of
-from percodec.runtime.run.rebuild import decoder
 from percodec.runtime.run.settings import RunSettings
 from percodec.runtime.run.sinks import ContactSheet, JsonLines, Overlay
 from percodec.sdk.bundle import Bundle
@@ -86,13 +86,11 @@ class RunOutputs:
             paths["overlay"] = self._overlay.video.path
         return {name: {"file": path.name, "bytes": path.stat().st_size} for name, path in paths.items() if path.exists()}
 
-    def draw_sheet(self) -> dict[str, Any] | None:
-        """Write contact_sheet.png; None when there was no frame."""
+    def draw_sheet(self, decode: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None) -> dict[str, Any] | None:
+        """Write contact_sheet.png; None when there was no frame. `decode`: symbols uint8 [C,h,w] -> RGB uint8 [H,W,3]."""
         if self._sheet is None:
             return None
-        settings = self._settings
-        decode = decoder(self._bundle, settings.backend, settings.threads) if "decoder" in self._bundle.graphs else None
-        picture = self._sheet.draw(f"percodec   {settings.source}   {self._bundle.name}", decode)
+        picture = self._sheet.draw(f"percodec   {self._settings.source}   {self._bundle.name}", decode)
         if picture is None:
             return None
         path = self._out / "contact_sheet.png"
