@@ -91,7 +91,7 @@ def _what_a_reader_has(folder: Path) -> None:
     from percodec.sdk import Bundle
 
     folder.mkdir()
-    _run(["percodec", "demo", "--frames", "12", "--no-selftest"], folder)
+    _run(["percodec", "demo", "--frames", "8", "--no-selftest"], folder)
     (overlay,) = (folder / "percodec-demo").glob("overlay.*")
     shutil.copy(overlay, folder / "drive.mp4")
     (folder / "pictures").mkdir()
@@ -269,6 +269,8 @@ def test_every_command_is_shown() -> None:
 def test_the_readme_is_short_and_the_guides_are_there() -> None:
     assert len(_text(ROOT / "README.md").splitlines()) <= 200
     assert {_name(page) for page in PAGES} >= GUIDES
+    (loop,) = [b.text for b in BLOCKS if b.page == "README.md" and b.language == "python"]
+    assert len([line for line in loop.splitlines() if line]) <= 10
 
 
 def _anchors(page: Path) -> set[str]:
