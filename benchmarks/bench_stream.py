@@ -2,12 +2,13 @@
 
     bytes a frame with and without --stream; replay of both logs; the stream's log cut at random bytes: does what decodes equal the run's?
 
-python benchmarks/bench_stream.py --video PATH [--bundles road-edge,...] [--frames N] [--record]
+    python benchmarks/bench_stream.py --video PATH [--bundles road-edge,...] [--frames N] [--record]
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import subprocess
 import sys
@@ -101,8 +102,16 @@ def main() -> int:
             f"{row['cut']['differ']} of {sum(row['cut']['frames_decoded'])} frames of {CUTS} cut logs differ",
             flush=True,
         )
-    frames = args.frames
-    record.write_result(args, "bench_stream", {"video": args.video.name, "frames": frames, "machine": machine_info(), "bundles": rows})
+    result = {
+        "benchmark": "bench_stream",
+        "command": "python benchmarks/bench_stream.py --video PATH",
+        "date": datetime.date.today().isoformat(),
+        "machine": machine_info(),
+        "video": args.video.name,
+        "frames": args.frames,
+        "bundles": rows,
+    }
+    record.write_result(args, "bench_stream", result)
     return 0
 
 

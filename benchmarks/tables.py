@@ -158,6 +158,19 @@ def video(result: dict[str, Any]) -> str:
     return f"{lab_tables.table(head, rows)}\n{facts}: `{result['command']}`\n"
 
 
+def stream(result: dict[str, Any]) -> str:
+    """What `percodec run --stream` saves with the bundles as they are, and whether it is exact, from `bench_stream.py`."""
+    rows = []
+    for found in result["bundles"]:
+        half, whole, cut = found["saved_second_half"], found["saved_bytes_per_frame"], found["cut"]
+        size = f"{found['alone']['second_half']:.0f} -> {found['stream']['second_half']:.0f} (-{100 * half:.1f} %)"
+        same = "equal" if found["stream"]["replay"]["equal"] else "differs"
+        decoded = f"{cut['differ']} of {sum(cut['frames_decoded'])} differ"
+        rows.append([found["bundle"], size, f"-{100 * whole:.1f} %", same, decoded])
+    head = ["bundle", "second half, bytes a frame", "whole clip", "replay", f"frames of {result['bundles'][0]['cut']['cuts']} cut logs"]
+    return f"{lab_tables.table(head, rows)}\n`{result['video']}`, {result['machine']['cpu']}, {result['date']}: `{result['command']}`\n"
+
+
 def runtime(result: dict[str, Any]) -> str:
     """percodec beside bare ONNX Runtime, from `bench_runtime.py`."""
     rows = [
@@ -231,6 +244,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_rans": rans,
     "bench_contexts": contexts,
     "bench_video": video,
+    "bench_stream": stream,
     "bench_encoders": encoders,
     "encoder_search": encoders,
     "bench_perception": perception,

@@ -289,6 +289,13 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert match["anchor"] in _anchors(target), f"{_name(page)}: {match[0]}"
 
 
+def test_paths_in_the_text_exist() -> None:
+    for page in PAGES:
+        prose = FENCE.sub("", _text(page))
+        for path in re.findall(r"`((?:sdk|runtime|export|benchmarks|tests|cmake|\.ci)/[\w./-]+)`", prose):
+            assert (ROOT / path).exists(), f"{_name(page)}: {path}"
+
+
 def test_tables_are_those_of_the_results() -> None:
     done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "tables.py"), "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
