@@ -1,8 +1,8 @@
 """What does `percodec run --stream` save, and is it exact? The commands themselves, on a video, per bundle.
 
-    bytes a frame with and without --stream; replay of both logs; the stream's log cut at random bytes: does what decodes equal the run's?
+bytes a frame with and without --stream; replay of both logs; the stream's log cut at random bytes: does what decodes equal the run's?
 
-    python benchmarks/bench_stream.py --video PATH [--bundles road-edge,...] [--frames N] [--record]
+python benchmarks/bench_stream.py --video PATH [--bundles road-edge,...] [--frames N] [--record]
 """
 
 from __future__ import annotations

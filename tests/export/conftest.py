@@ -2,16 +2,12 @@
 
 import contextlib
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from percodec.runtime.capture.opencv import opencv
 from percodec.sdk.errors import BackendError
-
-sys.path[:0] = [path for path in (str(Path(__file__).parent.parent),) if path not in sys.path]  # importlib mode leaves it alone
 
 with contextlib.suppress(BackendError):
     opencv()  # quiet, before a test module imports cv2 by itself
@@ -44,7 +40,7 @@ def camvid(tmp_path_factory):
 @pytest.fixture(scope="session")
 def restorer(tmp_path_factory):
     """A small restorer with random weights, as its file."""
-    from restoring import FACTS, wake
+    from support.restoring import FACTS, wake
 
     from percodec.export.restore.networks import Residual
     from percodec.export.restore.restorer import KEY

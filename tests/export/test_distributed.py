@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="needs the export extra")
 
 from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
 
-SCRIPT = Path(__file__).parent / "gradients.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "gradients.py"
 COMMON = [
     "codec.channels=4",
     "crops.size=64",

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tiny_bundle import array_graph, classification_graph, encoder_graph, frames, head_graph, make_bundle
+from support.tiny_bundle import array_graph, classification_graph, encoder_graph, frames, head_graph, make_bundle
 
 from percodec.export.bundles.stream_tables import stream_pairs
 from percodec.export.bundles.user_heads import color_of

@@ -13,7 +13,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the export extra")
 Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
-from restoring import COMMAND, FACTS, tree, wake  # noqa: E402
+from support.command import COMMAND  # noqa: E402
+from support.restoring import FACTS, tree, wake  # noqa: E402
 
 from percodec.export.data.specs import load  # noqa: E402
 from percodec.export.evaluate.codecs import CODECS  # noqa: E402
@@ -30,15 +31,6 @@ from percodec.export.restore.train import Objective, build_restorer, train_resto
 from percodec.export.restore.transforms import Compress, Restore  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
 from percodec.sdk.errors import DataError, UsageError  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def tiny_bundle_path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bundle") / "tiny"
-    from tiny_bundle import make_bundle
-
-    make_bundle(path)
-    return path
 
 
 def test_a_compressed_set_has_the_names_the_labels_and_the_measured_rates(camvid, twin):
@@ -96,8 +88,8 @@ def test_every_codec_yields_pictures_and_bytes(camvid, name):
     assert np.abs(shown.astype(int) - image).mean() < 12
 
 
-def test_our_own_codec_on_any_size(tiny_bundle_path, camvid):
-    codec = open_lossy(f"percodec:{tiny_bundle_path}")
+def test_our_own_codec_on_any_size(tiny_folder, camvid):
+    codec = open_lossy(f"percodec:{tiny_folder}")
     image = load(f"camvid:{camvid}:val").images[0][:75, :101]
     data, shown = codec.round_trip(image)
     assert shown.shape == image.shape
@@ -230,10 +222,10 @@ def test_features_and_adversary_of_a_whole_run(camvid, twin, tmp_path):
         train_restorer(config, tmp_path / "x", camvid / "train", [twin / "train"])
 
 
-def test_a_restorer_of_latents(tiny_bundle_path, tmp_path):
+def test_a_restorer_of_latents(tiny_folder, tmp_path):
     from percodec.sdk.bundle import Bundle
 
-    bundle = Bundle.open(tiny_bundle_path)
+    bundle = Bundle.open(tiny_folder)
     source = tmp_path / "source"
     source.mkdir()
     rng = np.random.default_rng(1)
@@ -244,8 +236,8 @@ def test_a_restorer_of_latents(tiny_bundle_path, tmp_path):
     config["crops"] |= {"size": 32, "batch": 2}
     config["schedule"] |= {"steps": 2, "validate_every": 2}
     train_restorer(config, tmp_path / "r", source, [], bundle)
-    mirror(source, tmp_path / "packets", Compress(f"percodec:{tiny_bundle_path}", packets=True))
-    work = Restore(tmp_path / "r" / "restorer.onnx", tmp_path / "packets", tiny_bundle_path)
+    mirror(source, tmp_path / "packets", Compress(f"percodec:{tiny_folder}", packets=True))
+    work = Restore(tmp_path / "r" / "restorer.onnx", tmp_path / "packets", tiny_folder)
     summary = mirror(tmp_path / "packets", tmp_path / "out", work)
     assert summary["pictures"] == 3
     assert summary["restorer"]["bundle"] == bundle.digest

@@ -15,7 +15,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the export extra")
 Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
-from restoring import COMMAND, tree  # noqa: E402
+from support.command import COMMAND  # noqa: E402
+from support.restoring import tree  # noqa: E402
 
 from percodec.export.data.origin import SUMMARY, origin_of  # noqa: E402
 from percodec.export.data.specs import load  # noqa: E402

@@ -7,26 +7,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.once import Once
+from support.tree import Module
 
 ROOT = Path(__file__).resolve().parents[2]
 PORTIONS = ("sdk", "export", "runtime")
 NOT_SOURCE = {".git", ".venv", "build", "dist", "runs", "percodec-demo", "percodec-out", "__pycache__"}
-
-
-@dataclass(frozen=True)
-class Module:
-    """One Python module of the package: its dotted name and its file."""
-
-    name: str
-    path: Path
-
-    @property
-    def public(self) -> bool:
-        return not any(part.startswith("_") and part != "__init__" for part in self.name.split("."))
 
 
 def _listed_by_git() -> list[Path] | None:
@@ -77,13 +66,16 @@ def modules() -> list[Module]:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel that `pip install .` would install. Built without isolation where the build tools are at hand, else with it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
-    ready = subprocess.run([sys.executable, "-c", "import scikit_build_core, nanobind"], capture_output=True, check=False).returncode == 0
-    command += ["--no-build-isolation", str(ROOT)] if ready else [str(ROOT)]
-    built = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert built.returncode == 0, built.stdout + built.stderr
-    (path,) = folder.glob("percodec-*.whl")
+def wheel(once: Once) -> Path:
+    """The wheel that `pip install .` would install, its C++ not optimised. Without isolation where the build tools are at hand."""
+
+    def make(folder: Path) -> None:
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
+        command += ["--config-settings=cmake.build-type=Debug", str(ROOT)]
+        ready = subprocess.run([sys.executable, "-c", "import scikit_build_core, nanobind"], capture_output=True, check=False)
+        command += ["--no-build-isolation"] if ready.returncode == 0 else []
+        built = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+        assert built.returncode == 0, built.stdout + built.stderr
+
+    (path,) = once("wheel", make).glob("percodec-*.whl")
     return path

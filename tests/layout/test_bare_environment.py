@@ -12,12 +12,9 @@ import zipfile
 from importlib import metadata
 from pathlib import Path
 from sysconfig import get_path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from conftest import Module
+from support.tree import Module
 
 CORE = ("numpy", "PyYAML")
 NEEDS_ORT = ("run", "demo", "encode", "decode", "replay")

@@ -10,12 +10,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from conftest import Module
+from support.tree import Module
 
 FOREIGN = ["torch", "torchvision", "onnx", "onnxscript", "polygraphy", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "rclpy"]
 FOREIGN += ["PIL", "matplotlib", "rich", "mcap", "rosbags", "av"]

@@ -12,12 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 from sysconfig import get_path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from conftest import Module
+from support.tree import Module
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 

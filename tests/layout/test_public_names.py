@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from conftest import Module
+from support.tree import Module
 
 
 def _defined(tree: ast.Module) -> tuple[set[str], set[str]]:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from conftest import Module
+from support.tree import Module
 
 PORTIONS = ("sdk", "export", "runtime")
 TOP_FOLDERS = {".ci", "benchmarks", "cmake", "export", "runtime", "sdk", "tests"}

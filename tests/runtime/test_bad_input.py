@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Percodec, write_video
+from support.command import Percodec
+from support.video import write_video
 
 from percodec.sdk import Bundle, read_log
 
@@ -128,7 +129,7 @@ def test_bundles(percodec: Percodec, bundle_folder: Path, video: Path, tmp_path:
 
 
 def test_a_bundle_that_is_a_file_and_one_without_the_graph(percodec: Percodec, video: Path, tmp_path: Path) -> None:
-    from tiny_bundle import make_bundle
+    from support.tiny_bundle import make_bundle
 
     refused(percodec("run", video, "--bundle", video, "--out", "out", cwd=tmp_path), "not a folder")
     make_bundle(tmp_path / "headless", leave_out=("head_segmentation",))
@@ -158,7 +159,7 @@ def test_a_truncated_video_keeps_its_good_frames(percodec: Percodec, bundle_fold
 
 def test_a_bad_picture_in_a_folder_costs_itself_only(percodec: Percodec, bundle_folder: Path, tmp_path: Path) -> None:
     import cv2
-    from tiny_bundle import frames
+    from support.tiny_bundle import frames
 
     (tmp_path / "pictures").mkdir()
     for k, image in enumerate(frames(4)):
@@ -199,7 +200,7 @@ def test_packets(percodec: Percodec, bundle_folder: Path, log: Path, tmp_path: P
 
 
 def test_packets_and_logs_of_another_bundle(percodec: Percodec, log: Path, tmp_path: Path) -> None:
-    from tiny_bundle import make_bundle
+    from support.tiny_bundle import make_bundle
 
     make_bundle(tmp_path / "other", gain=0.5)
     (tmp_path / "packet.pcpk").write_bytes(next(iter(read_log(log))).packet)

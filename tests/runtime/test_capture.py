@@ -12,9 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import write_video
-from fakes import FakeCapture
 from numpy.typing import NDArray
+from support.fakes import FakeCapture
+from support.video import write_video
 
 from percodec.runtime.capture.camera import Camera
 from percodec.runtime.capture.images import ImageFiles, natural_key, read_image, write_image

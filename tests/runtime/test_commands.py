@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import Percodec
+from support.command import Percodec
 
 from percodec.sdk import Bundle, PacketCodec, read_log
 
@@ -94,7 +94,7 @@ def test_packets_do_not_depend_on_threads_or_repetition(
 
 
 def test_an_image_to_a_packet_and_back(percodec: Percodec, bundle_folder: Path, tmp_path: Path) -> None:
-    from tiny_bundle import frames
+    from support.tiny_bundle import frames
 
     cv2.imwrite(str(tmp_path / "a.png"), frames(1)[0][..., ::-1])
     assert percodec("encode", "a.png", "-o", "a.pcpk", "--bundle", bundle_folder, cwd=tmp_path).returncode == 0
@@ -114,7 +114,7 @@ def test_a_log_back_to_a_video(percodec: Percodec, run: Path, bundle_folder: Pat
 
 
 def test_a_folder_of_pictures_of_another_size(percodec: Percodec, bundle_folder: Path, tmp_path: Path) -> None:
-    from tiny_bundle import frames
+    from support.tiny_bundle import frames
 
     (tmp_path / "pictures").mkdir()
     for k, image in enumerate(frames(5, 50, 130)):
@@ -143,7 +143,7 @@ def test_doctor_says_whether_the_cpu_path_works(percodec: Percodec, bundle_folde
 
 
 def test_the_logged_latent_is_what_the_encoder_gave(run: Path, bundle_folder: Path, video: Path) -> None:
-    from tiny_bundle import run_graph
+    from support.tiny_bundle import run_graph
 
     from percodec.runtime.capture.open import open_source
     from percodec.runtime.capture.preprocess import Preprocessor

@@ -9,7 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_bundle import HEIGHT, LABELS, WIDTH, encoder_graph, frames, head_graph, make_bundle, run_graph
+from support.tiny_bundle import (
+    HEIGHT,
+    LABELS,
+    WIDTH,
+    array_graph,
+    classification_graph,
+    decoder_graph,
+    encoder_graph,
+    frames,
+    head_graph,
+    make_bundle,
+    run_graph,
+)
 
 from percodec.runtime.engines.engine import Engine, TensorSpec
 from percodec.runtime.engines.onnxruntime import OrtEngine
@@ -189,3 +201,10 @@ def test_selftest_rejects_a_bundle_that_expects_something_else(tmp_path: Path) -
     bundle = make_bundle(tmp_path / "wrong", expected_labels=wrong)
     with pytest.raises(SelfTestError, match="asks for 99"):
         run_selftest(bundle, open_engine(bundle, "encoder"), open_engine(bundle, "head_segmentation"))
+
+
+def test_the_tiny_graphs_are_what_onnx_calls_valid() -> None:
+    """They are written by hand (tests/support/onnx_bytes.py)."""
+    onnx = pytest.importorskip("onnx", reason="needs the export extra")
+    for graph in (encoder_graph(), head_graph(), decoder_graph(), classification_graph(), array_graph()):
+        onnx.checker.check_model(onnx.load_model_from_string(graph), full_check=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import HEADS, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCapture, FakeCoder, FakeEngine, H, W
 from numpy.typing import NDArray
+from support.fakes import HEADS, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCapture, FakeCoder, FakeEngine, H, W
 
 from percodec.runtime.capture.camera import Camera, Reconnecting
 from percodec.runtime.capture.source import SourceInfo

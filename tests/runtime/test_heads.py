@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Percodec
+from support.command import Percodec
 
 from percodec.runtime import Session
 from percodec.sdk.log import read_log

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import quiet_environment
+from support.command import quiet_environment
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kill_trial.py"
 TRIALS = 8

@@ -10,7 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import HEADS, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCoder, FakeEngine, FakeSource, StuckSource, copy_preprocess, source_error
+from support.fakes import (
+    HEADS,
+    IMAGE,
+    LABELS,
+    LEVELS,
+    SYMBOLS,
+    FakeCoder,
+    FakeEngine,
+    FakeSource,
+    StuckSource,
+    copy_preprocess,
+    source_error,
+)
 
 from percodec.runtime.engines.host_slots import host_slots
 from percodec.runtime.pipeline import threads as crew

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tiny_bundle import HEIGHT, WIDTH, frames
+from support.tiny_bundle import HEIGHT, WIDTH, frames
 
 from percodec.runtime.capture.open import open_source
 from percodec.runtime.capture.source import SourceInfo

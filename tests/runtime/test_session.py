@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_bundle import HEIGHT, WIDTH, frames, run_graph
+from support.tiny_bundle import HEIGHT, WIDTH, frames, run_graph
 
 from percodec.runtime import Session, open_source
 from percodec.sdk.bundle import Bundle

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.once import Once
+from support.tiny_bundle import CHANNELS, HEIGHT, LEVELS, WIDTH, frames, make_bundle
 
 from percodec.sdk import Bundle, PacketCodec
-
-# importlib mode leaves sys.path alone; the tiny bundle is a shared module
-sys.path[:0] = [p for p in [str(Path(__file__).parents[1])] if p not in sys.path]
+from percodec.sdk.bundle import SelfTest
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    from tiny_bundle import make_bundle
+def pristine(once: Once) -> Path:
+    """The tiny bundle's folder. Nothing here runs a graph, so the self-test is of random numbers."""
+    rng = np.random.default_rng(1)
+    symbols = rng.integers(0, LEVELS, (2, CHANNELS, HEIGHT // 8, WIDTH // 8), np.uint8)
+    selftest = SelfTest(frames(2), symbols, rng.integers(0, 3, (2, HEIGHT, WIDTH), np.uint8), 0.001, 0.999)
+    return once("pristine", lambda folder: make_bundle(folder, selftest=selftest))
 
-    return make_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+@pytest.fixture(scope="session")
+def tiny(pristine: Path) -> Bundle:
+    return Bundle.open(pristine)
 
 
 @pytest.fixture

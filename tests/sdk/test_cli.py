@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any
 
@@ -158,16 +157,6 @@ def test_output_that_cannot_be_written_is_one_line(tiny: Bundle) -> None:
 def test_no_output_at_all_is_no_error(tiny: Bundle) -> None:
     done = shell(f"inspect {tiny.path} >&-")
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_a_percent_sign_in_a_help_text_stays_one() -> None:
-    """argparse fills `%` in; an unescaped one prints its innards."""
-    for point in entry_points(group="percodec.commands"):
-        for command in point.load()():
-            parsers = [cli.parser_of(command)]
-            for parser in parsers:
-                parsers += [p for a in parser._actions if isinstance(a, argparse._SubParsersAction) for p in a.choices.values()]
-                assert "option_strings" not in parser.format_help(), command.name
 
 
 def test_every_public_name_is_there() -> None:

@@ -6,9 +6,9 @@ import ctypes
 import time
 
 import pytest
-from fake_tensorrt import engine_bytes
-from fakes import IMAGE, LABELS, SYMBOLS, FakeSource
-from rig import Rig, compute, engine
+from support.cuda.fake_tensorrt import engine_bytes
+from support.cuda.rig import Rig, compute, engine
+from support.fakes import IMAGE, LABELS, SYMBOLS, FakeSource
 
 from percodec.runtime.engines.cuda import CudaError
 from percodec.runtime.engines.cuda_slots import CudaSlots

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import IMAGE, LABELS, SYMBOLS
-from rig import PROVIDER, RAW, Rig, SlowCoder, SlowSource, engine
+from support.cuda.rig import PROVIDER, RAW, Rig, SlowCoder, SlowSource, engine
+from support.fakes import IMAGE, LABELS, SYMBOLS
 
 from percodec.runtime.engines.cuda_open import open_cuda
 from percodec.runtime.engines.cuda_slots import CudaSlots

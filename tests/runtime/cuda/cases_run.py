@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_tensorrt import engine_bytes
-from tiny_bundle import array_graph, classification_graph, make_bundle
+from support.cuda.engines import CAMERA, bundle_with_engines
+from support.tiny_bundle import array_graph, classification_graph, make_bundle
 
 from percodec.runtime.engines.cuda_open import shared_cuda
 from percodec.runtime.engines.open import graph_specs, open_slots
@@ -19,12 +18,10 @@ from percodec.runtime.run.live import run_live
 from percodec.runtime.run.settings import RunSettings
 from percodec.runtime.session import Session
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.bundle.engines import EngineKey, write_engine
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import BackendError, EngineError, UsageError
 
 PROVIDER = os.environ["PERCODEC_PROVIDER"]
-CAMERA = CameraFormat.from_text("nv12:128x96")
 
 
 @pytest.fixture
@@ -36,21 +33,6 @@ def device(driver: Any) -> Any:
     shared_cuda.cache_clear()
 
 
-def build(
-    folder: Path, *, target: str = "orin-jp6", precision: str = "fp16", version: str = "10.3.0", graphs: tuple[str, ...] = ()
-) -> Bundle:
-    """The tiny bundle with fake engines, recorded as `percodec build` would."""
-    bundle = Bundle.open(folder) if folder.exists() else make_bundle(folder)
-    for graph in graphs or ("encoder", "head_segmentation"):
-        taken, given = graph_specs(bundle, graph)
-        source = "0" * 64 if graph == CAMERA.graph else hashlib.sha256(bundle.graph(graph)).hexdigest()
-        key = EngineKey(
-            bundle.digest, graph, source, "0" * 64, precision, target, "tensorrt", version, "8.7", "12.6", ("STRONGLY_TYPED",), ("fixed",)
-        )
-        write_engine(bundle.path, key, engine_bytes(taken, *given), {"layers": 1})
-    return bundle
-
-
 def run(folder: Path, bundle: Path, **more: Any) -> Any:
     settings = RunSettings(
         "synthetic://road?frames=12&seed=1", folder, bundle, backend="tensorrt", provider=PROVIDER, overlay=False, sheet=False,
@@ -60,7 +42,7 @@ def run(folder: Path, bundle: Path, **more: Any) -> Any:
 
 
 def test_run_on_a_gpu(device, tmp_path):
-    build(tmp_path / "tiny")
+    bundle_with_engines(tmp_path / "tiny")
     result = run(tmp_path / "out", tmp_path / "tiny")
     assert result.error is None
     frames, options = result.report["frames"], result.report["options"]
@@ -75,8 +57,8 @@ def test_run_on_a_gpu(device, tmp_path):
 
 
 def test_the_better_precision_is_taken_where_nobody_chose(device, tmp_path):
-    build(tmp_path / "tiny", precision="fp16")
-    bundle = build(tmp_path / "tiny", precision="int8+fp16")
+    bundle_with_engines(tmp_path / "tiny", precision="fp16")
+    bundle = bundle_with_engines(tmp_path / "tiny", precision="int8+fp16")
     assert open_slots(bundle, backend="tensorrt", provider=PROVIDER).about["precision"]["encoder"] == "int8+fp16"
     assert open_slots(bundle, backend="tensorrt:fp16", provider=PROVIDER).about["precision"]["encoder"] == "fp16"
 
@@ -98,13 +80,13 @@ def run_refused(tmp_path: Path, kind: str) -> bool:
 
 
 def test_fi01_fi02_an_engine_of_another_version_is_refused_with_both_sides(device, tmp_path):
-    bundle = build(tmp_path / "tiny", version="10.2.0")
+    bundle = bundle_with_engines(tmp_path / "tiny", version="10.2.0")
     with pytest.raises(EngineError, match=r"version '10\.3\.0' here, '10\.2\.0' in the engine"):
         open_slots(bundle, backend="tensorrt", provider=PROVIDER)
 
 
 def test_fi09_a_backend_that_is_not_there_is_no_other_backend(device, tmp_path):
-    bundle = build(tmp_path / "tiny")
+    bundle = bundle_with_engines(tmp_path / "tiny")
     for backend, why in (("tensorrt_rtx", r"tensorrt_rtx|compute capability 8\.7"), ("cuda", "unknown backend 'cuda'")):
         with pytest.raises(BackendError, match=why):
             open_slots(bundle, backend=backend, provider=PROVIDER)
@@ -115,7 +97,7 @@ def test_fi09_a_backend_that_is_not_there_is_no_other_backend(device, tmp_path):
 
 
 def test_a_cameras_pictures_are_prepared_on_the_device(device, tmp_path):
-    bundle = build(tmp_path / "tiny", graphs=("encoder", "head_segmentation", CAMERA.graph))
+    bundle = bundle_with_engines(tmp_path / "tiny", graphs=("encoder", "head_segmentation", CAMERA.graph))
     made = open_slots(bundle, backend="tensorrt", provider=PROVIDER, camera=CAMERA)
     slot = made.make(1)[0]
     assert slot.source.shape == (144, 128)
@@ -162,7 +144,7 @@ def test_every_head_reads_the_latent_on_the_device(device, tmp_path):
 def test_a_session_takes_pictures_that_are_on_the_device(device, tmp_path, how):
     from cases_contract import DlPack, Foreign
 
-    bundle = build(tmp_path / "tiny")
+    bundle = bundle_with_engines(tmp_path / "tiny")
     with Session.open(bundle, backend="tensorrt", provider=PROVIDER, selftest=False) as session:
         cuda = shared_cuda(PROVIDER)
         shape = (bundle.frame_height, bundle.frame_width, 3)

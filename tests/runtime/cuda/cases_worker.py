@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases_run import build
-from test_supervisor import Drive
+from support.cuda.engines import bundle_with_engines
+from support.drive import Drive
 
-COMMAND = (sys.executable, str(Path(__file__).parent / "fake_worker.py"))
+COMMAND = (sys.executable, "-m", "support.cuda.worker")
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ COMMAND = (sys.executable, str(Path(__file__).parent / "fake_worker.py"))
     ],
 )
 def test_a_lost_gpu_costs_a_worker(driver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, words: str) -> None:
-    build(tmp_path / "tiny")
+    bundle_with_engines(tmp_path / "tiny")
     monkeypatch.setenv("PERCODEC_FAKE_FAULT", fault)
     monkeypatch.setenv("PERCODEC_FAKE_ONCE", str(tmp_path / "once"))
     run = Drive(tmp_path / "tiny", candidates=("tensorrt",), command=COMMAND, config={"selftest": False})

@@ -7,12 +7,10 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))
 # Before any provider looks for libcuda.so.1. Without the variable this folder is only walked through: it holds no test_*.py.
 _LIBRARY: Any = ctypes.CDLL(os.environ["PERCODEC_FAKE_DRIVER"], ctypes.RTLD_GLOBAL) if "PERCODEC_FAKE_DRIVER" in os.environ else None
 
@@ -21,7 +19,7 @@ class Driver:
     """The test's side of the fake driver."""
 
     def __init__(self) -> None:
-        from fake_tensorrt import fake_tensorrt
+        from support.cuda.fake_tensorrt import fake_tensorrt
 
         self.library = _LIBRARY
         self.trt = sys.modules["tensorrt"] = fake_tensorrt(_LIBRARY)

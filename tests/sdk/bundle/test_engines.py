@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
-from tiny_bundle import make_bundle
 
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import EngineKey, engines_in, folder_of, read_engine, write_engine
@@ -18,8 +18,8 @@ BLOB = bytes(range(256)) * 8
 
 
 @pytest.fixture
-def bundle(tmp_path) -> Bundle:
-    return make_bundle(tmp_path / "tiny")
+def bundle(pristine, tmp_path) -> Bundle:
+    return Bundle.open(shutil.copytree(pristine, tmp_path / "tiny"))
 
 
 def key_of(bundle: Bundle) -> EngineKey:

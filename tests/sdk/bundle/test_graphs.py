@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_bundle import array_graph, classification_graph, decoder_graph, head_graph
+from support.tiny_bundle import array_graph, classification_graph, decoder_graph, head_graph
 
 from percodec.sdk import Bundle, BundleError, EntropyModel, GraphInfo, Label, TensorInfo, extend_bundle
 from percodec.sdk.bundle.engines import EngineKey, read_engine, write_engine

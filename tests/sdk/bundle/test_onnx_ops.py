@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from percodec.sdk.bundle.onnx_ops import check_graph, signature
-from percodec.sdk.errors import BundleError
+onnx = pytest.importorskip("onnx", reason="makes the graphs; not a dependency")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from percodec.sdk.bundle.onnx_ops import check_graph, signature  # noqa: E402
+from percodec.sdk.errors import BundleError  # noqa: E402
 
 
 def model(*nodes: onnx.NodeProto, weights: tuple[onnx.TensorProto, ...] = (), opset: int = 20, domain: str = "") -> onnx.ModelProto:

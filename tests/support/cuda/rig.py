@@ -7,8 +7,6 @@ import time
 from typing import Any
 
 import numpy as np
-from fake_tensorrt import engine_bytes
-from fakes import HEADS, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCoder, FakeSource, copy_preprocess
 
 from percodec.runtime.engines.cuda_open import open_cuda
 from percodec.runtime.engines.cuda_slots import CudaSlots
@@ -16,6 +14,8 @@ from percodec.runtime.engines.engine import TensorSpec
 from percodec.runtime.engines.tensorrt import TrtEngine
 from percodec.runtime.pipeline.options import Outputs, PipelineOptions
 from percodec.runtime.pipeline.pipeline import Pipeline
+from support.cuda.fake_tensorrt import engine_bytes
+from support.fakes import HEADS, IMAGE, LABELS, LEVELS, SYMBOLS, FakeCoder, FakeSource, copy_preprocess
 
 PROVIDER = os.environ["PERCODEC_PROVIDER"]
 RAW = TensorSpec("raw", IMAGE.shape)

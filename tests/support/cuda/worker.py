@@ -7,9 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent))
-
-from fake_tensorrt import fake_tensorrt
+from support.cuda.fake_tensorrt import fake_tensorrt
 
 if __name__ == "__main__":
     library = ctypes.CDLL(os.environ["PERCODEC_FAKE_DRIVER"], ctypes.RTLD_GLOBAL)

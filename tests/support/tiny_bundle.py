@@ -1,48 +1,33 @@
 """A real bundle, small and deterministic: three ONNX graphs with hand-made weights, run by the real ONNX Runtime.
 
-    encoder   8x8 block means of luma and colour, plus gradients -> 4 channels, 6 levels
-    head      1x1 convolution -> 3 class scores -> nearest 8x -> argmax
-    decoder   block means back to RGB, every pixel of a block alike
-
-Also usable as a program: `python tests/tiny_bundle.py FOLDER` writes it.
+encoder   8x8 block means of luma and colour, plus gradients -> 4 channels, 6 levels
+head      1x1 convolution -> 3 class scores -> nearest 8x -> argmax
+decoder   block means back to RGB, every pixel of a block alike
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
 from percodec.sdk.codec import EntropyModel
+from support.onnx_bytes import KINDS, model, node, tensor_info
 
 HEIGHT, WIDTH, CHANNELS, LEVELS = 64, 96, 4, 6
 CENTERS = np.array([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5], np.float32)
 LABELS = (Label(0, "Sky", (128, 128, 128)), Label(1, "Building", (128, 0, 0)), Label(2, "Road", (128, 64, 128)))
 
 
-def _graph(name: str, nodes: list[Any], take: Any, give: Any, constants: dict[str, NDArray[Any]]) -> bytes:
-    tensors = [numpy_helper.from_array(np.ascontiguousarray(value), key) for key, value in constants.items()]
-    model = helper.make_model(
-        helper.make_graph(nodes, name, [take], give if isinstance(give, list) else [give], initializer=tensors),
-        opset_imports=[helper.make_opsetid("", 20)],
-        ir_version=9,
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
+def _u8(name: str, shape: tuple[int, ...]) -> bytes:
+    return tensor_info(name, "uint8", shape)
 
 
-def _u8(name: str, shape: tuple[int, ...]) -> Any:
-    return helper.make_tensor_value_info(name, TensorProto.UINT8, list(shape))
-
-
-def _cast(source: str, destination: str, kind: int) -> Any:
-    return helper.make_node("Cast", [source], [destination], to=kind)
+def _cast(source: str, destination: str, kind: str) -> bytes:
+    return node("Cast", [source], [destination], to=KINDS[kind])
 
 
 def encoder_graph(height: int = HEIGHT, width: int = WIDTH, gain: float = 1.0) -> bytes:
@@ -56,21 +41,23 @@ def encoder_graph(height: int = HEIGHT, width: int = WIDTH, gain: float = 1.0) -
     shift = np.array([-2.5, 0, 0, 0], np.float32).reshape(1, CHANNELS, 1, 1)
     midpoints = (CENTERS[1:] + CENTERS[:-1]) / 2
     nodes = [
-        _cast("image", "float", TensorProto.FLOAT),
-        helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Conv", ["planes", "weight"], ["blocks"], kernel_shape=[8, 8], strides=[8, 8]),
-        helper.make_node("Mul", ["blocks", "scale"], ["scaled"]),
-        helper.make_node("Add", ["scaled", "shift"], ["z"]),
+        _cast("image", "float", "float32"),
+        node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        node("Conv", ["planes", "weight"], ["blocks"], kernel_shape=[8, 8], strides=[8, 8]),
+        node("Mul", ["blocks", "scale"], ["scaled"]),
+        node("Add", ["scaled", "shift"], ["z"]),
     ]
     constants: dict[str, NDArray[Any]] = {"weight": weight, "scale": scale, "shift": shift}
     total = ""
     for k, midpoint in enumerate(midpoints):
         constants[f"m{k}"] = np.array(midpoint, np.float32)
-        nodes += [helper.make_node("Greater", ["z", f"m{k}"], [f"g{k}"]), _cast(f"g{k}", f"c{k}", TensorProto.FLOAT)]
-        nodes += [helper.make_node("Add", [total, f"c{k}"], [f"s{k}"])] if total else []
+        nodes += [node("Greater", ["z", f"m{k}"], [f"g{k}"]), _cast(f"g{k}", f"c{k}", "float32")]
+        nodes += [node("Add", [total, f"c{k}"], [f"s{k}"])] if total else []
         total = f"s{k}" if total else f"c{k}"
-    nodes.append(_cast(total, "symbols", TensorProto.UINT8))
-    return _graph("encoder", nodes, _u8("image", (1, height, width, 3)), _u8("symbols", (1, CHANNELS, height // 8, width // 8)), constants)
+    nodes.append(_cast(total, "symbols", "uint8"))
+    return model(
+        "encoder", nodes, [_u8("image", (1, height, width, 3))], [_u8("symbols", (1, CHANNELS, height // 8, width // 8))], constants
+    )
 
 
 def head_graph(height: int = HEIGHT, width: int = WIDTH) -> bytes:
@@ -78,16 +65,16 @@ def head_graph(height: int = HEIGHT, width: int = WIDTH) -> bytes:
     weight = np.array([[1.0, 0, 0, 0], [0.1, 1.2, 0, 0], [-1.0, 0, 0, 0]], np.float32).reshape(3, CHANNELS, 1, 1)
     bias = np.array([-2.5, -3.2, 2.5], np.float32)
     nodes = [
-        _cast("symbols", "float", TensorProto.FLOAT),
-        helper.make_node("Conv", ["float", "weight", "bias"], ["scores"], kernel_shape=[1, 1]),
-        helper.make_node(
+        _cast("symbols", "float", "float32"),
+        node("Conv", ["float", "weight", "bias"], ["scores"], kernel_shape=[1, 1]),
+        node(
             "Resize", ["scores", "", "zoom"], ["large"], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
         ),
-        helper.make_node("ArgMax", ["large"], ["winner"], axis=1, keepdims=0),
-        _cast("winner", "labels", TensorProto.UINT8),
+        node("ArgMax", ["large"], ["winner"], axis=1, keepdims=0),
+        _cast("winner", "labels", "uint8"),
     ]
     constants: dict[str, NDArray[Any]] = {"weight": weight, "bias": bias, "zoom": np.array([1, 1, 8, 8], np.float32)}
-    return _graph("head", nodes, _u8("symbols", (1, CHANNELS, height // 8, width // 8)), _u8("labels", (1, height, width)), constants)
+    return model("head", nodes, [_u8("symbols", (1, CHANNELS, height // 8, width // 8))], [_u8("labels", (1, height, width))], constants)
 
 
 def decoder_graph(height: int = HEIGHT, width: int = WIDTH) -> bytes:
@@ -95,14 +82,14 @@ def decoder_graph(height: int = HEIGHT, width: int = WIDTH) -> bytes:
     weight = np.array([[51, 12, 0, 0], [51, 0, 0, 0], [51, -12, 0, 0]], np.float32).reshape(3, CHANNELS, 1, 1)
     bias = np.array([-30, 0, 30], np.float32)
     nodes = [
-        _cast("symbols", "float", TensorProto.FLOAT),
-        helper.make_node("Conv", ["float", "weight", "bias"], ["blocks"], kernel_shape=[1, 1]),
-        helper.make_node("Clip", ["blocks", "low", "high"], ["clipped"]),
-        helper.make_node(
+        _cast("symbols", "float", "float32"),
+        node("Conv", ["float", "weight", "bias"], ["blocks"], kernel_shape=[1, 1]),
+        node("Clip", ["blocks", "low", "high"], ["clipped"]),
+        node(
             "Resize", ["clipped", "", "zoom"], ["large"], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
         ),
-        helper.make_node("Transpose", ["large"], ["pixels"], perm=[0, 2, 3, 1]),
-        _cast("pixels", "image", TensorProto.UINT8),
+        node("Transpose", ["large"], ["pixels"], perm=[0, 2, 3, 1]),
+        _cast("pixels", "image", "uint8"),
     ]
     constants: dict[str, NDArray[Any]] = {
         "weight": weight,
@@ -111,37 +98,39 @@ def decoder_graph(height: int = HEIGHT, width: int = WIDTH) -> bytes:
         "high": np.array(255, np.float32),
         "zoom": np.array([1, 1, 8, 8], np.float32),
     }
-    return _graph("decoder", nodes, _u8("symbols", (1, CHANNELS, height // 8, width // 8)), _u8("image", (1, height, width, 3)), constants)
+    return model(
+        "decoder", nodes, [_u8("symbols", (1, CHANNELS, height // 8, width // 8))], [_u8("image", (1, height, width, 3))], constants
+    )
 
 
 def classification_graph(height: int = HEIGHT, width: int = WIDTH) -> bytes:
     """symbols -> probs float32 [1,3]: softmax of the first three channels' means."""
     nodes = [
-        _cast("symbols", "float", TensorProto.FLOAT),
-        helper.make_node("GlobalAveragePool", ["float"], ["means"]),
-        helper.make_node("Flatten", ["means"], ["flat"]),
-        helper.make_node("Slice", ["flat", "from", "to", "axis"], ["three"]),
-        helper.make_node("Softmax", ["three"], ["probs"], axis=1),
+        _cast("symbols", "float", "float32"),
+        node("GlobalAveragePool", ["float"], ["means"]),
+        node("Flatten", ["means"], ["flat"]),
+        node("Slice", ["flat", "from", "to", "axis"], ["three"]),
+        node("Softmax", ["three"], ["probs"], axis=1),
     ]
     constants: dict[str, NDArray[Any]] = {"from": np.array([0]), "to": np.array([3]), "axis": np.array([1])}
-    probs = helper.make_tensor_value_info("probs", TensorProto.FLOAT, [1, 3])
-    return _graph("classes", nodes, _u8("symbols", (1, CHANNELS, height // 8, width // 8)), probs, constants)
+    probs = tensor_info("probs", "float32", [1, 3])
+    return model("classes", nodes, [_u8("symbols", (1, CHANNELS, height // 8, width // 8))], [probs], constants)
 
 
 def array_graph(height: int = HEIGHT, width: int = WIDTH) -> bytes:
     """symbols -> depth float32 [1,h,w], mean float32 [1,4]: what a user's own network may give."""
     nodes = [
-        _cast("symbols", "float", TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float", "axis"], ["depth"], keepdims=0),
-        helper.make_node("GlobalAveragePool", ["float"], ["means"]),
-        helper.make_node("Flatten", ["means"], ["mean"]),
+        _cast("symbols", "float", "float32"),
+        node("ReduceMean", ["float", "axis"], ["depth"], keepdims=0),
+        node("GlobalAveragePool", ["float"], ["means"]),
+        node("Flatten", ["means"], ["mean"]),
     ]
     constants: dict[str, NDArray[Any]] = {"axis": np.array([1])}
     gives = [
-        helper.make_tensor_value_info("depth", TensorProto.FLOAT, [1, height // 8, width // 8]),
-        helper.make_tensor_value_info("mean", TensorProto.FLOAT, [1, CHANNELS]),
+        tensor_info("depth", "float32", [1, height // 8, width // 8]),
+        tensor_info("mean", "float32", [1, CHANNELS]),
     ]
-    return _graph("arrays", nodes, _u8("symbols", (1, CHANNELS, height // 8, width // 8)), gives, constants)
+    return model("arrays", nodes, [_u8("symbols", (1, CHANNELS, height // 8, width // 8))], gives, constants)
 
 
 def frames(count: int, height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> NDArray[np.uint8]:
@@ -174,17 +163,23 @@ def make_bundle(
     gain: float = 1.0,
     expected_labels: NDArray[np.uint8] | None = None,
     leave_out: tuple[str, ...] = (),
+    selftest: SelfTest | None = None,
 ) -> Bundle:
-    """Write a bundle to `folder`. `gain` changes what the encoder computes, `expected_labels` what the self-test expects."""
+    """Write a bundle to `folder`. `gain` changes what the encoder computes, `expected_labels` what the self-test expects.
+
+    With a `selftest` nothing is computed, and ONNX Runtime is not needed.
+    """
     graphs = {
         "encoder": encoder_graph(height, width, gain),
         "head_segmentation": head_graph(height, width),
         "decoder": decoder_graph(height, width),
     }
-    vectors = frames(2, height, width, seed=9)
-    symbols = np.concatenate([run_graph(graphs["encoder"], vectors[k : k + 1]) for k in range(2)])
-    labels = np.concatenate([run_graph(graphs["head_segmentation"], symbols[k : k + 1]) for k in range(2)])
-    counts = np.stack([np.bincount(symbols[:, c].ravel(), minlength=LEVELS) for c in range(CHANNELS)])
+    if selftest is None:
+        vectors = frames(2, height, width, seed=9)
+        symbols = np.concatenate([run_graph(graphs["encoder"], vectors[k : k + 1]) for k in range(2)])
+        labels = np.concatenate([run_graph(graphs["head_segmentation"], symbols[k : k + 1]) for k in range(2)])
+        selftest = SelfTest(vectors, symbols, labels if expected_labels is None else expected_labels, 0.001, 0.999)
+    counts = np.stack([np.bincount(selftest.symbols[:, c].ravel(), minlength=LEVELS) for c in range(CHANNELS)])
     for left_out in leave_out:
         del graphs[left_out]
     return write_bundle(
@@ -198,11 +193,7 @@ def make_bundle(
         graphs=graphs,
         precision=dict.fromkeys(graphs, "fp32"),
         labels=LABELS,
-        selftest=SelfTest(vectors, symbols, labels if expected_labels is None else expected_labels, 0.001, 0.999),
+        selftest=selftest,
         metrics={},
-        provenance={"data": [], "split": "none", "commit": "none", "seed": 0, "command": "tests/tiny_bundle.py", "config": {}},
+        provenance={"data": [], "split": "none", "commit": "none", "seed": 0, "command": "tests/support/tiny_bundle.py", "config": {}},
     )
-
-
-if __name__ == "__main__":
-    print(make_bundle(Path(sys.argv[1])).digest)

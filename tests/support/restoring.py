@@ -1,9 +1,7 @@
 """Shared by the tests of dataset restoration."""
 
-import sys
 from pathlib import Path
 
-COMMAND = [sys.executable, "-c", "import sys; from percodec.sdk.cli import main; sys.exit(main())"]
 FACTS = {"network": "residual", "bpp": [0.05, 1.0], "trained_on": [{"name": "jpeg"}], "bundle": None}
 
 
