@@ -125,7 +125,7 @@ def rich(folder: Path) -> Bundle:
         file.write_bytes(graph)
         words += ["--head", f"{name}={file}:{task}"]
     assert main(["export", str(folder.with_name("plain")), "--out", str(folder), *words]) == 0
-    return build(folder, graphs=("encoder", "head_segmentation", "head_light", "head_depth"))
+    return bundle_with_engines(folder, graphs=("encoder", "head_segmentation", "head_light", "head_depth"))
 
 
 def test_every_head_reads_the_latent_on_the_device(device, tmp_path):
