@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.cuda.arrays import DlPack, Foreign
 from support.cuda.engines import CAMERA, bundle_with_engines
 from support.tiny_bundle import array_graph, classification_graph, make_bundle
 
@@ -142,8 +143,6 @@ def test_every_head_reads_the_latent_on_the_device(device, tmp_path):
 
 @pytest.mark.parametrize("how", ["__cuda_array_interface__", "__dlpack__"])
 def test_a_session_takes_pictures_that_are_on_the_device(device, tmp_path, how):
-    from cases_contract import DlPack, Foreign
-
     bundle = bundle_with_engines(tmp_path / "tiny")
     with Session.open(bundle, backend="tensorrt", provider=PROVIDER, selftest=False) as session:
         cuda = shared_cuda(PROVIDER)
