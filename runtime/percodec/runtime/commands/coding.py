@@ -25,6 +25,7 @@ def configure_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", help="packet (.pcpk) or log (.mcap)")
     parser.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where pictures go")
     parser.add_argument("--segment", action="store_true", help="also predict classes from the latent")
+    parser.add_argument("--labels", action="store_true", help="also write the predicted class ids, as PNG in FOLDER/labels, a file a frame")
     parser.add_argument("--reference", metavar="SOURCE", help="the original, to measure PSNR against")
     parser.add_argument("--max-frames", metavar="N", help="stop after N frames")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier pictures in FOLDER")
@@ -51,7 +52,8 @@ def encode(args: argparse.Namespace) -> int:
 
 
 def decode(args: argparse.Namespace) -> int:
-    from percodec.runtime.run.coding import decode_file
+    from percodec.runtime.run.coding import decode_file, segmentation_head
+    from percodec.runtime.run.labels import LabelMaps
 
     out, path = Path(args.out), Path(args.input)
     if out.exists() and not out.is_dir():
@@ -65,12 +67,14 @@ def decode(args: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out}: cannot be created ({error.strerror})") from error
+    maps = LabelMaps(out / "labels", (segmentation_head(bundle).name,), overwrite=args.overwrite) if args.labels else None
     for name in there:
         (out / name).unlink()
     begin = time.monotonic()
     result = decode_file(
-        path, out, bundle, backend=args.backend, threads=threads, segment=args.segment, reference=args.reference, max_frames=limit
-    )
+        path, out, bundle, backend=args.backend, threads=threads, segment=args.segment, labels=maps, reference=args.reference,
+        max_frames=limit,
+    )  # fmt: skip
     _print_coding(args, result.as_dict(bundle), time.monotonic() - begin)
     return 0
 

@@ -27,6 +27,7 @@ RESULTS = {
     "contact_sheet": "camera | segmentation | reconstruction",
     "log": "every packet, one MCAP record per frame",
     "lines": "one JSON line per frame",
+    "labels": "class ids, one PNG per frame",
 }
 
 
@@ -59,7 +60,10 @@ def configure_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", default="3", metavar="S", help="longest wait for a camera's next frame, seconds (default 3)")
     parser.add_argument("--camera", metavar="FORMAT", help="a camera's own pictures, as nv12:1920x1080 (also yuyv, bgr, rgb)")
     parser.add_argument("--reconnect", metavar="S", help="open a lost camera again, for up to S seconds (default: the run ends)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the same folder")
+    parser.add_argument(
+        "--save-labels", metavar="FOLDER", help="class ids as PNG, frame_NUMBER_tNANOSECONDS.png; of several heads, a folder each"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run, and earlier label maps, in the same folder")
     _configure_live(parser)
 
 
@@ -77,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def demo(args: argparse.Namespace) -> int:
     frames, seed = whole(args.frames, "--frames", 1, 1_000_000), whole(args.seed, "--seed", 0, 2**31 - 1)
-    args.max_frames, args.timeout, args.reconnect, args.camera = None, "3", None, None
+    args.max_frames, args.timeout, args.reconnect, args.camera, args.save_labels = None, "3", None, None, None
     code = _live(args, f"synthetic://road?frames={frames}&seed={seed}", Path(args.out), overwrite=True, realtime=args.realtime)
     if code == 0 and not args.json:
         print("\nnext:  percodec run my_video.mp4            your own drive")
@@ -120,6 +124,7 @@ def _live(args: argparse.Namespace, source: str, out: Path, *, overwrite: bool, 
         overlay=not args.no_overlay,
         sheet=not args.no_sheet,
         log=not args.no_log,
+        save_labels=Path(args.save_labels) if args.save_labels else None,
         selftest=not args.no_selftest,
         overwrite=overwrite,
     )

@@ -1,7 +1,7 @@
 """`percodec encode` and `percodec decode`: pictures <-> packets, without the prediction head unless asked for.
 
-image  -> one packet (.pcpk)          packet -> reconstruction.png  (+ segmentation.png)
-video, folder, synthetic -> log (.mcap)   log -> reconstruction.mp4  (+ segmentation.mp4)
+image  -> one packet (.pcpk)          packet -> reconstruction.png  (+ segmentation.png, a label map)
+video, folder, synthetic -> log (.mcap)   log -> reconstruction.mp4  (+ segmentation.mp4, label maps)
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from percodec.runtime.capture.images import write_image
 from percodec.runtime.capture.open import open_source
 from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.runtime.run.drawing import OverlayPainter
+from percodec.runtime.run.labels import LabelMaps
 from percodec.runtime.run.logged import LoggedLatents, complain
 from percodec.runtime.run.sinks import VideoSink, psnr_db
 from percodec.runtime.session import Session
@@ -84,7 +85,7 @@ def encode_source(
                 out.write_bytes(packet)
             else:
                 if log is None:
-                    log = LogWriter(out, bundle)
+                    log = LogWriter(out, bundle, live=source.info.live)
                     stack.callback(log.close)
                 log.append(packet, frame.frame_id, frame.timestamp_ns)
             result.frames += 1
@@ -120,14 +121,15 @@ def decode_file(
     backend: str = "ort",
     threads: int = 1,
     segment: bool = False,
+    labels: LabelMaps | None = None,
     reference: str | None = None,
     max_frames: int | None = None,
 ) -> CodingResult:
-    """Rebuild the pictures of a packet or log in folder `out`.
+    """Rebuild the pictures of a packet or log in folder `out`. `labels`: takes label maps of the bundle's first segmentation head.
 
     Raises PacketError or LogError where data is damaged; everything before that place has been written.
     """
-    info = segmentation_head(bundle) if segment else None
+    info = segmentation_head(bundle) if segment or labels else None
     heads = (info.name,) if info else ()
     session = Session.open(bundle, backend=backend, heads=heads, threads=threads, selftest=False)
     result = CodingResult()
@@ -135,7 +137,9 @@ def decode_file(
         truth = _Reference(reference, bundle) if reference else None
         if truth is not None:
             stack.callback(truth.close)
-        segmenter = _Segmenter(session, info) if info else None
+        segmenter = _Segmenter(session, info, labels, segment) if info else None
+        if labels is not None:
+            result.files.append(str(labels.folder))
         if not is_log(path):
             _decode_packet(path, out, session, segmenter, truth, result)
             return result
@@ -155,9 +159,8 @@ def decode_file(
             for record, symbols in itertools.islice(itertools.chain(first, records), max_frames):
                 latent = Latent(symbols, record.frame_id, record.timestamp_ns)
                 rgb = session.decode(latent)
-                show("reconstruction", rgb)
-                if segmenter is not None:
-                    show("segmentation", segmenter(latent, rgb))
+                for name, picture in _pictures(latent, rgb, segmenter):
+                    show(name, picture)
                 if truth is not None and (image := truth.frame(record.frame_id)) is not None:
                     result.psnr_db.append(psnr_db(image, rgb))
                 result.frames += 1
@@ -185,15 +188,17 @@ def segmentation_head(bundle: Bundle) -> GraphInfo:
 
 
 class _Segmenter:
-    """latent, RGB -> RGB with class colours."""
+    """latent, RGB -> label map, if wanted; RGB with class colours, if wanted."""
 
-    def __init__(self, session: Session, info: GraphInfo) -> None:
-        self._session, self._head = session, info.name
-        self._painter = OverlayPainter(session.bundle, info.labels)
+    def __init__(self, session: Session, info: GraphInfo, maps: LabelMaps | None, paint: bool) -> None:
+        self._session, self._head, self._maps = session, info.name, maps
+        self._painter = OverlayPainter(session.bundle, info.labels) if paint else None
 
-    def __call__(self, latent: Latent, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def __call__(self, latent: Latent, rgb: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         labels = self._session.predict(latent, self._head).labels
-        return np.ascontiguousarray(self._painter.blend(rgb, labels)[..., ::-1])
+        if self._maps is not None:
+            self._maps.write(labels, latent.frame_id, latent.timestamp_ns, self._head)
+        return None if self._painter is None else np.ascontiguousarray(self._painter.blend(rgb, labels)[..., ::-1])
 
 
 class _Reference:
@@ -237,8 +242,8 @@ def _decode_packet(
 
 def _pictures(latent: Latent, rgb: NDArray[np.uint8], segmenter: _Segmenter | None) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     yield "reconstruction", rgb
-    if segmenter is not None:
-        yield "segmentation", segmenter(latent, rgb)
+    if segmenter is not None and (picture := segmenter(latent, rgb)) is not None:
+        yield "segmentation", picture
 
 
 def _frame_rate(stamps: list[int]) -> float:
@@ -253,4 +258,4 @@ def _even_bgr(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(rgb[..., ::-1])
 
 
-__all__ = ["CodingResult", "decode_file", "encode_source", "is_log", "read_packet_file"]
+__all__ = ["CodingResult", "decode_file", "encode_source", "is_log", "read_packet_file", "segmentation_head"]

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.runtime.capture.opencv import opencv
+from percodec.runtime.pipeline.records import FrameRecord
+from percodec.runtime.pipeline.slots import Slot
 from percodec.sdk.errors import LogError, UsageError
 
 _NAME = re.compile(r"frame_\d{8,}_t\d+\.png(\.part)?")
@@ -51,6 +53,11 @@ class LabelMaps:
         for place in self._places.values():
             if not os.access(place, os.W_OK | os.X_OK):
                 raise UsageError(f"{place}: not writable; choose another folder")
+
+    def write_all(self, slot: Slot, record: FrameRecord) -> None:
+        """Write the label maps of all heads of a frame. Raises as `write` does."""
+        for head in self._places:
+            self.write(slot.outputs[head]["labels"][0], record.frame_id, record.timestamp_ns, head)
 
     def write(self, labels: NDArray[np.uint8], frame_id: int, timestamp_ns: int, head: str) -> None:
         """Write class ids uint8 [H,W]. Raises `LogError` when the disk does not take all of it; the files before are whole."""

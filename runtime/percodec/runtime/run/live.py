@@ -29,6 +29,7 @@ from percodec.runtime.pipeline.options import PipelineOptions
 from percodec.runtime.pipeline.pipeline import Pipeline
 from percodec.runtime.pipeline.records import Counts
 from percodec.runtime.pipeline.slots import Slot
+from percodec.runtime.run.labels import LabelMaps
 from percodec.runtime.run.outputs import RunOutputs, write_json
 from percodec.runtime.run.report import build_report
 from percodec.runtime.run.settings import RunSettings, prepare_folder
@@ -37,6 +38,7 @@ from percodec.runtime.supervise.health import Health, Status
 from percodec.runtime.supervise.supervisor import Supervisor
 from percodec.runtime.supervise.watch import Watch
 from percodec.sdk.bundle import Bundle
+from percodec.sdk.clock import ClockAnchor
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import BackendError, LogError, PercodecError
 from percodec.sdk.types import Latent
@@ -86,8 +88,11 @@ def run_live(
             max_lost=math.inf if settings.isolate else PipelineOptions.max_lost,
         )
         engines.prepare(options.policy)
+        segmentations = [name for name in heads if bundle.head(name).task == "segmentation"]
+        labels = LabelMaps(settings.save_labels, segmentations, overwrite=settings.overwrite) if settings.save_labels else None
         prepare_folder(settings.out, settings.overwrite)  # last: a start that fails leaves nothing behind
-        sinks = RunOutputs(settings, bundle, heads, source.info.fps or 25.0)
+        begun = ClockAnchor.now()
+        sinks = RunOutputs(settings, bundle, heads, source.info, labels)
         stack.callback(sinks.abandon)
         pipeline = pipeline_of(
             bundle, heads, source, engines.make, coder,
@@ -122,6 +127,7 @@ def run_live(
         report = build_report(
             pipeline, counts, bundle, source.info, outcome=outcome, options=asked, files=files, selftest=engines.selftest,
             health={"state": health.status.state, "changes": history.changes, "restarts": engines.restarts},
+            anchors=(begun, ClockAnchor.now()),
         )  # fmt: skip
         try:
             write_json(settings.out / "report.json", report)

@@ -1,6 +1,7 @@
 """All that a run writes into its folder.
 
 <out>/packets.mcap  frames.jsonl  overlay.mp4  contact_sheet.png  report.json   (report.json last: its presence means "ended")
+and label maps, into a folder of their own
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.runtime.capture.images import write_image
+from percodec.runtime.capture.source import SourceInfo
 from percodec.runtime.pipeline.options import Outputs
 from percodec.runtime.pipeline.pipeline import Pipeline
 from percodec.runtime.pipeline.records import FrameRecord
 from percodec.runtime.pipeline.slots import Slot
 from percodec.runtime.run.heads import in_words, infos_of
+from percodec.runtime.run.labels import LabelMaps
 from percodec.runtime.run.settings import RunSettings
 from percodec.runtime.run.sinks import ContactSheet, JsonLines, Overlay
 from percodec.sdk.bundle import Bundle
@@ -29,18 +32,20 @@ from percodec.sdk.log import LogWriter
 
 
 class RunOutputs:
-    """The open outputs of one run."""
+    """The open outputs of one run. `labels`: where label maps of the segmentation heads go, None for nowhere."""
 
-    def __init__(self, settings: RunSettings, bundle: Bundle, heads: Sequence[str], fps: float) -> None:
+    def __init__(self, settings: RunSettings, bundle: Bundle, heads: Sequence[str], source: SourceInfo, labels: LabelMaps | None) -> None:
         out = settings.out
         self._settings, self._bundle, self._out = settings, bundle, out
         self._pixels = bundle.frame_height * bundle.frame_width
         self._heads = infos_of(bundle, heads)
         self._pipeline: Pipeline | None = None
-        self._log = LogWriter(out / "packets.mcap", bundle) if settings.log else None
+        self._log = LogWriter(out / "packets.mcap", bundle, live=source.live) if settings.log else None
         self._lines = JsonLines(out / "frames.jsonl", bundle, self._heads)
         self._sheet = ContactSheet(bundle, self._heads) if settings.sheet else None
+        fps = source.fps or 25.0
         self._overlay = Overlay(out / "overlay.mp4", bundle, self._heads, fps, self._figures) if settings.overlay else None
+        self._labels = labels
 
     def follow(self, pipeline: Pipeline) -> None:
         """Take the figures in the overlay's text line from `pipeline`."""
@@ -49,6 +54,7 @@ class RunOutputs:
     def outputs(self) -> Outputs:
         views = [self._sheet.offer] if self._sheet else []
         views += [self._overlay.write] if self._overlay else []
+        views += [self._labels.write_all] if self._labels else []
 
         def view(slot: Slot, record: FrameRecord) -> None:
             for one in views:
@@ -84,7 +90,10 @@ class RunOutputs:
         paths = {"log": self._out / "packets.mcap", "lines": self._out / "frames.jsonl"}
         if self._overlay is not None:
             paths["overlay"] = self._overlay.video.path
-        return {name: {"file": path.name, "bytes": path.stat().st_size} for name, path in paths.items() if path.exists()}
+        found: dict[str, Any] = {name: {"file": path.name, "bytes": path.stat().st_size} for name, path in paths.items() if path.exists()}
+        if self._labels is not None:
+            found["labels"] = {"file": str(self._labels.folder.absolute()), "bytes": self._labels.bytes, "count": self._labels.count}
+        return found
 
     def draw_sheet(self, decode: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None) -> dict[str, Any] | None:
         """Write contact_sheet.png; None when there was no frame. `decode`: symbols uint8 [C,h,w] -> RGB uint8 [H,W,3]."""

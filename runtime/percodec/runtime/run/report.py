@@ -6,6 +6,7 @@ per minute are at the source's own frame rate when it has one (a file is process
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from percodec.runtime.capture.source import SourceInfo
@@ -13,6 +14,7 @@ from percodec.runtime.pipeline.pipeline import Pipeline
 from percodec.runtime.pipeline.records import Counts
 from percodec.runtime.pipeline.timing import peak_rss_bytes
 from percodec.sdk.bundle import Bundle
+from percodec.sdk.clock import ClockAnchor
 from percodec.sdk.machine import machine_info, versions
 
 FORMAT = "percodec-report"
@@ -41,8 +43,9 @@ def build_report(
     files: dict[str, Any],
     selftest: dict[str, Any] | None,
     health: dict[str, Any] | None = None,
+    anchors: Sequence[ClockAnchor] = (),
 ) -> dict[str, Any]:
-    """Everything known about a run that ended. `outcome`: "complete", "stopped" or "error: ..."."""
+    """Everything known about a run that ended. `outcome`: "complete", "stopped" or "error: ...". `anchors`: its beginning and its end."""
     seconds = max(0, pipeline.last_prediction_ns - pipeline.first_capture_ns) / 1e9 if counts.predicted else 0.0
     fps = counts.predicted / seconds if seconds else 0.0
     return {
@@ -75,6 +78,7 @@ def build_report(
         "stages_ms": {name: timing.as_dict() for name, timing in pipeline.profiler.timings().items()},
         "throughput": {"fps": round(fps, 2), "seconds": round(seconds, 3)},
         "rate": rate_figures(counts.packet_bytes, counts.coded, bundle, info.fps or fps),
+        "clock": {"timestamps": "monotonic" if info.live else "media", "anchors": [anchor.as_dict() for anchor in anchors]},
         "memory": {"peak_rss_mb": round(peak_rss_bytes() / 1e6, 1)},
         "selftest": selftest,
         "health": health,

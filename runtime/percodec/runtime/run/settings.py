@@ -20,7 +20,7 @@ class RunSettings:
     `heads`: by name, None for the bundle's default one, ("all",) for every one. `stream`: packets predicted from the one before, with a key
     packet at least every `key_every`. `isolate`: engines in a process of their own; `fallback`: backends that take over where the first
     keeps failing. `reconnect_s`: how long a camera that is lost may stay lost. `camera`: its pictures as they are, prepared on the GPU
-    where there is one.
+    where there is one. `save_labels`: folder for label maps, None for none.
     """
 
     source: str
@@ -46,6 +46,7 @@ class RunSettings:
     overlay: bool = True
     sheet: bool = True
     log: bool = True
+    save_labels: Path | None = None
     selftest: bool = True
     overwrite: bool = False
 
