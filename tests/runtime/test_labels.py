@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from conftest import Percodec
 from numpy.typing import NDArray
 from onnx import numpy_helper
+from support.command import Percodec
 
 from percodec.runtime import Session, open_source
 from percodec.runtime.capture.synthetic import SyntheticRoad
