@@ -1,6 +1,7 @@
 """The pages keep their word: marked blocks run, every command and option they show exists, every link leads somewhere.
 
     <!-- test: run -->      the block below runs, in a folder that holds what a first reader has: see `first_steps`
+    <!-- test: continue --> the block below runs in the folder that the block above leaves
     <!-- test: budget -->   the block below is a budget of `percodec profile`
 
 A shell line without a mark has its arguments checked: by the parser of the command, or by what its tool is given here. A page can show no
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import os
 import re
 import shlex
@@ -113,7 +115,9 @@ def first_steps(once: Once, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.mark == "run"], ids=str)
 def test_marked_blocks_run(block: Block, first_steps: Path) -> None:
-    _run({"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}[block.language] + [block.text], first_steps)
+    after = [b for b in BLOCKS if b.page == block.page and b.number > block.number]
+    for each in [block, *itertools.takewhile(lambda b: b.mark == "continue", after)]:
+        _run({"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}[each.language] + [each.text], first_steps)
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.mark == "budget"], ids=str)
