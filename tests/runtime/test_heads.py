@@ -145,3 +145,19 @@ def test_a_lost_packet_costs_what_follows_up_to_the_next_key(percodec: Percodec,
     assert done.returncode == 1
     assert "5 frames (first 11) could not be decoded" in done.stderr
     assert (tmp_path / "pictures" / "reconstruction.mp4").exists()
+
+
+def test_a_packet_that_comes_twice_or_late_costs_nothing(rich_bundle: Path, drive: Path, tmp_path: Path) -> None:
+    from percodec.runtime.run.logged import LoggedLatents
+    from percodec.sdk.bundle import Bundle
+    from percodec.sdk.log import LogWriter
+
+    bundle = Bundle.open(rich_bundle)
+    records = list(read_log(drive / "packets.mcap"))
+    order = [0, 1, 1, 2, 0, 3, 4, 5, 6, 7, 8, 8, 9, 5, *range(10, 24)]  # a key and predicted packets twice; 0 and 5 late again
+    with LogWriter(tmp_path / "twice.mcap", bundle) as log:
+        for k in order:
+            log.append(records[k].packet, records[k].frame_id, records[k].timestamp_ns)
+    latents = LoggedLatents(tmp_path / "twice.mcap", bundle)
+    assert [record.frame_id for record, _ in latents] == list(range(24))
+    assert (latents.lost, latents.repeated) == ([], 4)

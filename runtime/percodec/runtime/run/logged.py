@@ -14,34 +14,40 @@ from numpy.typing import NDArray
 
 from percodec.runtime.session import stream_codec
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.codec import PacketCodec, VideoCodec, parse_header
-from percodec.sdk.errors import BundleError, LogError, PacketError
+from percodec.sdk.codec import PacketCodec, PacketHeader, VideoCodec, parse_header
+from percodec.sdk.errors import BundleError, LogError
 from percodec.sdk.log import LogReader, LogRecord, read_log
 
 
 class LoggedLatents:
     """Iterates (record, symbols uint8 [C,h,w]); the symbols are the caller's.
 
-    `lost`: frame ids whose packet is there, but needs one that is not; complete after an iteration, as `log.truncated` and `log.damaged`
-    are. Raises `BundleError` for a log of another bundle, or with predicted packets where the bundle has no tables for them; `PacketError`.
+    `lost`: frame ids whose packet is there, but needs one that is not; `repeated`: packets that came twice or too late and were left out.
+    Both are complete after an iteration, as `log.truncated` and `log.damaged` are. Raises `BundleError` for a log of another bundle, or
+    with predicted packets where the bundle has no tables for them; `PacketError`.
     """
 
     def __init__(self, path: Path, bundle: Bundle) -> None:
         self.log: LogReader = read_log(path)
         check_log_bundle(path, self.log.bundle_digest, self.log.bundle_name, bundle)
         self.lost: list[int] = []
+        self.repeated = 0
         self._bundle = bundle
         self._alone = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])
 
     def __iter__(self) -> Iterator[tuple[LogRecord, NDArray[np.uint8]]]:
-        self.lost = []
+        self.lost, self.repeated = [], 0
         streams: dict[int, VideoCodec] = {}
         keys: dict[int, bytes] = {}  # the key packet a predicted one may follow, until it has
+        last: dict[int, PacketHeader] = {}  # decoded, of each stream
         for record in self.log:
             header = parse_header(record.packet)
             stream = header.stream_id
+            if stream in last and header.repeats(last[stream]):
+                self.repeated += 1
+                continue
             if header.key:
-                keys[stream] = record.packet
+                keys[stream], last[stream] = record.packet, header
                 yield record, self._alone.decode(record.packet)[1]
                 continue
             if self._bundle.stream_model is None:
@@ -49,16 +55,14 @@ class LoggedLatents:
                     f"{self.log.path}: frame {record.frame_id} is a predicted packet, of which bundle {self._bundle.name} has no tables; "
                     "name the bundle it was logged with"
                 )
+            if not header.follows(last.get(stream)):
+                self.lost.append(record.frame_id)
+                continue
             if stream in keys:
                 streams[stream] = stream_codec(self._bundle)
                 streams[stream].decode(keys.pop(stream))
-            try:
-                if stream not in streams:
-                    raise PacketError("no key packet before it")
-                _, symbols = streams[stream].decode(record.packet)
-            except PacketError:
-                self.lost.append(record.frame_id)
-                continue
+            _, symbols = streams[stream].decode(record.packet)
+            last[stream] = header
             yield record, symbols
 
     def complaint(self) -> str:
