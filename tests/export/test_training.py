@@ -2,7 +2,9 @@
 
 import csv
 import json
+import math
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
@@ -14,7 +16,9 @@ from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
 from percodec.export.train.config import DEFAULTS, load_config, names, resolve  # noqa: E402
 from percodec.export.train.from_config import build_model, load_trunk, train  # noqa: E402
 from percodec.export.train.loop import Run, Schedule  # noqa: E402
-from percodec.sdk.errors import DataError, UsageError  # noqa: E402
+from percodec.export.train.ranges import RANGES  # noqa: E402
+from percodec.runtime.capture.images import write_image  # noqa: E402
+from percodec.sdk.errors import DataError, TrainingError, UsageError  # noqa: E402
 
 TINY = [
     "head.widths=[8, 8, 8]",
@@ -61,6 +65,62 @@ def test_operating_points_are_the_papers(name, channels, bits):
 def test_wrong_overrides_are_usage_errors(override):
     with pytest.raises(UsageError):
         load_config("edge", [override])
+
+
+OUT_OF_RANGE = [
+    *("seed=-1", "crops.size=63", "crops.size=0", "crops.size=100", "crops.batch=0", "crops.batch=-2", "crops.margin=4", "crops.views=-1"),
+    *(
+        "crops.scale=[0.0, 1.0]",
+        "crops.scale=[2.0, 1.0]",
+        "crops.scale=[1.0]",
+        "crops.scale=[a, b]",
+        "crops.jitter=-0.1",
+        "crops.jitter=.nan",
+    ),
+    *("schedule.steps=-1", "schedule.steps=0", "schedule.lr=0", "schedule.lr=-1", "schedule.lr=.nan", "schedule.lr=.inf", "schedule.ema=1"),
+    *("schedule.warmup=-1", "schedule.clip=0", "schedule.validate_every=0", "schedule.checkpoint_every=0", "schedule.freeze_norm=-2"),
+    *("schedule.patience=-1", "schedule.final=2", "schedule.weight_decay=-1", "schedule.codec_lr=-1", "loss.bpp=-1", "loss.beta=.inf"),
+    *("loss.structure=-1", "loss.class_offset=1", "loss.distill_logits=2", "codec.levels=1", "codec.channels=0", "codec.width=0"),
+    *("codec.width=5", "codec.sigma=0", "codec.sigma_final=-1", "head.classes=0", "head.width=0", "head.dropout=1", "head.presence=0"),
+    *("head.widths=[8, 8]", "head.widths=[8, 8, 0]", "head.widths=[8, 8, 8.5]", "head.pyramid=0", "restorer.width=0", "restorer.blocks=0"),
+    *("restorer.judge=0", "restorer.l1=-1", "data.train=[]", "data.train=[x]", "data.train=[[3, 1.0]]", "data.train=[[x, -1.0]]"),
+    *("data.train=[[x, 0]]", "data.train=[[x, true]]", "data.train=[[x, .nan]]"),
+]
+
+
+@pytest.mark.parametrize("override", OUT_OF_RANGE)
+def test_a_value_that_makes_no_sense_is_refused_with_its_key(override):
+    key = override.partition("=")[0].replace(".", r"\.")
+    with pytest.raises(UsageError, match=rf"{key} must be "):
+        load_config("edge", [override])
+
+
+def test_every_number_of_the_configuration_has_a_range():
+    numbers = {
+        name if not isinstance(section, dict) else f"{name}.{key}"
+        for name, section in DEFAULTS.items()
+        for key, value in (section.items() if isinstance(section, dict) else [("", section)])
+        if isinstance(value, int | float) or (isinstance(value, list) and isinstance(value[0], int | float))
+    }
+    assert numbers == set(RANGES)
+
+
+@pytest.mark.parametrize("override", ["seed=[", "seed=2026-99-99", "schedule.lr=1" + "0" * 400, "seed=" + "[" * 3000, "seed=" + "9" * 5000])
+def test_text_that_is_no_yaml_is_a_usage_error(override):
+    with pytest.raises(UsageError, match=r"is not YAML|must be"):
+        load_config("edge", [override])
+
+
+def test_a_configuration_that_is_not_text_is_a_usage_error(tmp_path):
+    (tmp_path / "c.yaml").write_bytes(b"seed: \xff\xfe")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        load_config(str(tmp_path / "c.yaml"), [])
+
+
+@pytest.mark.parametrize("spec", ["folder:{a.b}", "folder:{a[x]}", "folder:{}", "folder:{", "folder:{a!z}"])
+def test_a_spec_with_braces_that_name_nothing_is_a_usage_error(spec):
+    with pytest.raises(UsageError, match="needs --data"):
+        resolve(spec, {"a": "x"})
 
 
 def test_overrides_do_not_touch_the_defaults():
@@ -130,6 +190,107 @@ def test_resuming_with_another_configuration_is_refused(camvid, tmp_path):
     with pytest.raises(DataError, match="another configuration"):
         train(load_config("road-edge", [*TINY, "seed=2"]), tmp_path / "run", places)
     train(load_config("road-edge", [*TINY, "seed=2"]), tmp_path / "run", places, restart=True)
+
+
+OVER = ("schedule.lr=1e30", "schedule.clip=1e30")
+
+
+def small_codec(*more):
+    data = ['data.train=[["folder:{pics}", 1.0]]', "data.val=folder:{pics}"]
+    return load_config("edge", [*TINY[2:5], *data, "schedule.steps=4", "schedule.checkpoint_every=1", "schedule.validate_every=1", *more])
+
+
+def pictures(folder, seed):
+    folder.mkdir()
+    for k in range(2):
+        write_image(folder / f"{k}.png", np.random.default_rng((seed, k)).integers(0, 255, (64, 64, 3)).astype(np.uint8))
+    return {"pics": str(folder)}
+
+
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_refused_rerun_writes_nothing(tmp_path):
+    a, b = pictures(tmp_path / "a", 1), pictures(tmp_path / "b", 2)
+    run = tmp_path / "run"
+    train(small_codec(), run, a, command="first")
+    before = contents(run)
+    assert before["command.txt"] == b"first\n"
+    with pytest.raises(DataError, match="another configuration"):
+        train(small_codec("loss.beta=7"), run, a, command="second")
+    with pytest.raises(DataError, match=r"another training set folder:\{pics\}: content [0-9a-f]{64}, now [0-9a-f]{64}"):
+        train(small_codec(), run, b, command="second")
+    with pytest.raises(DataError, match="another --codec"):
+        train(small_codec(), run, a, codec_from=run / "best.pt", command="second")
+    with pytest.raises(DataError, match="not a folder"):
+        train(small_codec(), run, {"pics": str(tmp_path / "gone")}, restart=True)
+    assert contents(run) == before
+    with pytest.raises(DataError, match="not a folder"):
+        train(small_codec(), tmp_path / "new", {"pics": str(tmp_path / "gone")})
+    assert not (tmp_path / "new").exists()
+    train(small_codec(), run, a, command="third")
+    train(small_codec(), run, b, restart=True)
+    assert json.loads((run / "data.json").read_text())["val"]["sha256"] != json.loads(before["data.json"])["val"]["sha256"]
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    places = pictures(tmp_path / "a", 1)
+    config = small_codec(
+        "schedule.lr=1e30", "schedule.clip=1e30", "schedule.warmup=0", "schedule.precision=fp32", "schedule.validate_every=4"
+    )
+    with pytest.raises(TrainingError, match=r"step [23] of 4: .*nan.*the last finite loss was [0-9.e+]+; .*last\.pt is the last good"):
+        train(config, tmp_path / "run", places)
+    state = load_checkpoint(tmp_path / "run/last.pt")
+    assert 1 <= state["step"] < 3
+    assert all(bool(v.isfinite().all()) for v in state["model"].values())
+    assert not (tmp_path / "run/best.pt").exists()
+    with (tmp_path / "run/train.csv").open() as f:
+        assert [int(r["step"]) for r in csv.DictReader(f)] == list(range(state["step"]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "lr", "what"),
+    [
+        (lambda y: (y * 0).sqrt().sum(), 1e-3, "the length of its gradient nan"),  # the loss itself is 0
+        (lambda y: (y * 0).sum() + torch.inf, 1e-3, "the loss is inf"),  # its gradient is 0
+        (lambda y: y.sum(), 1e36, "weights after it are too large"),
+    ],
+)
+def test_gradients_and_weights_are_watched_too(tmp_path, loss, lr, what):
+    class Loss(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch):
+            return loss(self.model(batch.inputs)), {}
+
+    model = torch.nn.Linear(4, 1)
+    plan = Schedule(steps=9, warmup=0, lr=lr, weight_decay=1.0, validate_every=9, checkpoint_every=2, precision="fp32")
+    batch = Batch(torch.ones(2, 4), torch.zeros(2, dtype=torch.long))
+    run = Run(tmp_path, model, Loss(model), plan, lambda step: batch, lambda m: {"fine": 1.0}, lambda record: 1.0, {})
+    with pytest.raises(TrainingError, match=what):
+        run.fit()
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_score_that_is_no_number_ends_the_run(tmp_path):
+    class Loss(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, batch):
+            return self.model(batch.inputs).square().sum(), {}
+
+    model = torch.nn.Linear(4, 1)
+    batch = Batch(torch.ones(2, 4), torch.zeros(2, dtype=torch.long))
+    plan = Schedule(steps=2, warmup=0, validate_every=2, checkpoint_every=1)
+    run = Run(tmp_path, model, Loss(model), plan, lambda step: batch, lambda m: {"miou": math.nan}, lambda record: record["miou"], {})
+    with pytest.raises(TrainingError, match="validation gives no number"):
+        run.fit()
+    assert load_checkpoint(tmp_path / "last.pt")["step"] == 1
 
 
 def test_a_codec_learns(camvid, tmp_path):

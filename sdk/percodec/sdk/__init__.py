@@ -22,6 +22,7 @@ from percodec.sdk.errors import (
     PercodecError,
     SelfTestError,
     SourceError,
+    TrainingError,
     UsageError,
 )
 
@@ -61,6 +62,7 @@ __all__ = [
     "SelfTestError",
     "SourceError",
     "TensorInfo",
+    "TrainingError",
     "UsageError",
     "VideoCodec",
     "count_pairs",

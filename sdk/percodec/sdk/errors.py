@@ -11,6 +11,7 @@ PercodecError                 exit code 1 unless said otherwise
 ├── LogError                  a log cannot be written or read
 ├── BackendError              the requested engine or provider is not available, or failed
 │   └── EngineError           an engine file is not of this bundle or machine, or was altered
+├── TrainingError             a training run cannot go on: its loss or its weights are no numbers any more
 ├── ExportError               a graph cannot be turned into what was asked for
 └── SelfTestError             the engine ran, but did not compute what the bundle says it must
 """
@@ -66,6 +67,10 @@ class ExportError(PercodecError):
     """A graph cannot be turned into what was asked for: a precision, an engine, a smaller error."""
 
 
+class TrainingError(PercodecError):
+    """A training run cannot go on: its loss or its weights are no numbers any more."""
+
+
 class EngineError(BackendError):
     """An engine file does not belong to this bundle or to this machine, or was altered."""
 
@@ -93,6 +98,7 @@ __all__ = [
     "PercodecError",
     "SelfTestError",
     "SourceError",
+    "TrainingError",
     "UsageError",
     "reason",
 ]

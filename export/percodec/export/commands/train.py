@@ -73,9 +73,6 @@ def train(args: argparse.Namespace) -> int:
     distributed.start()
     first = distributed.rank() == 0
     places = places_from_arguments(args.data)
-    args.out.mkdir(parents=True, exist_ok=True)
-    if first:
-        (args.out / "command.txt").write_text(_command(args.data) + "\n")
     quiet = args.json or not first
 
     def say(text: str) -> None:
@@ -86,7 +83,8 @@ def train(args: argparse.Namespace) -> int:
     try:
         with reporter(config["schedule"]["steps"], quiet) as progress:
             views = args.views or args.out.resolve().parent / "views"
-            best = train_run(config, args.out, places, restart=args.restart, progress=progress, views=views, say=say, **starts)
+            more = {"progress": progress, "views": views, "say": say, "command": _command(args.data), **starts}
+            best = train_run(config, args.out, places, restart=args.restart, **more)
     finally:
         distributed.finish()
     if not first:

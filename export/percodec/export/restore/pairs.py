@@ -8,6 +8,7 @@ Every twentieth picture is kept aside to watch the training by; nothing is chose
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,11 +39,15 @@ class Pairs:
     """Every clean picture with each of its twins."""
 
     def __init__(self, clean: Path, twins: Sequence[Path], bundle: Bundle | None = None) -> None:
-        names = [p.relative_to(clean).as_posix() for p in sorted(clean.rglob("*")) if p.suffix.lower() in SUFFIXES]
+        found = (p.relative_to(clean) for p in sorted(clean.rglob("*")) if p.suffix.lower() in SUFFIXES)
+        names = [p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts)]
         if not names:
             raise DataError(f"no pictures in {clean}")
         sizes = [read_size(clean / n) for n in names]
         self.names, self.latent = names, bundle is not None
+        self._made_of = {"--clean": _digest(clean, names)} | {f"--compressed {t.name}": _digest(t, names) for t in twins if t.is_dir()}
+        if bundle is not None:
+            self._made_of["--bundle"] = bundle.digest
         pixels = sum(h * w for h, w in sizes) * 3
         hold = pixels * (1 + len(twins)) <= HELD
         self._clean = _open([clean / n for n in names], hold)
@@ -77,6 +82,10 @@ class Pairs:
         self._twins.append(symbols)
         self._rates.append(rates)
 
+    def made_of(self) -> dict[str, str]:
+        """What a run of these pairs depends on, by digests; of pictures, over names and file sizes."""
+        return dict(self._made_of)
+
     @property
     def bpp(self) -> tuple[float, float]:
         """The lowest and the highest rate there is."""
@@ -91,6 +100,14 @@ class Pairs:
 
     def item(self, twin: int, picture: int) -> Item:
         return Item(self._twins[twin][picture], self._rates[twin][picture], self._clean[picture])
+
+
+def _digest(folder: Path, names: Sequence[str]) -> str:
+    h = hashlib.sha256()
+    for name in names:
+        path = folder / name
+        h.update(f"{name}\0{path.stat().st_size if path.is_file() else -1}\n".encode(errors="surrogateescape"))
+    return h.hexdigest()
 
 
 def _open(paths: list[Path], hold: bool) -> Sequence[NDArray[np.uint8]]:

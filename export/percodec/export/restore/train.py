@@ -28,10 +28,10 @@ from percodec.export.restore.pairs import PairCrops, Pairs
 from percodec.export.restore.restorer import KEY
 from percodec.export.restore.to_onnx import restorer_graph
 from percodec.export.train import distributed
-from percodec.export.train.checkpoint import load_checkpoint
+from percodec.export.train.checkpoint import digest_of, load_checkpoint
 from percodec.export.train.config import Config
 from percodec.export.train.from_config import build_model, commit
-from percodec.export.train.loop import Run, Schedule
+from percodec.export.train.loop import Run, Schedule, resumable
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import UsageError
 
@@ -141,6 +141,10 @@ def train_restorer(
     if start is not None:
         _start(model, start)
     frozen = None if network is None else frozen_network(network).to(device)
+    starts = {"--network": network, "--start": start}
+    made_of = {name: digest_of(path) for name, path in starts.items() if path is not None} | pairs.made_of()
+    if not restart:
+        resumable(out, config, made_of)
     if restart:
         for name in ("last.pt", "best.pt", "train.csv", "val.csv"):
             (out / name).unlink(missing_ok=True)
@@ -172,6 +176,7 @@ def train_restorer(
         validate=validate,
         score=lambda record: float(record["step"]),  # the schedule's end: PSNR would choose the least restored
         config=config,
+        made_of=made_of,
         progress=progress,
         device=device,
     )

@@ -10,6 +10,7 @@ but the scales that batch norm had learned are gone, and training from here take
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is not a percodec checkpoint")
     state["config"] = completed(state["config"])
     return state
+
+
+def digest_of(path: Path) -> str:
+    """What a checkpoint holds: sha256 of a file, or a bundle's digest. Raises `DataError`, `BundleError`."""
+    if path.is_dir():
+        return Bundle.open(path).digest
+    try:
+        with path.open("rb") as f:
+            return hashlib.sha256(f.read()).hexdigest()
+    except OSError as e:
+        raise DataError(f"cannot read checkpoint {path}: {e.strerror or e}") from e
 
 
 def bundle_checkpoint(bundle: Bundle, graph: str | None = None) -> dict[str, Any]:
@@ -113,4 +125,4 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
                 norm.weight.fill_((1 + norm.eps) ** 0.5)
 
 
-__all__ = ["bundle_checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["bundle_checkpoint", "digest_of", "load_checkpoint", "save_checkpoint"]

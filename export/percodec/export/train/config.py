@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from percodec.export.train.ranges import check_ranges
 from percodec.sdk.errors import UsageError
 
 Config = dict[str, Any]
@@ -93,24 +94,23 @@ def load_config(name: str, overrides: list[str]) -> Config:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
         except OSError as e:
             raise UsageError(f"configuration {name}: {e.strerror or e}") from e
+        except ValueError as e:
+            raise UsageError(f"configuration {name} is not UTF-8 text: {e}") from e
     elif name in names():
         text = (resources.files("percodec.export") / "configs" / f"{name}.yaml").read_text()
     else:
         raise UsageError(f"unknown configuration {name!r}; known: {', '.join(names())}, or a path ending in .yaml")
-    try:
-        given = yaml.safe_load(text) or {}
-    except yaml.YAMLError as e:
-        raise UsageError(f"configuration {name} is not YAML: {e}".replace("\n", " ")) from e
+    given = _yaml(text, f"configuration {name}") or {}
     config = copy.deepcopy(DEFAULTS)
     _merge(config, given, name, "")
     for item in overrides:
         key, sign, value = item.partition("=")
         if not sign:
             raise UsageError(f"--set {item!r}: write it as key.sub=value")
-        nested: Any = yaml.safe_load(value)
+        nested = _yaml(value, f"--set {item}")
         for part in reversed(key.split(".")):
             nested = {part: nested}
         _merge(config, nested, f"--set {item}", "")
@@ -123,12 +123,7 @@ def check(config: Config, source: str) -> None:
     codec, loss = config["codec"], config["loss"]
     if config["task"] not in TASKS:
         raise UsageError(f"{source}: task must be one of {', '.join(TASKS)}, got {config['task']!r}")
-    if codec["channels"] < 1 or not 2 <= codec["levels"] <= 256:
-        raise UsageError(
-            f"{source}: codec.channels must be at least 1 and codec.levels 2..256, got {codec['channels']} and {codec['levels']}"
-        )
-    if not 0 < codec["width"] <= 4:
-        raise UsageError(f"{source}: codec.width must be above 0 and at most 4, got {codec['width']}")
+    check_ranges(config, source)
     most = codec["channels"] * math.log2(codec["levels"]) / 64
     if config["task"] in ("codec", "joint") and not 0 < loss["bpp"] < most:
         raise UsageError(
@@ -150,6 +145,13 @@ def completed(config: Config) -> Config:
     return fill(copy.deepcopy(DEFAULTS), config)
 
 
+def _yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:  # ValueError: a date or a number that is none
+        raise UsageError(f"{source} is not YAML: {e}".replace("\n", " ")) from e
+
+
 def _merge(base: Config, given: Any, source: str, prefix: str) -> None:
     if not isinstance(given, dict):
         raise UsageError(f"{source}: {prefix or 'the top level'} must be a mapping")
@@ -164,7 +166,7 @@ def _merge(base: Config, given: Any, source: str, prefix: str) -> None:
         if isinstance(default, float) and isinstance(value, int | float | str) and not isinstance(value, bool):
             try:
                 value = float(value)  # YAML reads 1e-3 as text
-            except ValueError as e:
+            except (ValueError, OverflowError) as e:
                 raise UsageError(f"{source}: {where} must be a number, got {value!r}") from e
         if type(value) is not type(default):
             raise UsageError(f"{source}: {where} must be {type(default).__name__}, got {value!r}")
@@ -175,7 +177,7 @@ def resolve(spec: str, places: dict[str, str]) -> str:
     """Fill `{name}` in a data spec from `--data name=PATH`."""
     try:
         return spec.format(**places)
-    except (KeyError, IndexError, ValueError) as e:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as e:
         missing = str(e).strip("'")
         raise UsageError(f"data set {spec!r} needs --data {missing}=PATH") from e
 

@@ -15,9 +15,9 @@ from percodec.export.data.sets import DataSet
 from percodec.export.data.specs import load
 from percodec.export.models import AUTOENCODERS, Autoencoder, build_head, head_kind
 from percodec.export.train import distributed
-from percodec.export.train.checkpoint import load_checkpoint
+from percodec.export.train.checkpoint import digest_of, load_checkpoint
 from percodec.export.train.config import Config, resolve
-from percodec.export.train.loop import Run, Schedule
+from percodec.export.train.loop import Run, Schedule, resumable
 from percodec.export.train.tasks import Joint, Objective, class_weights
 from percodec.export.train.validate import score, validate_codec, validate_head
 from percodec.export.train.views import ViewCrops, Views
@@ -59,18 +59,17 @@ def train(
     teacher_from: Path | None = None,
     views: Path | None = None,
     say: Say = lambda text: None,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """Train in folder `out`, resuming what is there.
 
     `codec_from` starts the codec, `head_from` the head, from another run's checkpoint or a bundle's folder; `trunk_from` a codec from
     another operating point; `teacher_from` is distilled from (`load_teacher`); `views` keeps encoded pictures between runs. Returns the
-    best validation record. Writes config.json, data.json (digests), codec.json (where the codec came from), train.csv, val.csv, best.json,
-    last.pt, best.pt.
+    best validation record. Writes config.json, data.json (digests), codec.json (where the codec came from), command.txt (`command`),
+    train.csv, val.csv, best.json, last.pt, best.pt; nothing where it refuses. Raises `UsageError`, `DataError`, `TrainingError`.
     """
     device = distributed.start()
     specs = config["data"]["train"]
-    if not specs or not all(isinstance(s, list) and len(s) == 2 for s in specs):
-        raise UsageError("data.train must be a list of [spec, weight] pairs")
     sets = [load(resolve(spec, places)) for spec, _ in specs]
     val = load(resolve(config["data"]["val"], places))
     model = build_model(config)
@@ -83,16 +82,24 @@ def train(
         load_part(model, head_from, "head")
     if trunk_from is not None:
         load_trunk(model, trunk_from)
+    teacher = None if teacher_from is None else load_teacher(teacher_from, model).to(device)
+    start = codec_from or trunk_from or (teacher_from if config["task"] == "codec" else None)
+    origin = None if start is None else _origin(start)
+    starts = {"--codec": codec_from, "--trunk": trunk_from, "--head": head_from, "--teacher": teacher_from}
+    made_of = {name: digest_of(path) for name, path in starts.items() if path is not None}
+    made_of |= {f"training set {spec}": data.digest for (spec, _), data in zip(specs, sets, strict=True)}
+    made_of[f"validation set {config['data']['val']}"] = val.digest
+    if not restart:
+        resumable(out, config, made_of)
+    distributed.wait()
     first = distributed.rank() == 0
     if first:
         if restart:
             for name in ("last.pt", "best.pt", "train.csv", "val.csv"):
                 (out / name).unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
-        start = codec_from or trunk_from or (teacher_from if config["task"] == "codec" else None)
-        _record(config, out, start, provenance(specs, config["data"]["val"], sets, val))
+        _record(config, out, origin, provenance(specs, config["data"]["val"], sets, val), command)
     distributed.wait()
-    teacher = None if teacher_from is None else load_teacher(teacher_from, model).to(device)
     pictures = teacher is not None and teacher.reads == "original"
     batches, val_views = _batches(config, model, sets, val, device, views, pictures, say)
     labelled = [s for s in sets if s.labels][:1]
@@ -117,6 +124,7 @@ def train(
         validate=check,
         score=lambda record: score(config, record),
         config=config,
+        made_of=made_of,
         progress=progress,
         device=device,
         before_step=anneal,
@@ -169,15 +177,21 @@ def _batches(
     return ViewCrops(train_views, weights, crops["size"], crops["batch"], config["seed"], originals, share), val_views
 
 
-def _record(config: Config, out: Path, start: Path | None, data: dict[str, Any]) -> None:
-    if start is not None:
-        state = load_checkpoint(start)
-        origin: dict[str, Any] = {key: state[key] for key in ("config", "step", "val", "bundle") if key in state}
-        beside = start.parent / "data.json"
-        origin["data"] = json.loads(beside.read_text()) if "bundle" not in state and beside.exists() else None
+def _origin(start: Path) -> dict[str, Any]:
+    state = load_checkpoint(start)
+    origin: dict[str, Any] = {key: state[key] for key in ("config", "step", "val", "bundle") if key in state}
+    beside = start.parent / "data.json"
+    origin["data"] = json.loads(beside.read_text()) if "bundle" not in state and beside.exists() else None
+    return origin
+
+
+def _record(config: Config, out: Path, origin: dict[str, Any] | None, data: dict[str, Any], command: str | None) -> None:
+    if origin is not None:
         (out / "codec.json").write_text(json.dumps(origin, indent=1))
     (out / "config.json").write_text(json.dumps(config, indent=1))
     (out / "data.json").write_text(json.dumps(data, indent=1))
+    if command is not None:
+        (out / "command.txt").write_text(command + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def load_part(model: Joint, path: Path, part: str) -> None:

@@ -22,7 +22,7 @@ from percodec.export.data.crops import Batch
 from percodec.export.train import curves, distributed
 from percodec.export.train.checkpoint import load_checkpoint, save_checkpoint
 from percodec.export.train.config import completed
-from percodec.sdk.errors import DataError
+from percodec.sdk.errors import DataError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Average:
 class Run:
     """One training run in `folder`: `last.pt` to resume, `best.pt` by `score`, `train.csv`, `val.csv`, `tensorboard/`.
 
-    `objective` holds `model` and turns a batch into a loss; of several processes the first one validates and writes.
+    `objective` holds `model` and turns a batch into a loss; of several processes the first one validates and writes. `made_of` says what
+    else than `config` the run depends on, by digests: a run of other data does not resume this one.
     """
 
     folder: Path
@@ -82,25 +83,28 @@ class Run:
     validate: Callable[[nn.Module], dict[str, Any]]
     score: Callable[[dict[str, Any]], float]
     config: dict[str, Any]
+    made_of: dict[str, Any] = field(default_factory=dict)
     progress: Callable[[int, int, dict[str, float]], None] = lambda step, steps, values: None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     before_step: Callable[[float], None] = lambda fraction: None
     best: float = field(default=-math.inf, init=False)
 
     def fit(self, resume: bool = True) -> dict[str, Any]:
-        """Train to the end; returns the best validation record. Resumes from `last.pt` where it exists."""
+        """Train to the end; returns the best validation record. Resumes from `last.pt` where it exists.
+
+        Raises `DataError` where that is another run's, `TrainingError` at the first loss, gradient, weight or score that is not a number,
+        before anything is written of that step.
+        """
+        state = resumable(self.folder, self.config, self.made_of) if resume else None
         self.folder.mkdir(parents=True, exist_ok=True)
         plan, first = self.schedule, distributed.rank() == 0
         model = self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         objective = distributed.wrap(self.objective.to(self.device), self.device)
         optimizer = torch.optim.AdamW(_groups(model, plan), lr=plan.lr)
         average = Average(model, plan.ema)
-        start, stale, best_record = 0, 0, {}
+        start, stale, best_record, previous = 0, 0, {}, math.nan
         last = self.folder / "last.pt"
-        if resume and last.exists():
-            state = load_checkpoint(last)
-            if state["config"] != completed(self.config):
-                raise DataError(f"{last} was made with another configuration; use another --out or --restart")
+        if state is not None:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             average.state = {k: v.to(self.device) for k, v in state["average"].items()}
@@ -127,31 +131,41 @@ class Run:
                 loss, values = objective(batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+            length = torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+            found = float(distributed.mean(loss.detach()))
+            if not math.isfinite(found) or not math.isfinite(float(length)):
+                raise self._lost(step, f"the loss is {found:g} and the length of its gradient {float(length):g}", previous)
+            previous = found
             optimizer.step()
             average.update(model, step)
             done = step + 1 == plan.steps
+            keep, judge = done or (step + 1) % plan.checkpoint_every == 0, done or (step + 1) % plan.validate_every == 0
+            if (keep or judge) and not _finite(model.state_dict()):
+                raise self._lost(step, f"the loss was {found:g} and the weights after it are too large for numbers", found)
             if board is not None:
                 values = {"loss": float(loss.detach()), "lr": lr, "seconds": time.perf_counter() - began, **values}
                 _append(self.folder / "train.csv", {"step": step, **values})
                 board.add("train", step, values)
                 self.progress(step + 1, plan.steps, values)
-            if done or (step + 1) % plan.validate_every == 0:
+            if judge:
                 improved = False
                 if board is not None:
                     evaluated.load_state_dict(average.state)
                     evaluated.eval()
                     record = {"step": step + 1, **self.validate(evaluated)}
+                    points = self.score(record)
+                    if math.isnan(points):
+                        raise self._lost(step, f"validation gives no number: {record}"[:200], found)
                     plain = {k: v for k, v in record.items() if isinstance(v, int | float)}
                     _append(self.folder / "val.csv", plain)
                     board.add("val", step + 1, plain)
-                    improved = self.score(record) > self.best
+                    improved = points > self.best
                     if improved:
-                        self.best, best_record = self.score(record), record
+                        self.best, best_record = points, record
                         best = {"model": average.state, "config": self.config, "val": record, "step": step + 1}
                         save_checkpoint(self.folder / "best.pt", best)
                 stale = 0 if distributed.agree(improved, self.device) else stale + 1
-            if first and (done or (step + 1) % plan.checkpoint_every == 0):
+            if first and keep:
                 save_checkpoint(
                     last,
                     {
@@ -163,12 +177,49 @@ class Run:
                         "best": self.best,
                         "best_record": best_record,
                         "config": self.config,
+                        "made_of": self.made_of,
                     },
                 )
         if board is not None:
             board.close()
         distributed.wait()
         return best_record
+
+    def _lost(self, step: int, what: str, previous: float) -> TrainingError:
+        last = self.folder / "last.pt"
+        kept = f"{last} is the last good checkpoint" if last.exists() else "there is no checkpoint yet"
+        before = "" if math.isnan(previous) else f", the last finite loss was {previous:g}"
+        return TrainingError(
+            f"step {step + 1} of {self.schedule.steps}: {what}{before}; {kept}. Lower schedule.lr ({self.schedule.lr:g}) or schedule.clip "
+            f"({self.schedule.clip:g}), or raise schedule.warmup, and train anew with --restart or in another --out"
+        )
+
+
+def resumable(folder: Path, config: dict[str, Any], made_of: dict[str, Any]) -> dict[str, Any] | None:
+    """The state in `folder` that a run of `config` and `made_of` goes on from, None where there is none; writes nothing.
+
+    Raises `DataError` where it is of another configuration, or of other data or starting points (checkpoints of earlier versions do not
+    say which).
+    """
+    last = folder / "last.pt"
+    if not last.exists():
+        return None
+    state = load_checkpoint(last)
+    if state["config"] != completed(config):
+        raise DataError(f"{last} was made with another configuration; use another --out or --restart")
+    was = state.get("made_of") or made_of
+    changed = [key for key in (*made_of, *was) if made_of.get(key) != was.get(key)]
+    if changed:
+        then, now = was.get(changed[0], "none"), made_of.get(changed[0], "none")
+        raise DataError(
+            f"{last} was made with another {changed[0]}: content {then}, now {now}; give what it was trained with, or use another --out or "
+            "--restart"
+        )
+    return state
+
+
+def _finite(state: dict[str, torch.Tensor]) -> bool:
+    return all(bool(v.isfinite().all()) for v in state.values() if v.dtype.is_floating_point)
 
 
 def freeze_norm(model: nn.Module) -> None:
@@ -212,4 +263,4 @@ def _forget_after(path: Path, step: int) -> None:
         writer.writerows(rows)
 
 
-__all__ = ["Average", "Run", "Schedule", "freeze_norm"]
+__all__ = ["Average", "Run", "Schedule", "freeze_norm", "resumable"]
