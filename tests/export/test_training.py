@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
+Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
 from percodec.export.data.crops import Batch  # noqa: E402
+from percodec.export.data.sets import DataSet  # noqa: E402
 from percodec.export.models import Quantizer  # noqa: E402
 from percodec.export.restore.train import build_restorer  # noqa: E402
 from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
@@ -17,6 +19,7 @@ from percodec.export.train.config import DEFAULTS, load_config, names, resolve  
 from percodec.export.train.from_config import build_model, load_trunk, train  # noqa: E402
 from percodec.export.train.loop import Run, Schedule  # noqa: E402
 from percodec.export.train.ranges import RANGES  # noqa: E402
+from percodec.export.train.tasks import class_weights  # noqa: E402
 from percodec.runtime.capture.images import write_image  # noqa: E402
 from percodec.sdk.errors import DataError, TrainingError, UsageError  # noqa: E402
 
@@ -291,6 +294,34 @@ def test_a_score_that_is_no_number_ends_the_run(tmp_path):
     with pytest.raises(TrainingError, match="validation gives no number"):
         run.fit()
     assert load_checkpoint(tmp_path / "last.pt")["step"] == 1
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_labels_without_any_class_are_refused_before_anything_is_written(tmp_path, split):
+    for s in ("train", "val"):
+        pictures(tmp_path / s, 1)
+        (tmp_path / f"{s}_labels").mkdir()
+        for k in range(2):
+            label = np.full((64, 64, 3), 11 if s == split else k, np.uint8)
+            Image.fromarray(label[..., 0]).save(tmp_path / f"{s}_labels/{k}.png")
+    config = load_config("road-edge", [*TINY[:-1], 'data.train=[["camvid:{camvid}:train", 1.0]]'])
+    with pytest.raises(DataError, match=rf"camvid/{split}: no pixel of its 2 label maps has a class"):
+        train(config, tmp_path / "run", {"camvid": str(tmp_path)})
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_without_any_class_are_counted(tmp_path):
+    said = []
+    labels = [np.full((8, 8), 255, np.uint8), np.zeros((8, 8), np.uint8), np.full((8, 8), 255, np.uint8)]
+    weights = class_weights([DataSet("x", labels, labels, "")], 2, say=said.append)
+    assert bool(weights.isfinite().all())
+    assert said == ["x: 2 of 3 pictures have no pixel with a class: nothing is learned from their labels"]
+
+
+def test_a_training_set_of_other_classes_is_refused(camvid, tmp_path):
+    config = load_config("road-edge", [*TINY, "head.classes=3"])
+    with pytest.raises(UsageError, match=r"head\.classes is 3, but camvid/val has 11 classes"):
+        train(config, tmp_path / "run", {"camvid": str(camvid)})
 
 
 def test_a_codec_learns(camvid, tmp_path):

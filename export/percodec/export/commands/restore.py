@@ -74,12 +74,12 @@ def restore(args: argparse.Namespace) -> int:
 
 
 def _compress(args: argparse.Namespace) -> int:
-    from percodec.export.data.files import read_rgb
+    from percodec.export.data.files import is_hidden, read_rgb
     from percodec.export.restore.lossy import LOOKED_AT, AtQuality, OfBundle, open_lossy
     from percodec.export.restore.mirror import SUFFIXES, is_picture
     from percodec.export.restore.transforms import Compress, fixed_spec
 
-    names = sorted(p for p in args.source.rglob("*") if p.suffix.lower() in SUFFIXES)
+    names = sorted(p for p in args.source.rglob("*") if p.suffix.lower() in SUFFIXES and not is_hidden(p))
     few = names[:: max(1, len(names) // (2 * LOOKED_AT))]  # half of a set's files may be label maps
     codec = open_lossy(args.codec, [read_rgb(p) for p in few if is_picture(p.name, p.read_bytes())])
     if args.packets and not isinstance(codec, OfBundle):

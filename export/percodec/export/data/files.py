@@ -8,16 +8,18 @@ from typing import TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from percodec.sdk.errors import DataError
+from percodec.runtime.capture.images import IMAGE_SUFFIXES, read_image
+from percodec.sdk.errors import DataError, SourceError
 
 Array = NDArray[np.uint8]
 T = TypeVar("T")
 
 IGNORE = 255
+_ORIENTATION = 0x0112  # EXIF
 UNKNOWN = 254  # in a `label_table`: an id that no label file may hold
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".pgm")  # lossless: ids in a JPEG are not the ids that were written
 
 
 class Files(Sequence[Array]):
@@ -47,14 +49,47 @@ def _open(path: Path, use: Callable[[Image.Image], T]) -> T:
         raise DataError(f"cannot read {path} as an image: {e}; remove or replace the file") from e
 
 
-def read_rgb(path: Path) -> Array:
-    """uint8 [H,W,3]. Raises `DataError` where the file is no image."""
-    return _open(path, lambda image: np.asarray(image.convert("RGB")))
+def read_rgb(path: Path, notes: list[str] | None = None) -> Array:
+    """uint8 [H,W,3], as the vehicle reads it (`percodec.runtime.capture.images.read_image`). Raises `DataError` where it is no image."""
+    try:
+        return read_image(path, notes)
+    except SourceError as e:
+        raise DataError(f"cannot read as an image: {e}; remove or replace the file") from e
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(H, W), from the file's header alone. Raises `DataError` where the file is no image."""
-    return _open(path, lambda image: (image.height, image.width))
+    """(H, W) of the picture turned upright, from the file's header alone. Raises `DataError` where the file is no image."""
+
+    def size(image: Image.Image) -> tuple[int, int]:
+        lying = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)  # Pillow turns a TIFF's size itself
+        return (image.width, image.height) if lying else (image.height, image.width)
+
+    return _open(path, size)
+
+
+def is_hidden(path: Path) -> bool:
+    """True of what desktops leave in folders (`._x.png`, `.DS_Store`, `Thumbs.db`): no part of a data set."""
+    return path.name.startswith(".") or path.name.lower() in ("thumbs.db", "desktop.ini")
+
+
+def pictures_in(folder: Path, notes: list[str], below: bool = False) -> list[Path]:
+    """The pictures in `folder`, with `below` also those in folders in it, sorted; `notes` says how many hidden files were left out."""
+    files = sorted(folder.rglob("*") if below else folder.iterdir())
+    hidden = [f for f in files if any(is_hidden(Path(part)) for part in f.relative_to(folder).parts)]
+    if hidden:
+        notes.append(f"{folder}: {len(hidden)} hidden files such as {hidden[0].name} were left out")
+    left = set(hidden)
+    return [f for f in files if f not in left and f.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def label_of(picture: Path, folder: Path) -> Path:
+    """The label of `picture` in `folder`, of the same name or stem. Raises `DataError` with the names that were looked for."""
+    names = [picture.name] if picture.suffix.lower() in LABEL_SUFFIXES else []
+    names += [name for suffix in LABEL_SUFFIXES if (name := picture.stem + suffix) not in names]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(f"{picture} has no label: {folder} holds none of {', '.join(names)}")
 
 
 def fitted(image: Array, height: int, width: int, labels: bool = False) -> Array:
@@ -87,7 +122,7 @@ def read_label(path: Path, size: tuple[int, ...], table: Array, form: str) -> Ar
     def indices(image: Image.Image) -> Array:
         if image.mode not in ("L", "P"):
             raise DataError(f"{path} has mode {image.mode}, not L or P; {form}")
-        return np.asarray(image)
+        return np.asarray(ImageOps.exif_transpose(image))
 
     ids = _open(path, indices)
     if ids.shape != size:
@@ -98,4 +133,18 @@ def read_label(path: Path, size: tuple[int, ...], table: Array, form: str) -> Ar
     return label
 
 
-__all__ = ["IGNORE", "IMAGE_SUFFIXES", "Array", "Files", "fitted", "label_table", "read_label", "read_rgb", "read_size"]
+__all__ = [
+    "IGNORE",
+    "IMAGE_SUFFIXES",
+    "LABEL_SUFFIXES",
+    "Array",
+    "Files",
+    "fitted",
+    "is_hidden",
+    "label_of",
+    "label_table",
+    "pictures_in",
+    "read_label",
+    "read_rgb",
+    "read_size",
+]

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from percodec.export.data.files import Array, Files, label_table, read_label, read_rgb, read_size
+from percodec.export.data.files import Array, Files, is_hidden, label_table, read_label, read_rgb, read_size
 from percodec.export.data.sets import Classes, DataSet
 from percodec.sdk.errors import DataError
 
@@ -98,7 +98,7 @@ def load_imagenet(root: Path, split: str) -> DataSet:
     if not folder.is_dir():
         raise DataError(f"ImageNet: {folder} is not a folder; {IMAGENET_LAYOUT}")
     entries = sorted(os.scandir(folder), key=lambda e: e.name)
-    loose = [e.name for e in entries if e.name.lower().endswith(".jpeg")]
+    loose = [e.name for e in entries if _is_jpeg(e)]
     if loose:
         raise DataError(
             f"ImageNet: {len(loose)} pictures such as {loose[0]} lie loose in {folder}, so their class is not known; sort them by "
@@ -111,7 +111,7 @@ def load_imagenet(root: Path, split: str) -> DataSet:
     targets: list[int] = []
     h = hashlib.sha256()
     for index, wnid in enumerate(wnids):
-        pictures = sorted((e for e in os.scandir(folder / wnid) if e.name.lower().endswith(".jpeg")), key=lambda e: e.name)
+        pictures = sorted(filter(_is_jpeg, os.scandir(folder / wnid)), key=lambda e: e.name)
         if not pictures:
             raise DataError(f"ImageNet: no *.JPEG files in {folder / wnid}; unpack that class again or remove its folder in all splits")
         for e in pictures:
@@ -120,6 +120,10 @@ def load_imagenet(root: Path, split: str) -> DataSet:
         targets += [index] * len(pictures)
     classes = tuple((wnid, (0, 0, 0)) for wnid in wnids)
     return DataSet(f"imagenet/{split}", Files(paths, read_rgb), (), h.hexdigest(), tuple(targets), classes)
+
+
+def _is_jpeg(entry: os.DirEntry[str]) -> bool:
+    return entry.name.lower().endswith(".jpeg") and not entry.name.startswith(".")
 
 
 def load_voc(root: Path, split: str) -> DataSet:
@@ -154,6 +158,8 @@ def load_cityscapes(root: Path, split: str) -> DataSet:
         raise DataError(f"Cityscapes: {folder} is not a folder; {CITYSCAPES_LAYOUT}")
     labels = {}
     for p in sorted(folder.glob("*/*_leftImg8bit.png")):
+        if is_hidden(p):
+            continue
         name = p.name.replace("_leftImg8bit.png", "_gtFine_labelIds.png")
         labels[root / "gtFine" / split / p.parent.name / name] = p
     if not labels:

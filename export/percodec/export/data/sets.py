@@ -17,7 +17,7 @@ class DataSet:
 
     `images`: uint8 [H,W,3] RGB each. `labels`: uint8 [H,W] each, class index or 255 (ignore), or empty. `targets`: class index
     per picture (classification), or empty. `classes`: name and display colour of each class index, or empty. `origin`: the record of
-    how it was made, where it is a compressed or restored one (`percodec restore`).
+    how it was made, where it is a compressed or restored one (`percodec restore`). `notes`: what was left out when it was read.
     """
 
     name: str
@@ -27,6 +27,7 @@ class DataSet:
     targets: tuple[int, ...] = ()
     classes: Classes = ()
     origin: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)

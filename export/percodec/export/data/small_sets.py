@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from percodec.export.data.files import IMAGE_SUFFIXES, label_table, read_label, read_rgb
+from percodec.export.data.files import IMAGE_SUFFIXES, label_of, label_table, pictures_in, read_label, read_rgb
 from percodec.export.data.sets import Classes, DataSet
 from percodec.sdk.errors import DataError
 
@@ -28,14 +27,10 @@ CAMVID_CLASSES: Classes = (
 )
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (f for f in sorted(folder.iterdir()) if f.suffix.lower() in IMAGE_SUFFIXES)
-
-
 def _digest(paths: list[Path]) -> str:
     h = hashlib.sha256()
     for p in paths:
-        h.update(p.name.encode())
+        h.update(p.name.encode(errors="surrogateescape"))
         h.update(p.read_bytes())
     return h.hexdigest()
 
@@ -52,32 +47,34 @@ def load_camvid(root: Path, split: str) -> DataSet:
                 f"CamVid: {f} is not a folder; expected {root}/<split>/ and {root}/<split>_labels/ with PNG files of the same "
                 "names (the 11-class version of the SegNet tutorial repository)"
             )
-    paths = list(_files(folder))
+    notes: list[str] = []
+    paths = pictures_in(folder, notes)
     if not paths:
         raise DataError(f"CamVid: no images in {folder}")
     table, form = label_table(range(11), [11]), "CamVid labels are PNG files of ids, 0..10 and 11 (unlabelled), as large as their image"
-    images = [read_rgb(p) for p in paths]
-    labels = [read_label(label_folder / p.name, i.shape[:2], table, form) for p, i in zip(paths, images, strict=True)]
-    digest = _digest(paths + [label_folder / p.name for p in paths])
-    return DataSet(f"camvid/{split}", images, labels, digest, classes=CAMVID_CLASSES)
+    label_paths = [label_of(p, label_folder) for p in paths]
+    images = [read_rgb(p, notes) for p in paths]
+    labels = [read_label(p, i.shape[:2], table, form) for p, i in zip(label_paths, images, strict=True)]
+    return DataSet(f"camvid/{split}", images, labels, _digest(paths + label_paths), classes=CAMVID_CLASSES, notes=tuple(notes))
 
 
 def load_folder(root: Path, longest: int = 768) -> DataSet:
     """Every image in a folder, RGB, shrunk so that the longer side is at most `longest` pixels."""
     if not root.is_dir():
         raise DataError(f"{root} is not a folder of images")
-    paths = list(_files(root))
+    notes: list[str] = []
+    paths = pictures_in(root, notes)
     if not paths:
-        raise DataError(f"no images in {root}; known endings: {', '.join(IMAGE_SUFFIXES)}")
+        raise DataError(f"no images in {root}; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}")
     images = []
     for p in paths:
-        image = read_rgb(p)
+        image = read_rgb(p, notes)
         ratio = longest / max(image.shape[:2])
         if ratio < 1:
             size = (round(image.shape[1] * ratio), round(image.shape[0] * ratio))
             image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
         images.append(image)
-    return DataSet(root.name, images, [], _digest(paths))
+    return DataSet(root.name, images, [], _digest(paths), notes=tuple(notes))
 
 
 def load_synthetic(count: int, seed: int, height: int = 360, width: int = 480) -> DataSet:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from percodec.export.data.files import IMAGE_SUFFIXES, read_rgb
+from percodec.export.data.files import IMAGE_SUFFIXES, pictures_in, read_rgb
 from percodec.export.evaluate.any_size import BundleAtAnySize, crop8
 from percodec.export.evaluate.rd import measure
 from percodec.sdk.bundle import Bundle
@@ -33,9 +33,9 @@ def measure_storage(
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder of pictures")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)[:limit]
+    paths = pictures_in(folder, [], below=True)[:limit]
     if not paths:
-        raise DataError(f"no pictures in {folder} or below; known endings: {', '.join(IMAGE_SUFFIXES)}")
+        raise DataError(f"no pictures in {folder} or below; known endings: {', '.join(sorted(IMAGE_SUFFIXES))}")
     ours = [BundleAtAnySize(b) for b in bundles]
     stored = np.array([p.stat().st_size for p in paths], float)
     pixels = np.zeros(len(paths))

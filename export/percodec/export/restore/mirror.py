@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from percodec.export.data.origin import SCHEMA, SUMMARY, origin_of
 from percodec.export.evaluate.codecs import Picture
 from percodec.export.restore.workers import Workers
-from percodec.sdk.errors import CodecError, DataError, UsageError
+from percodec.runtime.capture.images import decode_image
+from percodec.sdk.errors import CodecError, DataError, SourceError, UsageError
 
 RECORDS = "percodec-data.jsonl"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".avif", ".heic", ".jp2", ".tif", ".tiff")
@@ -133,7 +134,10 @@ def decode_picture(file: str, data: bytes) -> tuple[Picture, float | None]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             lossy = image.format in ("JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000")
-            picture = np.asarray(image.convert("RGB"))
+            own = image.format in ("AVIF", "HEIF")  # of which OpenCV knows one, and not in every build
+            picture = np.asarray(ImageOps.exif_transpose(image).convert("RGB")) if own else decode_image(data, file)
+    except SourceError as e:
+        raise DataError(f"cannot be read as an image ({e}); replace or remove it".replace("\n", " ")) from e
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise DataError(f"cannot be read as an image ({e}); replace or remove it".replace("\n", " ")) from e
     height, width = picture.shape[:2]

@@ -18,7 +18,7 @@ from percodec.export.train import distributed
 from percodec.export.train.checkpoint import digest_of, load_checkpoint
 from percodec.export.train.config import Config, resolve
 from percodec.export.train.loop import Run, Schedule, resumable
-from percodec.export.train.tasks import Joint, Objective, class_weights
+from percodec.export.train.tasks import Joint, Objective, class_weights, no_class
 from percodec.export.train.validate import score, validate_codec, validate_head
 from percodec.export.train.views import ViewCrops, Views
 from percodec.sdk.errors import UsageError
@@ -73,7 +73,13 @@ def train(
     sets = [load(resolve(spec, places)) for spec, _ in specs]
     val = load(resolve(config["data"]["val"], places))
     model = build_model(config)
+    for note in dict.fromkeys(note for data in (*sets, val) for note in data.notes):
+        say(note)
     _check_data(config, sets, val)
+    labelled = [s for s in sets if s.labels][:1]
+    weights = None
+    if labelled and model.head:
+        weights = class_weights(labelled, config["head"]["classes"], config["loss"]["class_offset"], say)
     if codec_from is not None and model.codec is not None:
         load_part(model, codec_from, "codec")
     elif model.frozen and model.codec is not None:
@@ -102,8 +108,6 @@ def train(
     distributed.wait()
     pictures = teacher is not None and teacher.reads == "original"
     batches, val_views = _batches(config, model, sets, val, device, views, pictures, say)
-    labelled = [s for s in sets if s.labels][:1]
-    weights = class_weights(labelled, config["head"]["classes"], config["loss"]["class_offset"]) if labelled and model.head else None
     objective = Objective(model, config, weights, isinstance(batches, ViewCrops), teacher)
 
     def check(m: Any) -> dict[str, Any]:
@@ -145,9 +149,12 @@ def _check_data(config: Config, sets: list[DataSet], val: DataSet) -> None:
         wanted = "label maps" if kind == "segmentation" else "classes or label maps"
         if data is val or data is sets[0]:
             raise UsageError(f"data set {data.name} has no {wanted}: {kind} needs them")
-    classes = len(val.classes)
-    if classes and config["head"]["classes"] != classes:
-        raise UsageError(f"head.classes is {config['head']['classes']}, but {val.name} has {classes} classes")
+    classes = config["head"]["classes"]
+    for data in (val, *sets):
+        if data.classes and len(data.classes) != classes:
+            raise UsageError(f"head.classes is {classes}, but {data.name} has {len(data.classes)} classes")
+        if data.labels and not any((label < classes).any() for label in data.labels):
+            raise no_class(data)
 
 
 def _batches(

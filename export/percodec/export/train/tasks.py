@@ -13,6 +13,7 @@ codec's latents alone: mean squared difference of z, the teacher's brought into 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from percodec.export.data.crops import Batch
+from percodec.export.data.files import IGNORE
 from percodec.export.data.sets import DataSet
 from percodec.export.metrics.similarity import ms_ssim
 from percodec.export.models import Autoencoder, rate_bits_per_symbol
 from percodec.export.train import distributed
+from percodec.sdk.errors import DataError
 
 Values = dict[str, float]
 
@@ -92,15 +95,33 @@ def presence(labels: Tensor, classes: int, share: float) -> Tensor:
     return (counts >= share).float()
 
 
-def class_weights(data: list[DataSet], classes: int, offset: float = 1.05) -> Tensor:
-    """1 / ln(offset + share), the ENet weighting, normalised to mean 1 over the pixels."""
+def class_weights(data: list[DataSet], classes: int, offset: float = 1.05, say: Callable[[str], None] = lambda text: None) -> Tensor:
+    """1 / ln(offset + share), the ENet weighting, normalised to mean 1 over the pixels.
+
+    Raises `DataError` where no pixel of a set's labels has a class; `say` is told of pictures without any.
+    """
     counts = np.zeros(classes)
     for d in data:
+        found = np.zeros(classes)
+        blank = 0
         for label in d.labels:
-            counts += np.bincount(label.ravel(), minlength=256)[:classes]
+            here = np.bincount(label.ravel(), minlength=256)[:classes]
+            found[: len(here)] += here
+            blank += not here.any()
+        if not found.any():
+            raise no_class(d)
+        if blank:
+            say(f"{d.name}: {blank} of {len(d)} pictures have no pixel with a class: nothing is learned from their labels")
+        counts += found
     share = counts / counts.sum()
     w = 1 / np.log(offset + share)
     return torch.tensor(w / (w * share).sum(), dtype=torch.float32)
+
+
+def no_class(data: DataSet) -> DataError:
+    return DataError(
+        f"{data.name}: no pixel of its {len(data)} label maps has a class, all are {IGNORE} (ignored); check how the labels were converted"
+    )
 
 
 class Objective(nn.Module):
@@ -183,4 +204,4 @@ class Objective(nn.Module):
         return loss, {"ce": float(ce.detach()), "kd": float(kd.detach()), "features": float(feature.detach())}
 
 
-__all__ = ["Joint", "Objective", "class_weights", "codec_loss", "imitation_loss", "presence"]
+__all__ = ["Joint", "Objective", "class_weights", "codec_loss", "imitation_loss", "no_class", "presence"]

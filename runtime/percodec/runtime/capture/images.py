@@ -23,24 +23,43 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """uint8 [H,W,3] RGB of an image file (grey and alpha are converted). Raises SourceError naming file and reason."""
-    cv2 = opencv()
+def read_image(path: Path, notes: list[str] | None = None) -> NDArray[np.uint8]:
+    """uint8 [H,W,3] RGB of an image file: the one way in which runs, training and evaluation read a picture.
+
+    Turned upright by its EXIF orientation; 16 bits a sample scaled to 8; grey, palette and CMYK converted; alpha dropped (OpenCV multiplies
+    a TIFF's in); colour profiles ignored; of several frames or pages the first, which `notes` then says once for the file. Raises
+    SourceError naming file and reason.
+    """
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror or 'cannot be read'}") from error
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path}: {getattr(error, 'strerror', None) or 'cannot be read'}") from error
+    if notes is not None and _animated(data):
+        notes.append(f"{path}: animated; its first frame is read, the others are not")
+    return decode_image(data, str(path))
+
+
+def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+    """`read_image` of a file's bytes; `name` is for the error."""
+    cv2 = opencv()
     reason = _structure_fault(data)
     if reason:
-        raise SourceError(f"{path}: {reason}")
+        raise SourceError(f"{name}: {reason}")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         image = None
     if image is None or image.size == 0:
-        raise SourceError(f"{path}: not a readable image (damaged, zero pixels, or larger than {MAX_PIXELS} pixels)")
+        raise SourceError(f"{name}: not a readable image (damaged, zero pixels, or larger than {MAX_PIXELS} pixels)")
     rgb: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     return rgb
+
+
+def _animated(data: bytes) -> bool:
+    """PNG with acTL before its first picture data, WebP with ANIM; GIF and AVIF are no formats of ours."""
+    if data.startswith(_PNG):
+        return 0 <= data.find(b"acTL") < data.find(b"IDAT")
+    return data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X" and len(data) > 20 and bool(data[20] & 2)
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
@@ -107,7 +126,7 @@ class ImageFiles:
         while self._next < len(self._paths):
             index, self._next = self._next, self._next + 1
             try:
-                frame = read_image(self._paths[index])
+                frame = read_image(self._paths[index], self.info.notes)
             except SourceError as error:
                 self._bad.append(str(error))
                 continue
@@ -132,4 +151,4 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"([0-9]+)", name) if part]
 
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "natural_key", "read_image", "write_image"]
+__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "decode_image", "natural_key", "read_image", "write_image"]
