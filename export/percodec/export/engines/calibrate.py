@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from percodec.export.engines.onnx_graph import float_tensors
+from percodec.runtime.engines.onnxruntime import onnxruntime
 from percodec.sdk.errors import DataError
 
 METHODS = ("minmax", "percentile", "entropy")
@@ -119,6 +120,7 @@ def narrower(some: Ranges, every: Ranges) -> float:
 
 
 def _collect(model: ModelProto, inputs: Sequence[Array], method: str, advance: Advance) -> dict[str, tuple[float, float]]:
+    onnxruntime()  # before its parts: it comes with telemetry on
     from onnxruntime.quantization.calibrate import CalibrationDataReader, CalibrationMethod, create_calibrator
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]

@@ -38,6 +38,7 @@ from percodec.export.engines.onnx_graph import (
     serialized,
     tail,
 )
+from percodec.runtime.engines.onnxruntime import onnxruntime
 from percodec.sdk.errors import ExportError, UsageError
 
 PRECISIONS = ("fp32", "fp16", "int8", "int8+fp16", "fp8+fp16")
@@ -143,6 +144,7 @@ def _upstream(model: ModelProto, layers: set[str]) -> set[str]:
 
 
 def _quantize(model: ModelProto, plan: Plan, ranges: Ranges, excluded: set[str]) -> ModelProto:
+    onnxruntime()  # before its parts: it comes with telemetry on
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer

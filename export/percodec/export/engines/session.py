@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from percodec.runtime.engines.onnxruntime import onnxruntime
+
 Array = NDArray[np.uint8]
 
 
@@ -16,8 +18,7 @@ def session(data: bytes, *, reference: bool = False, threads: int = 1) -> Callab
 
     `reference`: graph optimisation off. Otherwise everything but WeightBiasQuantization, which mis-computes INT8+FP16 graphs.
     """
-    import onnxruntime as ort
-
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     if reference:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from percodec.export.models import Autoencoder
+from percodec.runtime.engines.onnxruntime import onnxruntime
 
 OPSET = 20
 PRECISION = "fp32 (weights stored fp16)"
@@ -248,8 +249,7 @@ def picture_graph(head: nn.Module, height: int, width: int) -> bytes:
 
 def run_ort(graph: bytes, threads: int = 2) -> Any:
     """A plain ONNX Runtime CPU session, one array in, one out: `call(array) -> array`."""
-    import onnxruntime as ort
-
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

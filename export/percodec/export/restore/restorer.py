@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from percodec.export.evaluate.any_size import filled
 from percodec.export.evaluate.codecs import Picture
+from percodec.runtime.engines.onnxruntime import onnxruntime
 from percodec.sdk.errors import DataError
 
 KEY = "percodec.restorer"
@@ -29,8 +30,7 @@ class Restorer:
     """One file, opened. `facts` is its metadata, `digest` its sha256."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime as ort
-
+        ort = onnxruntime()
         try:
             data = path.read_bytes()
         except OSError as e:

@@ -80,6 +80,7 @@ class Workers:
             raise BackendError("a worker process ended by itself (out of memory?); fewer --workers need less") from e
 
     def _start_ray(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its default is to report to its maker
         try:
             import ray
         except ImportError as e:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -106,7 +107,12 @@ class _Bound:
 
 
 def onnxruntime() -> Any:
-    """The `onnxruntime` module. Raises BackendError where it is not installed."""
+    """The `onnxruntime` module, its telemetry off unless `ORT_DISABLE_TELEMETRY` says otherwise.
+
+    Raises BackendError where it is not installed.
+    Left alone, it makes a device id and an event store under HOME at its first import, and queues events for its maker's servers.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime as ort
     except ImportError as error:
