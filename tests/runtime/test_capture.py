@@ -17,10 +17,10 @@ from support.fakes import FakeCapture
 from support.video import write_video
 
 from percodec.runtime.capture.camera import Camera
+from percodec.runtime.capture.container import container_is_cut
 from percodec.runtime.capture.images import ImageFiles, natural_key, read_image, write_image
 from percodec.runtime.capture.open import open_source
 from percodec.runtime.capture.source import FrameSource, Paced
-from percodec.runtime.capture.video import container_is_cut
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import SourceError
 from percodec.sdk.types import Frame, PixelFormat

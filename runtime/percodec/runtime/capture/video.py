@@ -1,33 +1,36 @@
-"""Video files: every good frame is delivered, and a file that ends before its header says so ends in a SourceError.
+"""Video files: every good frame is delivered with its own presentation time, and a file that was cut off or damaged ends in a SourceError.
 
-Truncation is judged two ways: by structure (an MP4 box or AVI/RIFF chunk that reaches beyond the end of the file) and by the
-header's frame count. The count alone is an estimate in some containers and open-ended edits drop a few frames, so a shortfall of up
-to 2 % is accepted when the structure is whole.
+A frame count is an estimate in many containers. Fewer frames are an error only where the file's structure shows that some are missing
+(`container`); elsewhere the source's notes say so.
 """
 
 from __future__ import annotations
 
-import struct
 import threading
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from percodec.runtime.capture.container import container_is_cut, container_is_damaged
 from percodec.runtime.capture.opencv import opencv
 from percodec.runtime.capture.source import DEFAULT_FRAME_RATE, SourceInfo
 from percodec.sdk.errors import SourceError
+from percodec.sdk.text import native_name
 from percodec.sdk.types import Frame, PixelFormat
 
 
 class VideoFile:
-    """Frames of a video file in order, BGR as decoded, stamped with media time at the file's frame rate."""
+    """Frames of a video file in order, BGR as decoded, stamped with their time after the first.
+
+    Frames without a time (raw streams have none), and frames whose time does not advance, follow the one before at the file's frame rate.
+    """
 
     def __init__(self, path: Path) -> None:
         cv2 = opencv()
         self._path, self._cv2 = path, cv2
         self._cut = container_is_cut(path)
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        self._capture = cv2.VideoCapture(native_name(path), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             why = "the file is cut off" if self._cut else "it is not a video OpenCV can decode"
             raise SourceError(f"{path}: cannot be opened as a video: {why}")
@@ -40,10 +43,11 @@ class VideoFile:
             int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
             int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
             fps if 0.1 <= fps <= 1000 else DEFAULT_FRAME_RATE,
-            frames if 0 < frames < 2**31 else None,
+            frames if 0 < frames < 2**30 else None,
         )
         self._period_ns = 1e9 / (self.info.fps or DEFAULT_FRAME_RATE)
-        self._next = 0
+        self._next, self._first_ms = 0, 0.0
+        self._last_ns = self._base_ns = self._untimed = 0
         self._lock = threading.Lock()  # close() may come from another thread while a frame is being decoded
         self._buffer: NDArray[np.uint8] | None = None
 
@@ -52,12 +56,13 @@ class VideoFile:
             if self._capture is None:
                 return None
             ok, image = self._capture.read(self._buffer)
+            at_ms = float(self._capture.get(self._cv2.CAP_PROP_POS_MSEC))
         if not ok:
             self._check_end()
             return None
         self._buffer = image
         index, self._next = self._next, self._next + 1
-        return Frame(image, index, round(index * self._period_ns), PixelFormat.BGR8)
+        return Frame(image, index, self._time_ns(index, at_ms), PixelFormat.BGR8)
 
     def close(self) -> None:
         with self._lock:
@@ -65,47 +70,37 @@ class VideoFile:
                 self._capture.release()
                 self._capture = None
 
+    def _time_ns(self, index: int, at_ms: float) -> int:
+        if index == 0:
+            self._first_ms = at_ms
+            return 0
+        time_ns = round((at_ms - self._first_ms) * 1e6)
+        if time_ns <= self._last_ns:
+            self._untimed += 1
+            time_ns = self._base_ns + round(self._untimed * self._period_ns)
+        else:
+            self._untimed = 0
+        self._last_ns = time_ns
+        if not self._untimed:
+            self._base_ns = time_ns
+        return time_ns
+
     def _check_end(self) -> None:
-        promised = self.info.frames or 0
-        missing = promised - self._next
         if self._next == 0:
             raise SourceError(f"{self._path}: no frame could be decoded; the file is damaged or holds no video")
-        if missing > 0 and (self._cut or missing > max(2, promised // 50)):
+        promised, period_s = self.info.frames or 0, self._period_ns / 1e9
+        missing = promised - self._next
+        if missing > 0 and (
+            self._cut or (missing > max(2, promised // 50) and container_is_damaged(self._path, self._last_ns / 1e9, period_s))
+        ):
             raise SourceError(
                 f"{self._path}: the video ends after {self._next} of {promised} frames (cut off or damaged); "
                 f"the {self._next} frames were processed"
             )
         if self._cut:
             raise SourceError(f"{self._path}: the file is cut off; the {self._next} frames it holds were processed")
+        if missing > 0:
+            self.info.notes.append(f"{self._next} frames, where the container's estimate was {promised}")
 
 
-def container_is_cut(path: Path) -> bool:
-    """True when an MP4/MOV box or an AVI/RIFF chunk at the top level claims more bytes than the file has."""
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-            if head[:4] == b"RIFF" and len(head) >= 12:
-                return 8 + int(struct.unpack_from("<I", head, 4)[0]) > size
-            if head[4:8] != b"ftyp":
-                return False
-            at = 0
-            while at < size:
-                file.seek(at)
-                head = file.read(16)
-                if len(head) < 8:
-                    return True
-                box = int(struct.unpack_from(">I", head)[0])
-                if box == 1 and len(head) == 16:
-                    box = int(struct.unpack_from(">Q", head, 8)[0])
-                elif box == 0:
-                    return False
-                if box < 8 or at + box > size:
-                    return True
-                at += box
-    except OSError as error:
-        raise SourceError(f"{path}: {error.strerror or 'cannot be read'}") from error
-    return False
-
-
-__all__ = ["VideoFile", "container_is_cut"]
+__all__ = ["VideoFile"]
