@@ -9,15 +9,19 @@ traceback.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
+from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 from percodec.sdk.errors import BackendError, PercodecError, UsageError
+from percodec.sdk.text import escape_output, with_home
 
 _GROUP = "percodec.commands"
 
@@ -68,9 +72,37 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1, 2 for wrong usage, 70 for a defect of ours, 130 when interrupted."""
+    escape_output()
+    with _closing_signals():
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+@contextlib.contextmanager
+def _closing_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind like Ctrl-C, so that files are closed; not where somebody else handles or ignores them (nohup)."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for other in taken:
+            signal.signal(other, signal.SIG_DFL)  # a second one ends at once
+        raise SystemExit(128 + number)
+
+    taken: list[signal.Signals] = []
+    with contextlib.suppress(ValueError):  # not the main thread
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                signal.signal(number, end)
+                taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _main(argv: Sequence[str]) -> int:
     try:
         try:
-            code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+            code = _dispatch([with_home(word) for word in argv])
         except SystemExit as e:  # argparse after --help and --version
             code = e.code if isinstance(e.code, int) else 0
         if sys.stdout is not None:  # None: started with it closed
@@ -108,7 +140,8 @@ def _drop_output() -> None:
 def _fail(error: BaseException, text: str, code: int) -> int:
     if os.environ.get("PERCODEC_DEBUG") == "1":
         raise error
-    print(f"percodec: error: {' '.join(text.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the terminal was closed
+        print(f"percodec: error: {' '.join(text.split())}", file=sys.stderr)
     return code
 
 

@@ -195,7 +195,7 @@ def version_tuple(text: str) -> Version:
     """ "10.13.3.9.post1" -> (10, 13, 3, 9)."""
     numbers = []
     for word in text.split("."):
-        if not word.isdigit():
+        if not word.isdecimal():
             break
         numbers.append(int(word))
     return tuple(numbers)

@@ -113,14 +113,18 @@ class ImageFiles:
 
     @classmethod
     def from_folder(cls, folder: Path) -> ImageFiles:
-        """Every image directly in `folder`, natural order. Raises SourceError when there is none."""
+        """Every image directly in `folder`, natural order; hidden files are noted, not read. Raises SourceError when there is none."""
         try:
-            names = [entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
+            found = [entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
         except OSError as error:
             raise SourceError(f"{folder}: {error.strerror or 'cannot be listed'}") from error
+        names = [entry for entry in found if not entry.name.startswith(".")]
         if not names:
             raise SourceError(f"{folder}: no images in this folder (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
-        return cls(str(folder), sorted(names, key=lambda path: natural_key(path.name)), kind="folder")
+        source = cls(str(folder), sorted(names, key=lambda path: natural_key(path.name)), kind="folder")
+        if hidden := sorted(entry.name for entry in found if entry.name.startswith(".")):
+            source.info.notes.append(f"{len(hidden)} hidden files were skipped ({hidden[0]} is the first)")
+        return source
 
     def read(self) -> Frame | None:
         while self._next < len(self._paths):
@@ -148,7 +152,7 @@ class ImageFiles:
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts `frame_9` before `frame_10`."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part.lower()) for part in re.split(r"([0-9]+)", name) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in re.split(r"([0-9]+)", name) if part]
 
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFiles", "decode_image", "natural_key", "read_image", "write_image"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import sys
@@ -131,13 +132,15 @@ def _live(args: argparse.Namespace, source: str, out: Path, *, overwrite: bool, 
     progress = terminal_progress()
 
     def tell(status: Status) -> None:
-        if progress is not None:
-            sys.stderr.write("\r" + " " * 60 + "\r")
-        sys.stderr.write(f"percodec: {status if status.state != READY else 'READY again'}\n")
+        with contextlib.suppress(OSError):  # the terminal was closed
+            if progress is not None:
+                sys.stderr.write("\r" + " " * 60 + "\r")
+            sys.stderr.write(f"percodec: {status if status.state != READY else 'READY again'}\n")
 
     result = run_live(settings, progress, tell)
     if progress is not None:
-        sys.stderr.write("\r" + " " * 60 + "\r")
+        with contextlib.suppress(OSError):
+            sys.stderr.write("\r" + " " * 60 + "\r")
     if args.json:
         print(json.dumps(result.report, indent=2))
     else:

@@ -27,6 +27,7 @@ from percodec.runtime.session import Session
 from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.errors import BundleError, LogError, PacketError, UsageError
 from percodec.sdk.log import LogWriter
+from percodec.sdk.text import shown
 from percodec.sdk.types import Latent
 
 MCAP_MAGIC = b"\x89MCAP0\r\n"
@@ -41,15 +42,16 @@ class CodingResult:
     packet_bytes: int = 0
     files: list[str] = field(default_factory=list)
     psnr_db: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def as_dict(self, bundle: Bundle) -> dict[str, Any]:
         """JSON form with bits per pixel and mean PSNR."""
         pixels = bundle.frame_height * bundle.frame_width
-        out: dict[str, Any] = {"frames": self.frames, "packet_bytes": self.packet_bytes, "files": self.files}
+        out: dict[str, Any] = {"frames": self.frames, "packet_bytes": self.packet_bytes, "files": [shown(name) for name in self.files]}
         out["bpp"] = round(8 * self.packet_bytes / (self.frames * pixels), 5) if self.frames else None
         finite = [value for value in self.psnr_db if np.isfinite(value)]
         out["psnr_db"] = round(float(np.mean(finite)), 3) if finite else None
-        return out
+        return {**out, "notes": [shown(note) for note in self.notes]}
 
 
 def encode_source(
@@ -69,7 +71,7 @@ def encode_source(
     """
     session = Session.open(bundle, backend=backend, heads=(), threads=threads, selftest=False)
     source = open_source(spec, height=bundle.frame_height, width=bundle.frame_width)
-    result = CodingResult(files=[str(out)])
+    result = CodingResult(files=[str(out)], notes=source.info.notes)
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
         single = source.info.kind == "image"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from percodec.runtime.capture.opencv import opencv
 from percodec.sdk.bundle import Bundle, Label
+from percodec.sdk.text import shown
 
 Image = NDArray[np.uint8]
 
@@ -65,7 +66,7 @@ class OverlayPainter:
 
 def put_text(canvas: Image, text: str, x: int, y: int, room: int, *, size: float = 0.42, ink: tuple[int, int, int] = _INK) -> int:
     """Write one line, shrunk to `room` pixels when it is longer. Returns its width in pixels."""
-    cv2 = opencv()
+    cv2, text = opencv(), shown(text)
     width = int(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0])
     if width > room > 0:
         size, width = size * room / width, room

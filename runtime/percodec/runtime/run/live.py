@@ -90,7 +90,8 @@ def run_live(
         engines.prepare(options.policy)
         segmentations = [name for name in heads if bundle.head(name).task == "segmentation"]
         labels = LabelMaps(settings.save_labels, segmentations, overwrite=settings.overwrite) if settings.save_labels else None
-        prepare_folder(settings.out, settings.overwrite)  # last: a start that fails leaves nothing behind
+        lock = prepare_folder(settings.out, settings.overwrite)  # last: a start that fails leaves nothing behind
+        stack.callback(lock.close)
         begun = ClockAnchor.now()
         sinks = RunOutputs(settings, bundle, heads, source.info, labels)
         stack.callback(sinks.abandon)
@@ -260,13 +261,16 @@ def _drive(
 
 @contextlib.contextmanager
 def signals_counted() -> Iterator[list[str]]:
-    """Yields a list that gets the name of the first SIGINT or SIGTERM; a second one ends the process at once.
+    """Yields a list that gets the name of the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once.
 
+    A terminal that closes sends SIGHUP more than once, so that one never counts as the second; where it was ignored (nohup) it stays so.
     The handler takes no lock: the thread it interrupts may hold any.
     """
     received: list[str] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if received and number == signal.SIGHUP:
+            return
         if received:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -274,7 +278,8 @@ def signals_counted() -> Iterator[list[str]]:
 
     before = {}
     with contextlib.suppress(ValueError):  # not the main thread: signals are somebody else's
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM] + [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)
+        before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield received
     finally:
@@ -293,8 +298,9 @@ def terminal_progress() -> Callable[[Counts, float, int | None], None] | None:
         fps = counts.predicted / seconds if seconds > 0 else 0.0
         dropped = sum(counts.dropped.values())
         text = f"  frame {counts.predicted}{of}   {fps:.1f} fps" + (f"   {dropped} dropped" if dropped else "")
-        sys.stderr.write("\r" + text[: columns - 1].ljust(min(60, columns - 1)))
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the terminal was closed
+            sys.stderr.write("\r" + text[: columns - 1].ljust(min(60, columns - 1)))
+            sys.stderr.flush()
 
     return show
 

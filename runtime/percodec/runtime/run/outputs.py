@@ -123,7 +123,9 @@ class RunOutputs:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write beside and rename, so that a reader sees all of it or none. Raises OSError."""
     beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(value, indent=2) + "\n")
+    beside.unlink(missing_ok=True)
+    with beside.open("x") as file:  # never through a link that somebody put there
+        file.write(json.dumps(value, indent=2) + "\n")
     os.replace(beside, path)
 
 

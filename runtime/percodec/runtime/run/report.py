@@ -16,6 +16,7 @@ from percodec.runtime.pipeline.timing import peak_rss_bytes
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.clock import ClockAnchor
 from percodec.sdk.machine import machine_info, versions
+from percodec.sdk.text import shown
 
 FORMAT = "percodec-report"
 
@@ -51,15 +52,16 @@ def build_report(
     return {
         "format": FORMAT,
         "version": [1, 0],
-        "outcome": outcome,
+        "outcome": shown(outcome),
         "bundle": {"name": bundle.name, "digest": bundle.digest, "frame": [bundle.frame_height, bundle.frame_width]},
         "source": {
-            "spec": info.spec,
+            "spec": shown(info.spec),
             "kind": info.kind,
             "width": info.width,
             "height": info.height,
             "fps": info.fps,
             "frames": info.frames,
+            "notes": [shown(note) for note in info.notes],
         },
         "options": options,
         "frames": {
@@ -108,6 +110,7 @@ def render_table(report: dict[str, Any]) -> str:
     size = f"{source['width']}x{source['height']}" if source["width"] else "size unknown"
     lines = [
         f"source   {source['spec']}  ({source['kind']}, {size})",
+        *(f"         {note}" for note in source["notes"]),
         f"bundle   {bundle['name']}  {bundle['digest'][:12]}  ({bundle['frame'][1]}x{bundle['frame'][0]})",
         f"machine  {report['machine']['cpu']}, {report['machine']['cores']} cores, {report['machine']['memory_gb']} GB",
         "",

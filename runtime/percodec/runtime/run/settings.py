@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from percodec.runtime.run.folder_lock import FolderLock
 from percodec.runtime.session import DEFAULT_BUNDLE
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import UsageError
@@ -51,21 +52,30 @@ class RunSettings:
     overwrite: bool = False
 
 
-def prepare_folder(out: Path, overwrite: bool) -> None:
-    """Make `out` ready for a run. Raises UsageError when it is not a folder or holds an earlier run that must not be lost."""
+def prepare_folder(out: Path, overwrite: bool) -> FolderLock:
+    """Make `out` ready for a run, which has it alone until it closes the lock.
+
+    Raises UsageError when it is not a folder, is in use, or holds an earlier run that must not be lost.
+    """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; --out must name a folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out}: cannot be created ({error.strerror}); choose another --out") from error
-    there = [name for name in FILES if (out / name).exists() or (out / name).is_symlink()]
-    if there and not overwrite:
-        raise UsageError(f"{out}: already holds a run ({', '.join(there)}); choose another --out or add --overwrite")
     if not os.access(out, os.W_OK | os.X_OK):
         raise UsageError(f"{out}: not writable; choose another --out")
-    for name in there:
-        (out / name).unlink()
+    lock = FolderLock(out)
+    try:
+        there = [name for name in FILES if (out / name).exists() or (out / name).is_symlink()]
+        if there and not overwrite:
+            raise UsageError(f"{out}: already holds a run ({', '.join(there)}); choose another --out or add --overwrite")
+        for name in there:
+            (out / name).unlink()
+    except BaseException:
+        lock.close()
+        raise
+    return lock
 
 
 __all__ = ["FILES", "RunSettings", "prepare_folder"]

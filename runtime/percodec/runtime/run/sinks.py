@@ -22,6 +22,7 @@ from percodec.runtime.run.drawing import OverlayPainter, contact_sheet, draw_leg
 from percodec.runtime.run.heads import as_json, drawn_head
 from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.errors import LogError
+from percodec.sdk.text import native_name
 
 
 class JsonLines:
@@ -37,7 +38,7 @@ class JsonLines:
         self._pixels = bundle.frame_height * bundle.frame_width
         self._heads, drawn = heads, drawn_head(heads)
         self._drawn = next((name for name, info in heads.items() if info is drawn), None)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
 
     def write(self, record: FrameRecord) -> None:
         """Append one line. Raises LogError when the disk does not take all of it."""
@@ -98,7 +99,7 @@ class VideoSink:
         self._writer: Any = None
         for code, suffix in (("mp4v", ".mp4"), ("MJPG", ".avi")):
             self.path = path.with_suffix(suffix)
-            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*code), fps, (width, height))
+            self._writer = cv2.VideoWriter(native_name(self.path), cv2.VideoWriter_fourcc(*code), fps, (width, height))
             if self._writer.isOpened():
                 return
             self._writer = None
@@ -120,7 +121,7 @@ class VideoSink:
             self.path.unlink(missing_ok=True)
             return
         cv2 = opencv()
-        check = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
+        check = cv2.VideoCapture(native_name(self.path), cv2.CAP_FFMPEG)
         found = int(check.get(cv2.CAP_PROP_FRAME_COUNT)) if check.isOpened() else 0
         check.release()
         if found < self.frames:

@@ -144,7 +144,8 @@ class _Worker:
 
 def main() -> int:
     """Serve until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one that started us
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # sent to the whole group, they are for the one that started us
+        signal.signal(number, signal.SIG_IGN)
     try:
         worker = _Worker(json.loads(sys.argv[1]))
     except PercodecError as error:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from percodec.sdk.errors import BundleError
+from percodec.sdk.text import has_utf8
 
 PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}){0,3}")
 
@@ -59,6 +60,8 @@ class Node:
     def text(self, pattern: re.Pattern[str] | None = None, most: int = 200) -> str:
         if not isinstance(self.value, str) or len(self.value) > most or (pattern and not pattern.fullmatch(self.value)):
             raise self.fail(f"text like {pattern.pattern}" if pattern else f"text of at most {most} characters")
+        if not has_utf8(self.value):
+            raise self.fail("text that has a UTF-8 form")
         return self.value
 
     def one_of(self, values: tuple[str, ...]) -> str:
