@@ -6,7 +6,8 @@ SPEC  a video, a folder of consecutive pictures or a rendered drive, as `percode
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.export.bundles.context_tables import learn_contexts
-from percodec.export.engines.session import session
-from percodec.runtime.capture.open import open_source
-from percodec.runtime.capture.preprocess import Preprocessor
-from percodec.runtime.capture.source import FrameSource
+from percodec.runtime import Session, open_source
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.errors import DataError, UsageError
+from percodec.sdk.types import Frame
 
 PAIRS = 120  # of each source: more take longer to learn from and hardly make smaller packets
 _RANGE = re.compile(r"(?P<source>.+)@(?P<first>\d{0,9}):(?P<end>\d{0,9})")
@@ -52,7 +51,10 @@ def stream_pairs(bundle: Bundle, spec: str, most: int = PAIRS) -> NDArray[np.uin
     try:
         if opened.info.live:
             raise UsageError(f"--stream-from {spec}: is a camera; record it first and give the video")
-        pairs = _pairs(bundle, opened, start, stop, 2 * most)
+        frames = iter(opened.read, None)
+        if stop is not None:
+            frames = takewhile(lambda frame: frame.frame_id < stop, frames)
+        pairs = _pairs(bundle, frames, start, 2 * most)
     finally:
         opened.close()
     if not pairs:
@@ -61,23 +63,21 @@ def stream_pairs(bundle: Bundle, spec: str, most: int = PAIRS) -> NDArray[np.uin
     return np.stack([pairs[k] for k in kept])
 
 
-def _pairs(bundle: Bundle, source: FrameSource, start: int, stop: int | None, most: int) -> list[NDArray[np.uint8]]:
+def _pairs(bundle: Bundle, frames: Iterable[Frame], start: int, most: int) -> list[NDArray[np.uint8]]:
     """Every `step`-th pair; `step` doubles each time there are more than `most`, for a video does not say how long it is."""
-    prepare, encode = Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit), session(bundle.graph("encoder"))
-    image = np.empty((1, bundle.frame_height, bundle.frame_width, 3), np.uint8)
     pairs: list[NDArray[np.uint8]] = []
-    step, before, before_id = 1, None, -1
-    while (frame := source.read()) is not None and (stop is None or frame.frame_id < stop):
-        k = frame.frame_id - start
-        if k < 0 or (k % step and (k - 1) % step):
-            continue
-        prepare(frame, image[0])
-        latent = encode(image)[0][0]
-        if before is not None and before_id == k - 1 and (k - 1) % step == 0:
-            pairs.append(np.concatenate([before, latent]))
-        before, before_id = latent, k
-        if len(pairs) > most:
-            pairs, step = pairs[::2], 2 * step
+    step, before = 1, None
+    with Session.open(bundle, backend="ort:fp32", heads=(), selftest=False) as session:
+        for frame in frames:
+            k = frame.frame_id - start
+            if k < 0 or (k % step and (k - 1) % step):
+                continue
+            latent = session.encode(frame)
+            if before is not None and before.frame_id == frame.frame_id - 1 and (k - 1) % step == 0:
+                pairs.append(np.concatenate([before.symbols, latent.symbols]))
+            before = latent
+            if len(pairs) > most:
+                pairs, step = pairs[::2], 2 * step
     return pairs
 
 
