@@ -24,7 +24,8 @@ from percodec.sdk.types import Latent, Prediction
 class ReplayResult:
     """Frame ids, in log order. `compared` counts frames with a JSON line; `truncated`: the log was never closed or is cut off.
 
-    `lost`: packets that need one which is missing. `heads_differ`: head -> frames with another output. `labels_differ`: of any head.
+    `lost`: packets that need one which is missing. `heads_differ`: head that the lines tell of ->
+    frames with another output. `labels_differ`: of any head.
     """
 
     frames: int = 0
@@ -66,7 +67,7 @@ def replay_log(
     lines = {int(line["frame_id"]): line for line in read_json_lines(against)} if against else {}
     wanted = heads if heads is not None else _heads_of(lines)
     session = Session.open(bundle, backend=backend, heads=wanted, threads=threads, selftest=False)
-    result = ReplayResult(heads_differ={name: [] for name in session.heads})
+    result = ReplayResult()
     drawn = next((name for name, info in session.heads.items() if info.task == "segmentation"), None)
     labels = session.heads[drawn].labels if drawn is not None else ()
     pixels = np.zeros(len(labels), np.int64)
@@ -84,9 +85,11 @@ def replay_log(
         result.compared += 1
         if line.get("latent_crc") != f"{zlib.crc32(symbols.data):08x}":
             result.latents_differ.append(record.frame_id)
-        differ = [name for name, prediction in found.items() if _logged_crcs(line, name, drawn) - {_crc(prediction)}]
-        for name in differ:
-            result.heads_differ[name].append(record.frame_id)
+        said = {name: _logged_crcs(line, name, drawn) for name in found}
+        differ = [name for name, crcs in said.items() if crcs - {_crc(found[name])}]
+        for name, crcs in said.items():
+            if crcs:
+                result.heads_differ.setdefault(name, []).extend([record.frame_id] if name in differ else [])
         if differ:
             result.labels_differ.append(record.frame_id)
     result.truncated, result.damaged, result.lost = latents.log.truncated, latents.log.damaged, latents.lost

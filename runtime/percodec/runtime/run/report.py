@@ -24,7 +24,7 @@ _STAGE_NOTES = {
     "capture": "read and decode the next frame",
     "preprocess": "fit to the bundle's frame",
     "encode": "image -> latent",
-    "predict": "latent -> labels",
+    "predict": "latent -> predictions",
     "code": "latent -> packet (rANS)",
     "log": "packet -> disk",
     "record": "JSON line",
