@@ -110,7 +110,7 @@ def render_table(report: dict[str, Any]) -> str:
     size = f"{source['width']}x{source['height']}" if source["width"] else "size unknown"
     lines = [
         f"source   {source['spec']}  ({source['kind']}, {size})",
-        *(f"         {note}" for note in source["notes"]),
+        *(f"         {note}" for note in source.get("notes", ())),
         f"bundle   {bundle['name']}  {bundle['digest'][:12]}  ({bundle['frame'][1]}x{bundle['frame'][0]})",
         f"machine  {report['machine']['cpu']}, {report['machine']['cores']} cores, {report['machine']['memory_gb']} GB",
         "",
