@@ -268,3 +268,16 @@ def test_locks_and_planted_names(tmp_path: Path) -> None:
     write_json(tmp_path / "report.json", {"a": 1})
     assert precious.read_text() == "mine"
     assert json.loads((tmp_path / "report.json").read_text()) == {"a": 1}
+
+
+def test_encode_says_that_its_log_was_replaced(bundle_folder: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        percodec_command("encode", "synthetic://road?frames=400", "-o", "a.mcap", "--bundle", bundle_folder),
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    wait_for_lines(tmp_path / "a.mcap")
+    assert process.poll() is None
+    (tmp_path / "a.mcap").unlink()
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"replaced by somebody else" in words

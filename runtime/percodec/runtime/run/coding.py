@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,9 +90,12 @@ def encode_source(
                 if log is None:
                     log = LogWriter(out, bundle, live=source.info.live)
                     stack.callback(log.close)
+                    made = os.stat(out)
                 log.append(packet, frame.frame_id, frame.timestamp_ns)
             result.frames += 1
             result.packet_bytes += len(packet)
+        if log is not None and not (out.exists() and os.path.samestat(made, os.stat(out))):
+            raise LogError(f"{out}: was removed or replaced by somebody else while it was written; choose another -o")
     return result
 
 
