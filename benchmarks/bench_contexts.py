@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from percodec.export.bundles.context_tables import learn_contexts
 from percodec.export.bundles.from_checkpoint import latents_of
 from percodec.export.data.specs import load
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.any_size import BundleAtAnySize, crop8
-from percodec.export.models.to_onnx import run_ort
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import EntropyModel, PacketCodec, _rans, count_pairs
 
@@ -69,7 +69,7 @@ def speed(models: dict[str, EntropyModel], latent: Latent, rounds: int) -> dict[
 def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
     bundle = Bundle.open(path)
     training = [load(f"camvid:{args.camvid}:train"), load(f"folder:{args.imagenet}")]
-    encoder = run_ort(bundle.graph("encoder"))
+    encoder = graph_function(bundle.graph("encoder"), threads=2)
     seen = latents_of(encoder, training, bundle.frame_height, bundle.frame_width)
     counts = np.stack([np.bincount(seen[:, c].ravel(), minlength=bundle.levels) for c in range(seen.shape[1])])
     began = time.process_time()

@@ -31,14 +31,13 @@ from PIL import Image
 
 from percodec.export.data.specs import load
 from percodec.export.engines.build import Calibration, explicit_graph, plan_for
-from percodec.export.engines.session import session
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.any_size import crop8, resized
 from percodec.export.evaluate.codecs import Picture
 from percodec.export.evaluate.compute import count_macs
 from percodec.export.evaluate.perception import rows_of_metrics
 from percodec.export.evaluate.rd import at_rate, bundle_point
 from percodec.export.models import AUTOENCODERS
-from percodec.export.models.to_onnx import run_ort
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.targets import target
@@ -85,8 +84,8 @@ def cost(encoders: dict[str, tuple[Bundle, bytes]], pictures: list[Picture], rou
     sizes = [cv2.resize(p, SIZE[::-1], interpolation=cv2.INTER_CUBIC) for p in pictures]
     runs: dict[str, Callable[[Picture], object]] = {"jpeg": lambda p: cv2.imencode(".jpg", p, [cv2.IMWRITE_JPEG_QUALITY, 80]), "avif": avif}
     for name, (bundle, graph) in encoders.items():
-        encode, coder = session(resized(graph, *SIZE)), PacketCodec(bundle.entropy_model, SIZE[0] // 8, SIZE[1] // 8)
-        runs[name] = lambda p, e=encode, c=coder: c.encode(e(p[None])[0][0], 0, 0)  # type: ignore[misc]
+        encode, coder = graph_function(resized(graph, *SIZE)), PacketCodec(bundle.entropy_model, SIZE[0] // 8, SIZE[1] // 8)
+        runs[name] = lambda p, e=encode, c=coder: c.encode(e(p[None])[0], 0, 0)  # type: ignore[misc]
     times = in_turn({name: lambda k, run=run: run(sizes[k % len(sizes)]) for name, run in runs.items()}, rounds)  # type: ignore[misc]
     return {
         name: {"cpu_ms": statistics.median(values), **{f"times_{k}": paired(values, times[k]) for k in ("jpeg", "avif")}}
@@ -159,7 +158,7 @@ def measure(paths: list[Path], camvid: str, kodak: str, rounds: int) -> dict[str
         codec = bundle.manifest["provenance"]["config"]["codec"]
         row: dict[str, Any] = {"bundle": name, "digest": bundle.digest, "encoder": codec["name"], "channels": codec["channels"]}
         row |= {"kmac_per_pixel": kmac_per_pixel(codec["name"], codec["channels"]), **spent[name], "sets": {}}
-        plain, integer = run_ort(bundle.graph("encoder")), run_ort(graph)
+        plain, integer = graph_function(bundle.graph("encoder")), graph_function(graph)
         differ = [(plain(f[None]) != integer(f[None])).mean() for f in val.images[:4]]
         exported = bundle.manifest["metrics"]
         heads = rows_of_metrics(bundle, "segmentation", exported) if "heads" in exported else []

@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from percodec.export.data.sets import DataSet
 from percodec.export.data.specs import load
 from percodec.export.engines.calibrate import measure
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.engines.onnx_graph import plain
 from percodec.export.engines.precision import Plan, make_explicit
-from percodec.export.engines.session import session
 from percodec.export.metrics.scores import average_precision
 from percodec.export.models import AUTOENCODERS, Autoencoder, Classifier, ResNet
 from percodec.export.models.to_onnx import ClassificationGraph, DecoderGraph, EncoderGraph, fold, graph_bytes
@@ -82,7 +82,7 @@ def train(args: argparse.Namespace, codec: dict[str, Any]) -> None:
 def integer(module: nn.Module, inputs: list[NDArray[Any]]) -> Run:
     data = graph_bytes(fold(module), (torch.from_numpy(inputs[0].copy()),), ["input"], "output")
     made = make_explicit(data, Plan("int8", activations="uint8"), measure(plain(data), inputs))
-    return session(made.data)
+    return graph_function(made.data)
 
 
 def crops(data: DataSet) -> tuple[list[NDArray[np.uint8]], NDArray[np.bool_]]:
@@ -112,7 +112,7 @@ class Sender:
 
     def __init__(self, codec: Autoencoder, frames: list[NDArray[np.uint8]]) -> None:
         self.encoder = integer(EncoderGraph(codec), list(frames))
-        self.symbols = [np.asarray(self.encoder(f)[0]) for f in frames]
+        self.symbols = [self.encoder(f) for f in frames]
         levels = len(codec.quantizer.centers)
         stack = np.concatenate(self.symbols)
         counts = np.stack([(stack == k).sum((0, 2, 3)) for k in range(levels)], 1)
@@ -121,7 +121,7 @@ class Sender:
         self.decoders = {name: integer(DecoderGraph(c), list(self.symbols)) for name, c in {"own": codec, "cvpr18": other}.items()}
 
     def send(self, picture: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bytes]:
-        symbols = self.encoder(picture)[0]
+        symbols = self.encoder(picture)
         return symbols, self.coder.encode(symbols[0], 0, 0)
 
     def receive(self, packet: bytes) -> NDArray[np.uint8]:
@@ -138,7 +138,7 @@ def costs(sender: Sender, heads: dict[str, Run], rgb: Run, pictures: list[NDArra
     for name, head in heads.items():
         ways[f"received, {name}"] = lambda k, h=head: h(sender.receive(packets[k % 16]))  # type: ignore[misc]
     for name, decoder in sender.decoders.items():
-        ways[f"received, decoder {name}, resnet50"] = lambda k, d=decoder: rgb(d(sender.receive(packets[k % 16]))[0])  # type: ignore[misc]
+        ways[f"received, decoder {name}, resnet50"] = lambda k, d=decoder: rgb(d(sender.receive(packets[k % 16])))  # type: ignore[misc]
     times = in_turn(ways, rounds)
     return {name: {"cpu_ms": statistics.median(v), "ratio": paired(v, times["resnet50"])} for name, v in times.items()}
 
@@ -175,7 +175,7 @@ def main() -> int:
         assert head is not None
         run = runs[name] = run_of(head, reads)
         seen: list[NDArray[Any]] = pictures if reads == "original" else [s for s, _ in sent]
-        found = mean_ap([run(x)[0][0] for x in seen], truth)
+        found = mean_ap([run(x)[0] for x in seen], truth)
         fp32 = json.loads((args.runs / name / "best.json").read_text())["map"]
         rows.append({"network": network, "reads": reads, "seed": int(name[-1]), "map": found, "map_fp32": fp32})
         print(rows[-1], flush=True)

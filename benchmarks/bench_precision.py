@@ -31,7 +31,7 @@ def main() -> int:
 
     from percodec.export.data import load_camvid
     from percodec.export.engines.build import Calibration, default_graphs, explicit_graph, plan_for
-    from percodec.export.engines.session import session
+    from percodec.export.engines.graph_function import graph_function
     from percodec.export.engines.verify import broken, compare, limits_of, run_chain
     from percodec.runtime.session import DEFAULT_BUNDLE
     from percodec.sdk.bundle import Bundle
@@ -52,12 +52,12 @@ def main() -> int:
             row = compare(precision, name, run_chain(bundle, made[precision], val.images, val.labels, reference=name == "reference"), base)
             rows.append({**row, "broken": broken(row, limits_of(bundle, precision))})
             print(rows[-1], flush=True)
-    runs = {p: (session(made[p]["encoder"]), session(made[p]["head_segmentation"])) for p in PRECISIONS}
+    runs = {p: (graph_function(made[p]["encoder"]), graph_function(made[p]["head_segmentation"])) for p in PRECISIONS}
     times: dict[str, list[float]] = {p: [] for p in PRECISIONS}
     for k in range(args.rounds):
         for precision, (encode, predict) in runs.items():
             began = time.process_time()
-            predict(encode(val.images[k % len(val)][None])[0])
+            predict(encode(val.images[k % len(val)][None]))
             times[precision].append(1000 * (time.process_time() - began))
     medians = {p: statistics.median(v) for p, v in times.items()}
     result = {

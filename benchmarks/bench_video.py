@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from percodec.export.bundles.context_tables import learn_contexts
 from percodec.export.bundles.from_checkpoint import latents_of
 from percodec.export.data.specs import load
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.any_size import BundleAtAnySize, crop8
-from percodec.export.models.to_onnx import run_ort
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import EntropyModel, PacketCodec, VideoCodec
 
@@ -70,7 +70,7 @@ def speed(intra: EntropyModel, key: EntropyModel, predicted: EntropyModel, laten
 
 def measure(path: Path, frames: list[NDArray[np.uint8]], args: argparse.Namespace) -> dict[str, Any]:
     bundle = Bundle.open(path)
-    encoder = run_ort(bundle.graph("encoder"))
+    encoder = graph_function(bundle.graph("encoder"), threads=2)
     seen = latents_of(
         encoder, [load(f"camvid:{args.camvid}:train"), load(f"folder:{args.imagenet}")], bundle.frame_height, bundle.frame_width
     )

@@ -15,9 +15,9 @@ pytest.importorskip("cv2", reason="needs the ort extra")
 
 from percodec.export.engines.build import source_graph
 from percodec.export.engines.camera_graph import camera_graph
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.engines.lint import lint
 from percodec.export.engines.onnx_graph import parse
-from percodec.export.engines.session import session
 from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import engines_in, read_engine
@@ -72,10 +72,10 @@ def by_cv2(kind, raw, fit, frame=FRAME):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_graph_makes_what_cv2_makes(kind, fit, size):
     height, width = SIZES[size]
-    run = session(camera_graph(kind, height, width, *FRAME, fit))
+    run = graph_function(camera_graph(kind, height, width, *FRAME, fit))
     for rgb in pictures(height, width):
         raw = raw_of(kind, rgb)
-        made, wanted = run(raw[None])[0][0], by_cv2(kind, raw, fit)
+        made, wanted = run(raw[None])[0], by_cv2(kind, raw, fit)
         assert made.dtype == np.uint8
         assert made.shape == wanted.shape
         apart = np.abs(made.astype(int) - wanted)
@@ -89,12 +89,12 @@ def test_bytes_that_are_no_colour_are_clipped_like_cv2_does(kind):
     height, width = SIZES["by-3x4"]
     camera = CameraFormat(kind, height, width)
     raw = np.random.default_rng(1).integers(0, 256, camera.shape, dtype=np.uint8)
-    made, wanted = session(camera_graph(kind, height, width, *FRAME, "stretch"))(raw[None])[0][0], by_cv2(kind, raw, "stretch")
+    made, wanted = graph_function(camera_graph(kind, height, width, *FRAME, "stretch"))(raw[None])[0], by_cv2(kind, raw, "stretch")
     assert np.abs(made.astype(int) - wanted).max() <= 1
     assert (made == wanted).mean() > 0.999
     exact = camera_graph(kind, *FRAME, *FRAME, "stretch")
     raw = np.random.default_rng(2).integers(0, 256, CameraFormat(kind, *FRAME).shape, dtype=np.uint8)
-    np.testing.assert_array_equal(session(exact)(raw[None])[0][0], by_cv2(kind, raw, "stretch"))
+    np.testing.assert_array_equal(graph_function(exact)(raw[None])[0], by_cv2(kind, raw, "stretch"))
 
 
 def test_colours_are_the_textbook_s():
@@ -105,7 +105,7 @@ def test_colours_are_the_textbook_s():
         raw[:, 6 * k : 6 * k + 6, 0] = y[k]
         raw[:, 6 * k : 6 * k + 6 : 2, 1], raw[:, 6 * k + 1 : 6 * k + 6 : 2, 1] = u[k], v[k]
     raw[:, 30:] = 128
-    made = session(camera_graph("yuyv", 16, 32, 16, 32, "stretch"))(raw[None])[0][0, 8, 3:30:6]
+    made = graph_function(camera_graph("yuyv", 16, 32, 16, 32, "stretch"))(raw[None])[0, 8, 3:30:6]
     assert np.abs(made.astype(int) - [[255] * 3, [0] * 3, [255, 0, 0], [0, 255, 0], [0, 0, 255]]).max() <= 2
 
 
@@ -197,7 +197,7 @@ def test_the_command_line_builds_a_camera_beside_the_graphs(bundle, capsys):
     assert report["io"][1]["shape"] == [1, bundle.frame_height, bundle.frame_width, 3]
     raw = np.random.default_rng(3).integers(0, 256, (600, 640), dtype=np.uint8)
     wanted = by_cv2("nv12", raw, bundle.fit, (bundle.frame_height, bundle.frame_width))
-    assert np.abs(session(data)(raw[None])[0][0].astype(int) - wanted).max() <= 1
+    assert np.abs(graph_function(data)(raw[None])[0].astype(int) - wanted).max() <= 1
     with pytest.raises(EngineError, match=r"--precision fp16 --camera nv12:640x480$"):
         read_engine(bundle, "host", "fp16", "camera_nv12_640x480", {"flavour": "ort"})
 

@@ -15,6 +15,7 @@ image_module = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
 from percodec.export.bundles.from_checkpoint import export_bundle  # noqa: E402
 from percodec.export.data.specs import load  # noqa: E402
+from percodec.export.engines.graph_function import graph_function  # noqa: E402
 from percodec.export.evaluate.any_size import BundleAtAnySize, resized  # noqa: E402
 from percodec.export.evaluate.bundle_metrics import evaluate_bundle  # noqa: E402
 from percodec.export.evaluate.codecs import CODECS, at_most, codec_of  # noqa: E402
@@ -22,7 +23,7 @@ from percodec.export.evaluate.perception import rows_of_metrics  # noqa: E402
 from percodec.export.evaluate.rd import at_rate, curve, measure  # noqa: E402
 from percodec.export.evaluate.report import SCHEMA, render_table, report, write_report  # noqa: E402
 from percodec.export.models import Classifier, ResNet, edge, theis3  # noqa: E402
-from percodec.export.models.to_onnx import Head, graphs, run_ort  # noqa: E402
+from percodec.export.models.to_onnx import Head, graphs  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
 from percodec.export.train.from_config import train  # noqa: E402
 from percodec.sdk.cli import main  # noqa: E402
@@ -116,9 +117,9 @@ def test_a_resized_graph_is_the_one_exported_at_that_size(make):
     codec = make(4).eval()
     frame = np.random.default_rng(1).integers(0, 256, (1, 96, 128, 3), dtype=np.uint8)
     small, large = graphs(codec, {}, 64, 64), graphs(codec, {}, 96, 128)
-    symbols = run_ort(resized(small["encoder"][1], 96, 128))(frame)
-    assert np.array_equal(symbols, run_ort(large["encoder"][1])(frame))
-    assert np.array_equal(run_ort(resized(small["decoder"][1], 96, 128))(symbols), run_ort(large["decoder"][1])(symbols))
+    symbols = graph_function(resized(small["encoder"][1], 96, 128))(frame)
+    assert np.array_equal(symbols, graph_function(large["encoder"][1])(frame))
+    assert np.array_equal(graph_function(resized(small["decoder"][1], 96, 128))(symbols), graph_function(large["decoder"][1])(symbols))
     with pytest.raises(DataError, match="multiples of 8"):
         resized(small["encoder"][1], 100, 128)
 
@@ -129,8 +130,8 @@ def test_a_classifier_is_resized_to_the_crop_it_was_trained_on():
     head = {"head_classification": Head(Classifier(ResNet("cresnet39", 4, 0.125), 5).eval(), "classification")}
     small, large = graphs(codec, head, 64, 64), graphs(codec, head, 96, 96)
     symbols = np.random.default_rng(1).integers(0, 6, (1, 4, 12, 12), dtype=np.uint8)
-    a = run_ort(resized(small["head_classification"][1], 96, 96))(symbols)
-    assert np.allclose(a, run_ort(large["head_classification"][1])(symbols), atol=1e-6)
+    a = graph_function(resized(small["head_classification"][1], 96, 96))(symbols)
+    assert np.allclose(a, graph_function(large["head_classification"][1])(symbols), atol=1e-6)
     assert a.sum() == pytest.approx(1, abs=1e-5)
 
 
@@ -179,7 +180,7 @@ def test_a_bundle_exported_anew_has_all_its_heads(bundle, camvid, tmp_path):
     }
     symbols = bundle.selftest().symbols[:1]
     for graph in set(new["graphs"]) - {"encoder"}:
-        a, b = (run_ort(each.graph(graph))(symbols).astype(float) for each in (bundle, made))
+        a, b = (graph_function(each.graph(graph))(symbols).astype(float) for each in (bundle, made))
         assert np.mean(np.abs(a - b) > 1e-3 * np.abs(a).max()) < 5e-3, graph
 
 

@@ -13,9 +13,10 @@ torch = pytest.importorskip("torch", reason="needs the export extra")
 
 from percodec.export.bundles.from_checkpoint import check_parity, count_symbols, export_bundle  # noqa: E402
 from percodec.export.data import load_camvid  # noqa: E402
+from percodec.export.engines.graph_function import graph_function  # noqa: E402
 from percodec.export.evaluate.bundle_metrics import evaluate_bundle  # noqa: E402
 from percodec.export.models import LatentFPN, edge, theis3  # noqa: E402
-from percodec.export.models.to_onnx import DecoderGraph, EncoderGraph, Head, SegmentationGraph, graphs, run_ort  # noqa: E402
+from percodec.export.models.to_onnx import DecoderGraph, EncoderGraph, Head, SegmentationGraph, graphs  # noqa: E402
 from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
 from percodec.export.train.from_config import build_model, train  # noqa: E402
@@ -114,7 +115,7 @@ def test_graphs_equal_torch_with_batch_norm_folded(make):
     assert max(check_parity(made, [frame]).values()) <= 1e-3
     with torch.no_grad():  # the folded graph against the network as trained: only FP16 rounding of weights lies between
         plain = codec.quantizer.symbols(codec.g_a(codec.normalize(torch.from_numpy(frame)[None].permute(0, 3, 1, 2).float())))
-    symbols = run_ort(made["encoder"][1])(frame[None])
+    symbols = graph_function(made["encoder"][1])(frame[None])
     assert symbols.dtype == np.uint8
     assert (symbols != plain.numpy()).mean() < 0.02
 
@@ -131,7 +132,7 @@ def test_parity_past_its_limit_stops_the_export():
 
 def test_tables_count_every_symbol_of_the_training_set(bundle, camvid):
     data = load_camvid(camvid, "train")
-    counts = count_symbols(run_ort(bundle.graph("encoder")), data, 176, 240, 6)
+    counts = count_symbols(graph_function(bundle.graph("encoder")), data, 176, 240, 6)
     assert counts.shape == (4, 6, 6)
     assert (counts.sum((1, 2)) == len(data) * 22 * 30 // 2).all()
     assert bundle.entropy_model.profile == 3
@@ -149,7 +150,7 @@ def test_training_goes_on_from_a_bundle(bundle, camvid, tmp_path):
         image = DecoderGraph(model.codec)(torch.from_numpy(tests.symbols[:1].copy())).numpy()
     assert np.mean(symbols != tests.symbols) < 1e-3
     assert np.mean(labels != tests.labels) < 5e-3
-    assert np.abs(image.astype(int) - run_ort(bundle.graph("decoder"))(tests.symbols[:1])).max() <= 1
+    assert np.abs(image.astype(int) - graph_function(bundle.graph("decoder"))(tests.symbols[:1])).max() <= 1
     assert torch.allclose(model.codec.quantizer.centers, torch.from_numpy(bundle.centers), atol=1e-5)
 
     places = {"camvid": str(camvid)}

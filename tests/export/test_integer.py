@@ -9,12 +9,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from percodec.export.engines.calibrate import measure  # noqa: E402
+from percodec.export.engines.graph_function import graph_function  # noqa: E402
 from percodec.export.engines.integer import integer_encoder  # noqa: E402
 from percodec.export.engines.lint import lint  # noqa: E402
 from percodec.export.engines.onnx_graph import plain  # noqa: E402
 from percodec.export.engines.precision import Plan, make_explicit  # noqa: E402
 from percodec.export.models import AUTOENCODERS  # noqa: E402
-from percodec.export.models.to_onnx import graphs, run_ort  # noqa: E402
+from percodec.export.models.to_onnx import graphs  # noqa: E402
 from percodec.sdk.bundle.onnx_ops import check_graph  # noqa: E402
 from percodec.sdk.synthetic.road import RoadScene  # noqa: E402
 from percodec.sdk.targets import target  # noqa: E402
@@ -48,7 +49,7 @@ def test_symbols_are_those_of_the_float_graph_but_for_rounding(frames, name, lev
     check_graph(made.data, "encoder")  # a bundle may hold it
     assert not lint(made.data, target("host"))
     assert lint(made.data, target("rtx-ada"))[0].severity == "error"  # TensorRT knows no QLinearConv
-    one, other = run_ort(data), run_ort(made.data)
+    one, other = graph_function(data), graph_function(made.data)
     differ = []
     for frame in frames:
         a, b = one(frame)[0].astype(int), other(frame)[0].astype(int)

@@ -12,10 +12,10 @@ pytest.importorskip("onnx", reason="needs the export extra")
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from percodec.export.engines.calibrate import measure
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.engines.lint import RULES, lint
 from percodec.export.engines.onnx_graph import plain
 from percodec.export.engines.precision import PRECISIONS, Plan, make_explicit
-from percodec.export.engines.session import session
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.synthetic.road import RoadScene
 from percodec.sdk.targets import target
@@ -103,8 +103,8 @@ def test_a_good_graph_breaks_none():
 def road():
     bundle = Bundle.open(ROAD)
     frames = [RoadScene(k, bundle.frame_height, bundle.frame_width).render(0)[0][None] for k in range(4)]
-    encode = session(bundle.graph("encoder"))
-    symbols = [encode(f)[0] for f in frames]
+    encode = graph_function(bundle.graph("encoder"))
+    symbols = [encode(f) for f in frames]
     inputs = {"encoder": frames, "head_segmentation": symbols, "decoder": symbols}
     return bundle, {g: measure(plain(bundle.graph(g)), x) for g, x in inputs.items()}
 

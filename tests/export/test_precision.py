@@ -16,11 +16,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from percodec.export.engines.build import Calibration, default_graphs, explicit_graph, plan_for, source_graph
 from percodec.export.engines.calibrate import Ranges, judge, measure
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.engines.onnx_graph import ends, fused, label, matching, parse, plain, serialized
 from percodec.export.engines.precision import PRECISIONS, Plan, convolutions, layers, make_explicit
 from percodec.export.engines.sensitivity import keep_list, sensitivity
-from percodec.export.engines.session import session
 from percodec.export.engines.tensorrt import any_batch
+from percodec.runtime.engines.onnxruntime import open_session
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import DataError, ExportError, UsageError
 from percodec.sdk.synthetic.road import RoadScene
@@ -83,10 +84,10 @@ def test_results_stay_close_to_fp32(bundle, frames, calibration, ranges, precisi
         inputs = calibration.inputs(graph)[:2]
         plan = Plan(precision, activations=activations)
         made = make_explicit(bundle.graph(graph), plan, ranges[graph]).data
-        exact = session(bundle.graph(graph), reference=True)
+        exact = graph_function(bundle.graph(graph), optimize=False)
         for reference in (True, False):
-            run = session(made, reference=reference)
-            assert np.mean([(run(x)[0] != exact(x)[0]).mean() for x in inputs]) <= limit
+            run = graph_function(made, optimize=not reference)
+            assert np.mean([(run(x) != exact(x)).mean() for x in inputs]) <= limit
 
 
 def test_decisions_stay_in_fp32(bundle, ranges):
@@ -128,23 +129,23 @@ def test_asking_for_int8_and_getting_none_is_an_error(bundle, ranges):
 
 
 def test_the_fused_graph_is_both_graphs(bundle, frames):
-    both = session(fused(bundle.graph("encoder"), bundle.graph("head_segmentation")))
-    encode, predict = session(bundle.graph("encoder")), session(bundle.graph("head_segmentation"))
+    both = open_session(fused(bundle.graph("encoder"), bundle.graph("head_segmentation")))
+    encode, predict = graph_function(bundle.graph("encoder")), graph_function(bundle.graph("head_segmentation"))
     x = frames[0][None]
-    symbols, labels = both(x)
-    np.testing.assert_array_equal(symbols, encode(x)[0])
-    np.testing.assert_array_equal(labels, predict(symbols)[0])
+    symbols, labels = both.run(None, {"image": x})
+    np.testing.assert_array_equal(symbols, encode(x))
+    np.testing.assert_array_equal(labels, predict(symbols))
     with pytest.raises(ExportError, match="wants an encoder"):
         fused(bundle.graph("decoder"), bundle.graph("head_segmentation"))
 
 
 def test_any_batch_computes_what_one_does(bundle, frames):
-    encode = session(serialized(any_batch(parse(bundle.graph("encoder")))))
-    predict = session(serialized(any_batch(parse(bundle.graph("head_segmentation")))))
-    one = session(bundle.graph("encoder"))
-    symbols = encode(np.stack(frames[:3]))[0]
-    np.testing.assert_array_equal(symbols, np.concatenate([one(f[None])[0] for f in frames[:3]]))
-    assert predict(symbols)[0].shape == (3, bundle.frame_height, bundle.frame_width)
+    encode = graph_function(serialized(any_batch(parse(bundle.graph("encoder")))))
+    predict = graph_function(serialized(any_batch(parse(bundle.graph("head_segmentation")))))
+    one = graph_function(bundle.graph("encoder"))
+    symbols = encode(np.stack(frames[:3]))
+    np.testing.assert_array_equal(symbols, np.concatenate([one(f[None]) for f in frames[:3]]))
+    assert predict(symbols).shape == (3, bundle.frame_height, bundle.frame_width)
 
 
 def tiny(weight_scale: float = 1.0, norm: bool = False) -> onnx.ModelProto:
@@ -182,7 +183,7 @@ def test_batch_norm_is_folded_in_fp32():
     x = np.random.default_rng(1).integers(0, 256, (1, 16, 16, 3), dtype=np.uint8)
     folded = plain(serialized(model))
     assert not any(n.op_type == "BatchNormalization" for n in folded.graph.node)
-    np.testing.assert_allclose(session(serialized(folded))(x)[0], session(serialized(model))(x)[0], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(graph_function(serialized(folded))(x), graph_function(serialized(model))(x), rtol=1e-4, atol=1e-3)
 
 
 def test_weights_past_fp16_are_counted_and_scales_never_subnormal():
@@ -275,11 +276,11 @@ def test_a_narrow_calibration_set_costs_what_it_is_said_to_cost(bundle, frames, 
     dark = Calibration(bundle, [(120 + (f.astype(int) - 120) // 40).astype(np.uint8) for f in frames])
     narrow = make_explicit(bundle.graph("encoder"), Plan("int8"), ranges_of(bundle, dark, "encoder")).data
     good = make_explicit(bundle.graph("encoder"), Plan("int8"), ranges["encoder"]).data
-    exact = session(bundle.graph("encoder"))
+    exact = graph_function(bundle.graph("encoder"))
 
     def differ(data):
-        run = session(data)
-        return np.mean([(run(f[None])[0] != exact(f[None])[0]).mean() for f in frames[:2]])
+        run = graph_function(data)
+        return np.mean([(run(f[None]) != exact(f[None])).mean() for f in frames[:2]])
 
     assert differ(narrow) > 3 * differ(good)
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from percodec.export.bundles.extend import Additions
 from percodec.export.data import DataSet, at_size, fitted, load
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.bundle_metrics import evaluate_bundle
 from percodec.export.models import head_kind
-from percodec.export.models.to_onnx import OPSET, PRECISION, Head, graphs, picture_graph, run_ort
+from percodec.export.models.to_onnx import OPSET, PRECISION, Head, graphs, picture_graph
 from percodec.export.train.checkpoint import bundle_checkpoint, load_checkpoint
 from percodec.export.train.config import resolve
 from percodec.export.train.from_config import build_model, commit
@@ -95,7 +96,7 @@ def export_bundle(
     parity = check_parity(made, frames)
     say("parity, torch against ONNX Runtime: " + "  ".join(f"{k} {v:.6f}" for k, v in parity.items()))
 
-    encoder = run_ort(made["encoder"][1])
+    encoder = graph_function(made["encoder"][1], threads=2)
     levels = len(codec.quantizer.centers)
     if contexts:
         from percodec.export.bundles.context_tables import learn_contexts
@@ -107,7 +108,7 @@ def export_bundle(
     # The self-test runs on synthetic frames, so that a bundle carries nobody's pictures.
     test_frames = np.stack([load_synthetic_frame(7_000 + k, height, width) for k in range(_SELFTEST_FRAMES)])
     symbols = np.concatenate([encoder(f[None]) for f in test_frames])
-    head = run_ort(made["head_segmentation"][1]) if "head_segmentation" in made else None
+    head = graph_function(made["head_segmentation"][1], threads=2) if "head_segmentation" in made else None
     labels = np.concatenate([head(s[None]) for s in symbols]) if head else np.zeros((len(symbols), height, width), np.uint8)
     centers = codec.quantizer.centers.detach().numpy().astype(np.float32)
     contents: dict[str, Any] = {
@@ -183,7 +184,7 @@ def load_synthetic_frame(seed: int, height: int, width: int) -> NDArray[np.uint8
 
 def check_parity(made: dict[str, tuple[Any, bytes]], frames: list[NDArray[np.uint8]]) -> dict[str, float]:
     """Torch against ONNX Runtime on real frames; each graph fed with the same input. Raises `SelfTestError` past the limits."""
-    encoder = run_ort(made["encoder"][1])
+    encoder = graph_function(made["encoder"][1], threads=2)
     wrong: dict[str, list[float]] = {"symbols": [], "image": [], "labels": [], "probs": []}
     with torch.no_grad():
         for frame in frames:
@@ -194,7 +195,7 @@ def check_parity(made: dict[str, tuple[Any, bytes]], frames: list[NDArray[np.uin
                     continue
                 key = "image" if graph == "decoder" else "labels" if "segmentation" in graph else "probs"
                 reference = module(torch.from_numpy(symbols)).numpy().astype(np.float32)
-                actual = run_ort(data)(symbols).astype(np.float32)
+                actual = graph_function(data, threads=2)(symbols).astype(np.float32)
                 limit = {"image": 1, "labels": 0, "probs": 1e-3}[key]  # a picture's rounding may fall either way
                 wrong[key].append(float((np.abs(actual - reference) > limit).mean()))
     worst = {f"{k}_disagreement": max(v) for k, v in wrong.items() if v}

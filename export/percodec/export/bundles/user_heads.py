@@ -10,14 +10,13 @@ array            whatever it gives
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.export.engines.session import session
+from percodec.runtime.engines.onnxruntime import open_session
 from percodec.sdk.bundle import OPERATORS, Bundle, GraphInfo, Label, TensorInfo
 from percodec.sdk.bundle.graphs import DTYPES, HEAD, HEAD_TASKS
 from percodec.sdk.bundle.manifest import MAX_FILE_BYTES
@@ -116,8 +115,9 @@ def _run(where: str, data: bytes, symbols: NDArray[np.uint8]) -> list[dict[str, 
     """Its outputs by name for each latent."""
     names = [name for name, _ in signature(data, where)[1]]
     try:
-        run: Callable[[NDArray[np.uint8]], list[Any]] = session(data)
-        return [dict(zip(names, run(z[None]), strict=True)) for z in symbols]
+        session = open_session(data)
+        name = session.get_inputs()[0].name
+        return [dict(zip(names, session.run(names, {name: z[None]}), strict=True)) for z in symbols]
     except Exception as e:  # ONNX Runtime raises its own kinds
         raise ExportError(f"{where} does not run in ONNX Runtime: {str(e).splitlines()[0][:200]}; try it there alone") from e
 

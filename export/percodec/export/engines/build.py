@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from percodec.export.engines.calibrate import ENOUGH, Ranges, judge, measure, narrower
 from percodec.export.engines.camera_graph import camera_graph
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.engines.lint import Finding, lint
 from percodec.export.engines.onnx_graph import fused, parse, plain
 from percodec.export.engines.precision import Explicit, Plan, convolutions, make_explicit
-from percodec.export.engines.session import session
 from percodec.export.engines.tensorrt import build_engine, cuda_of, io_of
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import EngineKey, write_engine
@@ -85,8 +85,8 @@ class Calibration:
         if graph.startswith("encoder"):
             return [np.ascontiguousarray(f[None]) for f in self.frames]
         if self._symbols is None:
-            encode = session(self.bundle.graph("encoder"))
-            self._symbols = [encode(f[None])[0] for f in self.frames]
+            encode = graph_function(self.bundle.graph("encoder"))
+            self._symbols = [encode(f[None]) for f in self.frames]
         return self._symbols
 
 
@@ -174,9 +174,9 @@ def selftest_limits(bundle: Bundle, graph: str, data: bytes) -> dict[str, float]
     """How far the bundle's self-test vectors may be missed in this precision: twice what it does here, at least the bundle's own."""
     vectors, missed = bundle.selftest(), 0.0
     if graph in ("encoder", "head_segmentation"):
-        run = session(data, reference=True)
+        run = graph_function(data, optimize=False)
         source, wanted = (vectors.frames, vectors.symbols) if graph == "encoder" else (vectors.symbols, vectors.labels)
-        missed = max(float((run(np.ascontiguousarray(x[None]))[0][0] != y).mean()) for x, y in zip(source, wanted, strict=True))
+        missed = max(float((run(np.ascontiguousarray(x[None]))[0] != y).mean()) for x, y in zip(source, wanted, strict=True))
     return {
         "max_symbol_disagreement": min(1.0, max(2 * missed, vectors.max_symbol_disagreement)),
         "min_label_agreement": max(0.0, 1 - max(2 * missed, 1 - vectors.min_label_agreement)),

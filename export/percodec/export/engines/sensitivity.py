@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.export.engines.calibrate import Ranges
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.engines.precision import Plan, layers, make_explicit
-from percodec.export.engines.session import session
 from percodec.sdk.errors import ExportError
 
 Array = NDArray[np.uint8]
@@ -25,9 +25,9 @@ Advance = Callable[[int, int], None]
 
 def damage(data: bytes, reference: Sequence[Any], inputs: Sequence[Array]) -> float:
     """Mean difference of a graph's first output from `reference`: a share for uint8 outputs, the largest difference for probabilities."""
-    run, found = session(data), []
+    run, found = graph_function(data), []
     for x, wanted in zip(inputs, reference, strict=True):
-        got = run(x)[0]
+        got = run(x)
         found.append(float((got != wanted).mean()) if got.dtype == np.uint8 else float(np.abs(got - wanted).max()))
     return float(np.mean(found))
 
@@ -40,8 +40,8 @@ def sensitivity(
     Always with symmetric activations: the unsigned form quantizes residual sums as well, which belong to no layer.
     """
     plan, names = replace(plan, activations="int8"), layers(data)
-    run = session(data)
-    reference = [run(x)[0] for x in inputs]
+    run = graph_function(data)
+    reference = [run(x) for x in inputs]
     rows = []
     for k, (name, label) in enumerate(names):
         others = tuple(f"^{re.escape(n)}$" for n, _ in names if n != name)
@@ -55,8 +55,8 @@ def keep_list(
     data: bytes, plan: Plan, ranges: Ranges, inputs: Sequence[Array], limit: float, advance: Advance = lambda done, of: None
 ) -> tuple[list[str], float]:
     """(patterns to keep, damage that remains), no more layers than needed. Raises `ExportError` where even one layer is too much."""
-    run = session(data)
-    reference = [run(x)[0] for x in inputs]
+    run = graph_function(data)
+    reference = [run(x) for x in inputs]
 
     def remaining(keep: list[str]) -> float:
         return damage(make_explicit(data, replace(plan, keep=(*plan.keep, *keep)), ranges).data, reference, inputs)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.export.engines.session import session
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.metrics.scores import Confusion
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
@@ -60,24 +60,24 @@ def run_chain(
     advance: Advance = lambda done, of: None,
 ) -> Chain:
     """Encoder, coder, heads and decoder over frames [H,W,3]; `graphs` by their names in the bundle, an encoder among them."""
-    runs = {name: session(data, reference=reference) for name, data in graphs.items()}
+    runs = {name: graph_function(data, optimize=not reference) for name, data in graphs.items()}
     _, h, w = bundle.latent_shape
     coder, chain = PacketCodec(bundle.entropy_model, h, w), Chain()
     confusion = Confusion(len(bundle.labels)) if truth and "head_segmentation" in runs else None
     began = time.process_time()
     for k, frame in enumerate(frames):
-        symbols = runs["encoder"](np.ascontiguousarray(frame[None]))[0]
+        symbols = runs["encoder"](np.ascontiguousarray(frame[None]))
         chain.symbols.append(symbols)
         chain.sizes.append(len(coder.encode(symbols[0], frame_id=k, timestamp_ns=0)))
         if "head_segmentation" in runs:
-            labels = runs["head_segmentation"](symbols)[0][0]
+            labels = runs["head_segmentation"](symbols)[0]
             chain.labels.append(labels)
             if confusion is not None:
                 confusion.add(labels, truth[k])
         if "head_classification" in runs:
-            chain.probs.append(runs["head_classification"](symbols)[0][0])
+            chain.probs.append(runs["head_classification"](symbols)[0])
         if "decoder" in runs:
-            error = runs["decoder"](symbols)[0][0].astype(np.float32) - frame
+            error = runs["decoder"](symbols)[0].astype(np.float32) - frame
             chain.psnr.append(float(10 * np.log10(255**2 / max(float((error**2).mean()), 1e-9))))
         advance(k + 1, len(frames))
     chain.seconds = time.process_time() - began

@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.codecs import Picture
-from percodec.export.models.to_onnx import run_ort
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import DataError
@@ -79,7 +79,8 @@ class BundleAtAnySize:
         """Packet, and the latent decoded from it: uint8 [C,H/8,W/8]."""
         size = (picture.shape[0], picture.shape[1])
         if size != self._size:
-            self._encoder, self._decoder = (run_ort(resized(g, *size)) for g in (self._graph, self.bundle.graph("decoder")))
+            both = self._graph, self.bundle.graph("decoder")
+            self._encoder, self._decoder = (graph_function(resized(graph, *size), threads=2) for graph in both)
             self._coder = PacketCodec(self.bundle.entropy_model, size[0] // 8, size[1] // 8)
             self._size = size
         packet = self._coder.encode(self._encoder(picture[None])[0], frame_id=0, timestamp_ns=0)

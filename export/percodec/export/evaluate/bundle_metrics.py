@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from percodec.export.data.sets import DataSet
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.any_size import resized
 from percodec.export.metrics.scores import Confusion, average_precision, top_k
 from percodec.export.metrics.similarity import psnr, similarities
-from percodec.export.models.to_onnx import run_ort
 from percodec.export.train.validate import CROP, windows
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
@@ -35,7 +35,7 @@ def evaluate_bundle(
     height, width = bundle.frame_height, bundle.frame_width
     _channels, h, w = bundle.latent_shape
     coder = PacketCodec(bundle.entropy_model, h, w)
-    encoder, decoder = run_ort(bundle.graph("encoder")), run_ort(bundle.graph("decoder"))
+    encoder, decoder = (graph_function(bundle.graph(g), threads=2) for g in ("encoder", "decoder"))
     names = [g for g in bundle.manifest["graphs"] if g.startswith("head_") and (heads is None or g in heads)]
     judges = {name: _Judge(bundle, name) for name in names} if data.labels or data.targets else {}
     sizes, bounds, psnrs, ssims, ms_ssims = [], [], [], [], []
@@ -90,7 +90,7 @@ class _Judge:
         # Classes are judged on crops of the size the networks were trained on.
         crop = (min(CROP, self.frame[0]), min(CROP, self.frame[1]))
         self.crop = crop
-        self.run = run_ort(graph if self.kind == "segmentation" else resized(graph, *crop))
+        self.run = graph_function(graph if self.kind == "segmentation" else resized(graph, *crop), threads=2)
 
     def see(self, symbols: NDArray[np.uint8], label: NDArray[np.uint8] | None, target: int | None) -> None:
         if self.kind == "segmentation":

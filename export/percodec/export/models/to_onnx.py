@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from percodec.export.models import Autoencoder
-from percodec.runtime.engines.onnxruntime import onnxruntime
 
 OPSET = 20
 PRECISION = "fp32 (weights stored fp16)"
@@ -247,17 +246,6 @@ def picture_graph(head: nn.Module, height: int, width: int) -> bytes:
     return graph_bytes(fold(PictureGraph(head)), (torch.zeros(1, height, width, 3, dtype=torch.uint8),), ("image",), "labels")
 
 
-def run_ort(graph: bytes, threads: int = 2) -> Any:
-    """A plain ONNX Runtime CPU session, one array in, one out: `call(array) -> array`."""
-    ort = onnxruntime()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda array: session.run(None, {name: array})[0]
-
-
 __all__ = [
     "OPSET",
     "PRECISION",
@@ -272,5 +260,4 @@ __all__ = [
     "graph_bytes",
     "graphs",
     "picture_graph",
-    "run_ort",
 ]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from percodec.export.evaluate.any_size import filled
 from percodec.export.evaluate.codecs import Picture
-from percodec.runtime.engines.onnxruntime import onnxruntime
+from percodec.runtime.engines.onnxruntime import open_session
 from percodec.sdk.errors import DataError
 
 KEY = "percodec.restorer"
@@ -30,7 +30,6 @@ class Restorer:
     """One file, opened. `facts` is its metadata, `digest` its sha256."""
 
     def __init__(self, path: Path) -> None:
-        ort = onnxruntime()
         try:
             data = path.read_bytes()
         except OSError as e:
@@ -38,10 +37,7 @@ class Restorer:
         try:
             model = onnx.load_from_string(data)
             self.facts: dict[str, Any] = json.loads({p.key: p.value for p in model.metadata_props}[KEY])
-            options = ort.SessionOptions()
-            options.intra_op_num_threads = options.inter_op_num_threads = 1
-            options.log_severity_level = 3
-            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            self._session = open_session(data)
         except Exception as e:
             raise DataError(f"{path} is not a restorer; `percodec restore train` writes one as restorer.onnx") from e
         self.digest = hashlib.sha256(data).hexdigest()

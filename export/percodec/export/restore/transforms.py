@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.codecs import Picture
 from percodec.export.restore.lossy import AtQuality, Lossy, OfBundle, open_lossy
 from percodec.export.restore.mirror import PACKET, Settings, decode_picture, encode_picture, rates_of
@@ -115,11 +116,9 @@ class Packets:
     """Packets of a bundle at its own frame size."""
 
     def __init__(self, bundle: Bundle) -> None:
-        from percodec.export.models.to_onnx import run_ort
-
         self.digest = bundle.digest
         self._coder = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])
-        self._decoder = run_ort(bundle.graph("decoder"), threads=1)
+        self._decoder = graph_function(bundle.graph("decoder"))
 
     def symbols(self, packet: bytes) -> NDArray[np.uint8]:
         """uint8 [C,h,w]. Raises `PacketError`."""

@@ -39,26 +39,10 @@ class OrtEngine:
         precision: str = EXPORTED,
         limits: tuple[float, float] | None = None,
     ) -> None:
-        ort = onnxruntime()
         self.precision, self.limits = precision, limits
         self.source, self.outputs, self._what = source, outputs, what
-        self._ort = ort
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)
-                # WeightBiasQuantization mis-computes INT8+FP16 Q/DQ graphs on the CPU.
-                self._session = ort.InferenceSession(model, options, providers=[_PROVIDER], disabled_optimizers=["WeightBiasQuantization"])
-        except Exception as error:
-            raise BackendError(f"{what}: ONNX Runtime {ort.__version__} cannot load the graph ({reason(error)})") from error
-        providers = list(self._session.get_providers())
-        if providers != [_PROVIDER]:
-            raise BackendError(f"{what}: asked ONNX Runtime for {_PROVIDER}, got {providers}")
+        self._ort = onnxruntime()
+        self._session = open_session(model, threads=threads, what=what)
         _check_io(what, "input", self._session.get_inputs(), (source,))
         _check_io(what, "output", self._session.get_outputs(), outputs)
         self._prove_binding()
@@ -120,6 +104,33 @@ def onnxruntime() -> Any:
     return ort
 
 
+def open_session(model: bytes, *, threads: int = 1, optimize: bool = True, what: str = "graph") -> Any:
+    """An `InferenceSession` on the CPU and nothing else, as every part of percodec runs a graph there.
+
+    `threads` never spin. `optimize`: off for what the graph says, to compare with. Raises BackendError.
+    """
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            # WeightBiasQuantization mis-computes INT8+FP16 Q/DQ graphs on the CPU.
+            session = ort.InferenceSession(model, options, providers=[_PROVIDER], disabled_optimizers=["WeightBiasQuantization"])
+    except Exception as error:
+        raise BackendError(f"{what}: ONNX Runtime {ort.__version__} cannot load the graph ({reason(error)})") from error
+    providers = list(session.get_providers())
+    if providers != [_PROVIDER]:
+        raise BackendError(f"{what}: asked ONNX Runtime for {_PROVIDER}, got {providers}")
+    return session
+
+
 def _check_io(what: str, side: str, found: list[Any], specs: tuple[TensorSpec, ...]) -> None:
     if sorted(f.name for f in found) != sorted(spec.name for spec in specs):
         names = " by the manifest, ".join(", ".join(sorted(x.name for x in side_of)) or "none" for side_of in (specs, found))
@@ -135,4 +146,4 @@ def _check_io(what: str, side: str, found: list[Any], specs: tuple[TensorSpec, .
             )
 
 
-__all__ = ["OrtEngine", "onnxruntime"]
+__all__ = ["OrtEngine", "onnxruntime", "open_session"]
