@@ -1,53 +1,40 @@
-"""What do predicted packets save on a real stream, and what do they cost?
+"""What do predicted packets save on a real stream, which frames should their tables be learned from, and what do they cost?
 
-    python benchmarks/bench_video.py --video PATH --camvid PATH --imagenet PATH [--bundle DIR ...] [--key-every 25]
+    python benchmarks/bench_video.py --video PATH --camvid PATH [--bundle DIR ...] [--key-every 25]
 
-Per bundle: the latents of a clip, its first half to learn tables from, its second half to code. Key packets use contexts learned on
-CamVid train and photographs, as an exported bundle would; `intra` are all packets so, `intra on the clip` with contexts learned on its
-first half as well; `stream` is `VideoCodec` with predicted packets in between. Bytes are those of whole packets. Speed is from Python,
-CRCs and copies included, one predicted packet and one intra packet in turn within each round of one process; process CPU time, medians.
+Per bundle: the second half of a clip, coded as `run --stream` does at the bundle's frame size. `intra` are its key tables alone; `stream`
+its own tables of predicted packets in between; beside them tables learned from one source alone: CamVid val, the synthetic road, the
+clip's first half. Bytes are those of whole packets. Speed is from Python, CRCs and copies included, one predicted packet and one intra
+packet in turn within each round of one process; process CPU time, medians.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import itertools
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import record
 from bench_contexts import DEFAULT, HERE, Latent, bytes_of, microseconds
-from numpy.typing import NDArray
 
 from percodec.export.bundles.context_tables import learn_contexts
-from percodec.export.bundles.from_checkpoint import latents_of
-from percodec.export.data.specs import load
-from percodec.export.engines.graph_function import graph_function
-from percodec.export.evaluate.any_size import BundleAtAnySize, crop8
+from percodec.export.bundles.stream_tables import stream_pairs
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import EntropyModel, PacketCodec, VideoCodec
 
-TIERS = [HERE / "bundles" / f"{name}-0.635" for name in ("fast", "balanced")]
+TIERS = [HERE / "bundles" / f"{tier}-{point}" for tier in ("fast", "balanced") for point in ("0.330", "0.635")]
+ROAD_EDGE = HERE.parent / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
+ROAD = "synthetic://road?frames=300&seed=1"
 
 
-def frames_of(path: Path) -> list[NDArray[np.uint8]]:
-    capture, frames = cv2.VideoCapture(str(path)), []
-    while True:
-        there, frame = capture.read()
-        if not there:
-            return frames
-        frames.append(crop8(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)))
-
-
-def speed(intra: EntropyModel, key: EntropyModel, predicted: EntropyModel, latents: list[Latent], rounds: int) -> dict[str, Any]:
+def speed(intra: EntropyModel, predicted: EntropyModel, latents: list[Latent], rounds: int) -> dict[str, Any]:
     shape = latents[0].shape[1:]
-    alone, sender, receiver = PacketCodec(intra, *shape), VideoCodec(key, predicted, *shape, key_every=1 << 30), None
-    receiver = VideoCodec(key, predicted, *shape)
+    alone, sender = PacketCodec(intra, *shape), VideoCodec(intra, predicted, *shape, key_every=1 << 30)
+    receiver = VideoCodec(intra, predicted, *shape)
     receiver.decode(sender.encode(latents[0], 0, 0))
     found: dict[str, list[float]] = {f"{kind}_{way}": [] for kind in ("intra", "predicted") for way in ("encode", "decode")}
     packets: dict[str, bytes] = {}
@@ -68,64 +55,59 @@ def speed(intra: EntropyModel, key: EntropyModel, predicted: EntropyModel, laten
     return {"microseconds": {name: statistics.median(v) for name, v in found.items()}, "speed_of_intra": ratios}
 
 
-def measure(path: Path, frames: list[NDArray[np.uint8]], args: argparse.Namespace) -> dict[str, Any]:
-    bundle = Bundle.open(path)
-    encoder = graph_function(bundle.graph("encoder"), threads=2)
-    seen = latents_of(
-        encoder, [load(f"camvid:{args.camvid}:train"), load(f"folder:{args.imagenet}")], bundle.frame_height, bundle.frame_width
-    )
-    coder = BundleAtAnySize(bundle)
-    latents = [np.ascontiguousarray(coder.symbols(frame)[1]) for frame in frames]
-    half = len(latents) // 2
-    pairs = np.stack([np.concatenate(pair) for pair in itertools.pairwise(latents[:half])])
-    counts = np.stack([np.bincount(seen[:, c].ravel(), minlength=bundle.levels) for c in range(seen.shape[1])])
-    order0, intra = EntropyModel.from_counts(counts), learn_contexts(seen, bundle.levels)
-    on_clip = learn_contexts(np.stack(latents[:half]), bundle.levels)
-    predicted = learn_contexts(pairs, bundle.levels, temporal=True)
-    rest = latents[half:]
-    video = VideoCodec(intra, predicted, *rest[0].shape[1:], key_every=args.key_every)
-    receiver = VideoCodec(intra, predicted, *rest[0].shape[1:])
-    stream = 0
-    for k, latent in enumerate(rest):
-        packet = video.encode(latent, frame_id=k, timestamp_ns=k)
-        stream += len(packet)
+def stream_bytes(key: EntropyModel, predicted: EntropyModel, latents: list[Latent], key_every: int) -> int:
+    """Of all packets, each decoded again."""
+    shape, size = latents[0].shape[1:], 0
+    sender, receiver = (VideoCodec(key, predicted, *shape, key_every=key_every) for _ in range(2))
+    for k, latent in enumerate(latents):
+        packet = sender.encode(latent, frame_id=k, timestamp_ns=k)
+        size += len(packet)
         assert np.array_equal(receiver.decode(packet)[1], latent)
-    sizes = {
-        "order 0": bytes_of(order0, rest),
-        "intra": bytes_of(intra, rest),
-        "intra on the clip": bytes_of(on_clip, rest),
-        "stream": stream,
-    }
-    per_frame = {name: size / len(rest) for name, size in sizes.items()}
-    case = {"bundle": bundle.name, "frames": len(rest), "latent": list(rest[0].shape), "bytes_per_frame": per_frame}
-    case["saved"] = {name: 1 - stream / size for name, size in sizes.items() if name != "stream"}
-    case |= {f"{k}_order0": v for k, v in speed(order0, intra, predicted, rest, args.rounds).items()}
-    return case | speed(intra, intra, predicted, rest, args.rounds)
+    return size
+
+
+def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
+    bundle = Bundle.open(path)
+    shipped, key, channels = bundle.stream_model, bundle.entropy_model, bundle.latent_shape[0]
+    assert shipped is not None, f"{bundle.name} has no tables of predicted packets"
+    clip = stream_pairs(bundle, str(args.video), most=1 << 30)
+    half = (len(clip) + 1) // 2
+    rest = [np.ascontiguousarray(z) for z in (clip[half - 1, channels:], *clip[half:, channels:])]
+    sources = {"CamVid val": stream_pairs(bundle, f"{args.camvid}/val"), "synthetic road": stream_pairs(bundle, ROAD)}
+    sources["first half"] = clip[: half - 1]
+    tables = {name: learn_contexts(pairs, bundle.levels, temporal=True) for name, pairs in sources.items()}
+    sizes = {"intra": bytes_of(key, rest), "stream": stream_bytes(key, shipped, rest, args.key_every)}
+    sizes |= {name: stream_bytes(key, model, rest, args.key_every) for name, model in tables.items()}
+    case: dict[str, Any] = {"bundle": bundle.name, "frames": len(rest), "latent": list(bundle.latent_shape), "key_profile": key.profile}
+    case |= {"learned_from": bundle.manifest["provenance"]["stream"], "table_bytes": len(shipped.to_bytes())}
+    case["bytes_per_frame"] = {name: size / len(rest) for name, size in sizes.items()}
+    case["saved"] = {name: 1 - size / sizes["intra"] for name, size in sizes.items() if name != "intra"}
+    return case | speed(key, shipped, rest, args.rounds)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", type=Path, required=True)
     parser.add_argument("--camvid", required=True)
-    parser.add_argument("--imagenet", required=True, help="any folder of photographs")
     parser.add_argument("--bundle", type=Path, action="append", default=[])
     parser.add_argument("--key-every", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=200)
     record.add_arguments(parser)
     args = parser.parse_args()
-    frames, cases = frames_of(args.video), []
-    for path in args.bundle or [*DEFAULT, *TIERS]:
-        case = measure(path, frames, args)
+    cases = []
+    for path in args.bundle or [ROAD_EDGE, *TIERS, *DEFAULT]:
+        case = measure(path, args)
         cases.append(case)
-        saved, way = case["saved"], case["speed_of_intra"]
+        size, way = case["bytes_per_frame"], case["speed_of_intra"]
+        alone = ", ".join(f"{100 * v:.1f} % with {name} alone" for name, v in case["saved"].items() if name != "stream")
         print(
-            f"{case['bundle']}: {case['bytes_per_frame']['stream']:.0f} bytes a frame, saved {100 * saved['intra']:.1f} % of intra, "
-            f"{100 * saved['intra on the clip']:.1f} % of intra on the clip; encode {way['encode']:.2f} x, decode {way['decode']:.2f} x",
+            f"{case['bundle']}: intra {size['intra']:.0f}, stream {size['stream']:.0f} bytes a frame, saved "
+            f"{100 * case['saved']['stream']:.1f} % ({alone}); encode {way['encode']:.2f} x, decode {way['decode']:.2f} x",
             flush=True,
         )
     result = {
         "benchmark": "bench_video",
-        "command": "python benchmarks/bench_video.py --video PATH --camvid PATH --imagenet PATH",
+        "command": "python benchmarks/bench_video.py --video PATH --camvid PATH",
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "machine": {"cpu": record.cpu_name()},
         "video": args.video.name,

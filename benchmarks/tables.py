@@ -144,18 +144,17 @@ def perception(result: dict[str, Any]) -> str:
 
 
 def video(result: dict[str, Any]) -> str:
-    """What predicted packets save and cost, from `bench_video.py`."""
+    """What predicted packets save and cost, and which frames their tables should come from, from `bench_video.py`."""
     rows = []
+    alone = [name for name in result["cases"][0]["saved"] if name != "stream"]
     for case in result["cases"]:
         size, saved, speed = case["bytes_per_frame"], case["saved"], case["speed_of_intra"]
         row = [case["bundle"], f"{size['intra']:.0f}", f"{size['stream']:.0f}"]
-        row += [f"-{100 * saved[k]:.1f} %" for k in ("intra", "intra on the clip")]
+        row += [f"-{100 * saved[name]:.1f} %" for name in ("stream", *alone)]
         rows.append([*row, f"{speed['encode']:.2f} x", f"{speed['decode']:.2f} x"])
-    head = ["bundle", "intra, bytes a frame", "stream", "saved", "of contexts of the clip", "encode, beside intra", "decode"]
-    facts = (
-        f"`{result['video']}`, a key packet every {result['key_every']} frames; {result['machine']['cpu']}, one thread, {result['date']}"
-    )
-    return f"{lab_tables.table(head, rows)}\n{facts}: `{result['command']}`\n"
+    head = ["bundle", "intra, bytes a frame", "stream", "saved", *(f"{name} alone" for name in alone), "encode, beside intra", "decode"]
+    facts = f"Second half of `{result['video']}`, a key packet every {result['key_every']} frames; {result['machine']['cpu']}, one thread"
+    return f"{lab_tables.table(head, rows)}\n{facts}, {result['date']}: `{result['command']}`\n"
 
 
 def stream(result: dict[str, Any]) -> str:
