@@ -1,6 +1,7 @@
 """A tiny CamVid tree with the true layout, palette-free ids and an unlabelled border."""
 
 import contextlib
+import functools
 import json
 
 import numpy as np
@@ -18,6 +19,17 @@ def one_thread():
     """Tiny networks: a second thread only waits for the first, badly so on a busy machine."""
     torch = pytest.importorskip("torch", reason="needs the export extra")
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_table_of_operators():
+    """torch makes the table anew for every graph it exports, which takes as long as the rest of the export."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    made = functools.cache(ONNXRegistry.from_torchlib)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(made))
+        yield
 
 
 @pytest.fixture(scope="session")

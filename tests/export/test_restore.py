@@ -1,8 +1,6 @@
 """Dataset restoration: codecs and their rates, restorers and their training, the matrix; real codecs and ONNX Runtime."""
 
 import json
-import os
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +11,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the export extra")
 Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
-from support.command import COMMAND  # noqa: E402
 from support.restoring import FACTS, tree, wake  # noqa: E402
 
 from percodec.export.data.specs import load  # noqa: E402
@@ -30,6 +27,7 @@ from percodec.export.restore.to_onnx import restorer_graph  # noqa: E402
 from percodec.export.restore.train import Objective, build_restorer, train_restorer  # noqa: E402
 from percodec.export.restore.transforms import Compress, Restore  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
+from percodec.sdk.cli import main  # noqa: E402
 from percodec.sdk.errors import DataError, UsageError  # noqa: E402
 
 
@@ -305,18 +303,24 @@ def test_the_loss_is_split_as_the_letters_say():
     assert (ours["to_own"], ours["OR"], rival["method"], rival["to_original"]) == (0.44, 0.4, "l1", 0.4)
 
 
-def test_shift_from_end_to_end(camvid, restorer, tmp_path):
-    words = ["shift", "--data", f"camvid:{camvid}", "--codec", "jpeg:q5", "--restorer", f"restored={restorer}", "--mixed"]
+@pytest.mark.parametrize(
+    ("more", "letters"),
+    [
+        ([], {"OO", "OC", "CO", "CC"}),
+        pytest.param(["--mixed", "--restorer"], {"OO", "OC", "OR", "CO", "CC", "MO", "MC", "RO", "RR"}, marks=pytest.mark.long),
+    ],
+    ids=["two networks", "four networks"],
+)
+def test_shift_from_end_to_end(camvid, restorer, tmp_path, monkeypatch, capsys, more, letters):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = ["shift", "--data", f"camvid:{camvid}", "--codec", "jpeg:q5", *more]
+    if more:
+        words.append(f"restored={restorer}")
     sets = ["schedule.steps=2", "schedule.validate_every=2", "crops.size=64", "crops.batch=2", "crops.views=1", "head.width=0.0625"]
-    options = [w for s in sets for w in ("--set", s)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*COMMAND, *words, *options, "--out", str(tmp_path / "s"), "--json"], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    letters = {r["matrix"] for r in result["cells"]}
-    assert letters == {"OO", "OC", "OR", "CO", "CC", "MO", "MC", "RO", "RR"}
+    words += [*(w for s in sets for w in ("--set", s)), "--out", str(tmp_path / "s")]
+    assert main([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert {r["matrix"] for r in result["cells"]} == letters
     assert len(result["cells"][0]["iou"]) == 11
     assert {"shift.json", "shift.html", "shift-matrix.png", "shift-methods.png", "shift-classes.png"} <= {
         p.name for p in (tmp_path / "s").iterdir()
@@ -324,11 +328,8 @@ def test_shift_from_end_to_end(camvid, restorer, tmp_path):
     assert "http" not in (tmp_path / "s" / "shift.html").read_text().replace("http://www.w3.org", "")
     assert str(tmp_path) not in (tmp_path / "s" / "shift.json").read_text()
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "s" / "runs").rglob("best.pt")}
-    again = subprocess.run(
-        [*COMMAND, *words, *options, "--out", str(tmp_path / "s")], capture_output=True, text=True, env=environment, check=False
-    )
-    assert again.returncode == 0, again.stderr
-    assert "gap_closed" in again.stdout
+    assert main(words) == 0
+    assert ("gap_closed" if more else "information") in capsys.readouterr().out
     assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / "s" / "runs").rglob("best.pt")}
 
 

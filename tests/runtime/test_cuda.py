@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -62,3 +63,16 @@ def test_cases(cases, provider, driver_library, provider_path):
     done = run_cases([cases], provider, driver_library, provider_path(provider))
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "passed" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("provider", ["cuda-python", "pycuda"])
+def test_many_schedules(provider, driver_library, provider_path, trials, monkeypatch):
+    """`cases_pipeline.py` draws 40 pipelines."""
+    monkeypatch.setenv("PERCODEC_SCHEDULES", "5000")
+    done = run_cases(["cases_pipeline.py"], provider, driver_library, provider_path(provider), "-k", "random_schedules", "-s")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    found = re.search(r"(\d+) schedules, (\d+) frames predicted, (\d+) graph launches, (\d+) violations", done.stdout)
+    assert found, done.stdout
+    names = ("schedules", "frames_predicted", "graph_launches", "violations")
+    trials[f"random schedules, {provider}"] = dict(zip(names, map(int, found.groups()), strict=True))

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -211,7 +212,8 @@ def test_no_flipped_bit_yields_a_wrong_packet(tmp_path: Path, tiny: Bundle, pack
             assert {r.packet for r in read_log(path)} <= good
 
 
-def test_kill_9_loses_no_acknowledged_frame(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.long)])
+def test_kill_9_loses_no_acknowledged_frame(tmp_path: Path, tiny: Bundle, packet: Packet, trials: dict[str, Any], kills: int) -> None:
     (tmp_path / "packet").write_bytes(packet(7))
     program = (
         "import sys; from pathlib import Path; from percodec.sdk import Bundle, LogWriter\n"
@@ -219,7 +221,8 @@ def test_kill_9_loses_no_acknowledged_frame(tmp_path: Path, tiny: Bundle, packet
         "while True:\n    log.append(packet, 7, k); k += 1; sys.stdout.write(f'{k}\\n'); sys.stdout.flush()\n"
     )
     rng = random.Random(3)
-    for trial in range(10):
+    total = 0
+    for trial in range(kills):
         path = tmp_path / f"{trial}.mcap"
         command = [sys.executable, "-c", program, str(tiny.path), str(tmp_path / "packet"), str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -233,6 +236,9 @@ def test_kill_9_loses_no_acknowledged_frame(tmp_path: Path, tiny: Bundle, packet
         assert acknowledged <= count <= acknowledged + 1
         assert log.truncated
         assert log.damaged == 0
+        total += acknowledged
+    if kills >= 200:
+        trials["kill -9 of a log's writer"] = {"kills": kills, "records_acknowledged": total, "losses": 0}
 
 
 def test_a_full_disk_is_one_error_and_keeps_what_was_accepted(tmp_path: Path, tiny: Bundle, packet: Packet) -> None:

@@ -1,4 +1,4 @@
-"""Prints nothing; writes the gradients of one step to a file. Run by test_distributed.py under torchrun, and alone."""
+"""Prints nothing; writes the gradients of one step of each configuration to a file. Run by test_distributed.py under torchrun, and alone."""
 
 import sys
 
@@ -12,11 +12,8 @@ from percodec.export.train.from_config import build_model
 from percodec.export.train.tasks import Objective, class_weights
 
 
-def main() -> None:
-    camvid, name, out, *overrides = sys.argv[1:]
-    torch.set_num_threads(1)
+def gradients_of(camvid: str, name: str, overrides: list[str], device: torch.device) -> dict[str, dict[str, torch.Tensor]]:
     config = load_config(name, overrides)
-    device = distributed.start()
     data = load(f"camvid:{camvid}:train")
     crops = config["crops"]
     share = (distributed.rank(), distributed.world())
@@ -26,9 +23,16 @@ def main() -> None:
     loss, _ = objective(batch)
     loss.backward()
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    buffers = {n: b for n, b in model.named_buffers() if "running" in n}
+    return {"gradients": gradients, "buffers": {n: b for n, b in model.named_buffers() if "running" in n}}
+
+
+def main() -> None:
+    camvid, names, out, *overrides = sys.argv[1:]
+    torch.set_num_threads(1)
+    device = distributed.start()
+    found = {name: gradients_of(camvid, name, overrides, device) for name in names.split(",")}
     if distributed.rank() == 0:
-        torch.save({"gradients": gradients, "buffers": buffers}, out)
+        torch.save(found, out)
     distributed.finish()
 
 
