@@ -1,4 +1,4 @@
-"""Prints nothing; writes the gradients of one step of each configuration to a file. Run by test_distributed.py under torchrun, and alone."""
+"""Writes the gradients of one step of each configuration to a file. Run by test_distributed.py under torchrun, and alone."""
 
 import sys
 

@@ -153,7 +153,7 @@ class _Bound:
     """Host arrays in, host arrays out, one stream: for self-tests, files and tools."""
 
     def __init__(self, engine: TrtEngine, cuda: Cuda) -> None:
-        self._engine, self._cuda = engine, cuda
+        self._shape, self._cuda = engine.source.shape, cuda
         self._stream, self._event = cuda.stream(), cuda.event()
         sizes = [spec.nbytes for spec in (engine.source, *engine.outputs)]
         self._pinned = [cuda.allocate(n, "pinned") for n in sizes]
@@ -166,7 +166,7 @@ class _Bound:
             np.copyto(pinned[0].array(source.shape, source.dtype), source)
             cuda.copy(device[0].device, pinned[0].host, pinned[0].nbytes, stream)
         else:
-            address, producer = foreign_array(source, self._engine.source.shape, stream)
+            address, producer = foreign_array(source, self._shape, stream)
             if producer:
                 cuda.record(self._event, producer)
                 cuda.wait(stream, self._event)
