@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -208,7 +209,7 @@ def test_realtime_paces_a_file(tmp_path: Path) -> None:
     begin = time.monotonic()
     frames, error = drain(source)
     assert (len(frames), error) == (5, None)
-    assert 0.19 <= time.monotonic() - begin < 1.0
+    assert time.monotonic() - begin >= 0.19
 
 
 def test_closing_wakes_a_paced_source(tmp_path: Path) -> None:
@@ -219,24 +220,29 @@ def test_closing_wakes_a_paced_source(tmp_path: Path) -> None:
     assert source.read() is None
 
 
-def camera(script: list[Any], timeout_s: float = 0.3, **more: Any) -> Camera:
+def camera(script: list[Any], timeout_s: float = 0.6, **more: Any) -> Camera:
     return Camera("fake", "v4l2", lambda: FakeCapture(script, **more), timeout_s)
 
 
 def test_camera_gives_new_frames_with_rising_ids_and_times() -> None:
-    source = camera([0.03, picture(1), 0.03, picture(2), 0.03, picture(3), 0.5])
-    frames = [source.read() for _ in range(3)]
+    taken = threading.Semaphore(0)
+    source = camera([picture(1), taken.acquire, picture(2), taken.acquire, picture(3), 20.0], timeout_s=10)
+    frames = []
+    for _ in range(3):
+        frames.append(source.read())
+        taken.release()
     assert [int(frame.image[0, 0, 2]) for frame in frames if frame] == [1, 2, 3]
     assert [frame.frame_id for frame in frames if frame] == [0, 1, 2]
     stamps = [frame.timestamp_ns for frame in frames if frame]
     assert stamps == sorted(set(stamps))
-    assert 0 <= time.monotonic_ns() - stamps[-1] < 1_000_000_000
+    assert stamps[-1] <= time.monotonic_ns()
     source.close()
 
 
 def test_slow_reader_gets_the_newest_frame_and_a_gap() -> None:
-    source = camera([picture(1), 0.01, picture(2), 0.01, picture(3), 1.0])
-    time.sleep(0.15)
+    shown = threading.Event()
+    source = camera([picture(1), 0.01, picture(2), 0.01, picture(3), shown.set, 20.0])
+    assert shown.wait(20)
     frame = source.read()
     assert frame is not None
     assert (frame.frame_id, int(frame.image[0, 0, 2])) == (2, 3)
@@ -258,7 +264,7 @@ def test_vanished_camera_times_out_and_repeats_nothing(ending: str) -> None:
     assert error is not None
     assert "after 2 frames" in error
     source.close()
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 15
 
 
 def test_camera_that_does_not_open() -> None:
@@ -270,7 +276,7 @@ def test_camera_close_does_not_wait_for_the_driver() -> None:
     source = camera([picture(1), 30.0])
     begin = time.monotonic()
     source.close()
-    assert time.monotonic() - begin < 1.5
+    assert time.monotonic() - begin < 15
     assert source.read() is None
 
 

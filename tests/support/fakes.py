@@ -20,6 +20,7 @@ HEADS = {"segmentation": HeadTask("segmentation", CLASSES)}
 IMAGE = TensorSpec("image", (1, H, W, 3))
 SYMBOLS = TensorSpec("symbols", (1, C, H // 8, W // 8))
 LABELS = TensorSpec("labels", (1, H, W))
+Step = NDArray[np.uint8] | float | None | Callable[[], object]
 
 
 class FakeEngine:
@@ -119,10 +120,13 @@ class FakeCoder:
 
 
 class FakeCapture:
-    """What `cv2.VideoCapture` is to a camera. `script`: arrays to give, a float to sleep, None for a failed read; then silence."""
+    """What `cv2.VideoCapture` is to a camera. `script`: arrays to give, a float to sleep, None for a failed read; then silence.
 
-    def __init__(self, script: Sequence[NDArray[np.uint8] | float | None], *, opened: bool = True, then: float = 0.0) -> None:
-        self._script: Iterator[NDArray[np.uint8] | float | None] = iter(script)
+    A function in it is called: to wait for the test, or to tell it how far the camera is.
+    """
+
+    def __init__(self, script: Sequence[Step], *, opened: bool = True, then: float = 0.0) -> None:
+        self._script: Iterator[Step] = iter(script)
         self._opened, self._then = opened, then
         self.released = False
 
@@ -139,6 +143,8 @@ class FakeCapture:
         for step in self._script:
             if isinstance(step, float):
                 time.sleep(step)
+            elif callable(step):
+                step()
             elif step is None:
                 return False, None
             else:

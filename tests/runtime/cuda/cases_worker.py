@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -44,5 +43,4 @@ def test_a_lost_gpu_costs_a_worker(driver: Any, tmp_path: Path, monkeypatch: pyt
     # From the last answer to the notice: at once for an error, the patience for a hang.
     noticed = next(at for at, text in run.states if words in text)
     silent = noticed - max(at for at, _, _ in run.seen if at < noticed)
-    assert silent < 1.0, silent
-    assert time.monotonic() - noticed < 30
+    assert silent < 5, silent
