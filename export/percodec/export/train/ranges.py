@@ -28,7 +28,9 @@ class Range:
 
     def __str__(self) -> str:
         kind = f"a multiple of {self.step} " if self.step > 1 else ""
-        return f"{kind}{'above' if self.above else 'from'} {self.least:.12g} {'to below' if self.below else 'to'} {self.most:.12g}"
+        if self.above:
+            return f"{kind}above {self.least:.12g} and {'below' if self.below else 'at most'} {self.most:.12g}"
+        return f"{kind}from {self.least:.12g} {'to below' if self.below else 'to'} {self.most:.12g}"
 
 
 _WEIGHT = Range(0, 1e9, "it weighs a term of the loss")
