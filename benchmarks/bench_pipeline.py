@@ -25,16 +25,12 @@ from numpy.typing import NDArray
 from percodec.runtime.capture.open import open_source
 from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.runtime.capture.source import SourceInfo
-from percodec.runtime.engines.open import open_slots
 from percodec.runtime.pipeline.options import Outputs, PipelineOptions
-from percodec.runtime.pipeline.pipeline import Pipeline
-from percodec.runtime.pipeline.records import HeadTask
 from percodec.runtime.pipeline.timing import peak_rss_bytes
 from percodec.runtime.run.report import rate_figures
 from percodec.runtime.run.sinks import JsonLines
-from percodec.runtime.session import DEFAULT_BUNDLE, open_bundle
+from percodec.runtime.session import DEFAULT_BUNDLE, Session, open_bundle
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.codec import PacketCodec
 from percodec.sdk.log import LogWriter
 from percodec.sdk.machine import machine_info, versions
 from percodec.sdk.types import Frame
@@ -71,17 +67,13 @@ def load_frames(spec: str, bundle: Bundle, most: int) -> NDArray[np.uint8]:
     return np.stack(images)
 
 
-def measure(bundle: Bundle, images: NDArray[np.uint8], spec: str, frames: int, workers: int, threads: int) -> dict[str, Any]:
+def measure(session: Session, images: NDArray[np.uint8], spec: str, frames: int, workers: int) -> dict[str, Any]:
     """One run."""
+    bundle = session.bundle
     with tempfile.TemporaryDirectory() as folder:
-        log, lines = LogWriter(Path(folder) / "packets.mcap", bundle), JsonLines(Path(folder) / "frames.jsonl", bundle)
-        pipeline = Pipeline(
+        log, lines = LogWriter(Path(folder) / "packets.mcap", bundle), JsonLines(Path(folder) / "frames.jsonl", bundle, session.heads)
+        pipeline = session.pipeline(
             MemorySource(spec, images, frames),
-            Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit),
-            open_slots(bundle, threads=threads).make,
-            PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:]),
-            levels=bundle.levels,
-            heads={"segmentation": HeadTask("segmentation", len(bundle.labels))},
             options=PipelineOptions("block", workers=workers),
             outputs=Outputs(on_packet=log.append, on_record=lines.write),
         )
@@ -113,11 +105,12 @@ def main() -> int:
     bundle = open_bundle(args.bundle)
     images = load_frames(args.source, bundle, 64)
     settings = [int(text) for text in args.workers.split(",")]
-    measure(bundle, images, args.source, min(20, args.frames), settings[0], args.threads)  # warm-up
+    session = Session.open(bundle, threads=args.threads, selftest=False)
+    measure(session, images, args.source, min(20, args.frames), settings[0])  # warm-up
     runs: dict[int, list[dict[str, Any]]] = {workers: [] for workers in settings}
     for _ in range(args.rounds):
         for workers in settings:
-            runs[workers].append(measure(bundle, images, args.source, args.frames, workers, args.threads))
+            runs[workers].append(measure(session, images, args.source, args.frames, workers))
     result = {
         "benchmark": "bench_pipeline",
         "machine": machine_info(),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +42,11 @@ def test_nothing_else_chooses_the_place(root: Path) -> None:
     others = [p for p in (root / "benchmarks").glob("*.py") if p.name not in ("record.py", "tables.py")]
     assert len(others) > 15
     assert not [p.name for p in others if '"results"' in p.read_text(encoding="utf-8")]
+
+
+def test_the_pipeline_can_be_measured(root: Path, tmp_path: Path) -> None:
+    words = ["--frames", "6", "--rounds", "1", "--workers", "1", "--out", str(tmp_path), "--machine", "here"]
+    done = subprocess.run([sys.executable, str(root / "benchmarks" / "bench_pipeline.py"), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "bench_pipeline-here.json").read_text())
+    assert found["workers"]["1"]["last"]["frames"] == {"captured": 6, "predicted": 6, "logged": 6, "balanced": True}
