@@ -46,7 +46,9 @@ def test_nothing_else_chooses_the_place(root: Path) -> None:
 
 def test_the_pipeline_can_be_measured(root: Path, tmp_path: Path) -> None:
     words = ["--frames", "6", "--rounds", "1", "--workers", "1", "--out", str(tmp_path), "--machine", "here"]
-    done = subprocess.run([sys.executable, str(root / "benchmarks" / "bench_pipeline.py"), *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(root / "benchmarks" / "bench_pipeline.py"), *words], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "bench_pipeline-here.json").read_text())
     assert found["workers"]["1"]["last"]["frames"] == {"captured": 6, "predicted": 6, "logged": 6, "balanced": True}
