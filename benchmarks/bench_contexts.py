@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from percodec.export.bundles.context_tables import learn_contexts
 from percodec.export.bundles.from_checkpoint import latents_of
-from percodec.export.data.specs import load
+from percodec.export.data.sets import load
 from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.any_size import BundleAtAnySize, crop8
 from percodec.sdk.bundle import Bundle

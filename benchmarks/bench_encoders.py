@@ -29,7 +29,7 @@ import record
 import torch
 from PIL import Image
 
-from percodec.export.data.specs import load
+from percodec.export.data.sets import load
 from percodec.export.engines.build import Calibration, explicit_graph, plan_for
 from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.any_size import crop8, resized

@@ -28,8 +28,8 @@ from bench_encoders import in_turn, paired
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from percodec.export.data.sets import DataSet
-from percodec.export.data.specs import load
+from percodec.export.data.dataset import DataSet
+from percodec.export.data.sets import load
 from percodec.export.engines.calibrate import measure
 from percodec.export.engines.graph_function import graph_function
 from percodec.export.engines.onnx_graph import plain

@@ -20,8 +20,8 @@ import record
 from lab_train import CELLS, POINTS, SHORT, cells
 
 from percodec.export.bundles.from_checkpoint import export_bundle
+from percodec.export.data.sets import load
 from percodec.export.data.small_sets import load_folder
-from percodec.export.data.specs import load
 from percodec.export.evaluate.any_size import crop8
 from percodec.export.evaluate.codecs import codec_of
 from percodec.export.evaluate.compute import compute_table

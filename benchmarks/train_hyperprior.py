@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from percodec.export.data.crops import Batch, Crops
-from percodec.export.data.specs import load
+from percodec.export.data.sets import load
 from percodec.export.metrics.similarity import psnr
 from percodec.export.restore.hyperprior import mean_scale_hyperprior
 from percodec.export.train.curves import reporter

@@ -8,7 +8,7 @@ Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
 from percodec.export.data import load, load_camvid, load_folder  # noqa: E402
 from percodec.export.data.crops import Crops  # noqa: E402
-from percodec.export.data.sets import DataSet  # noqa: E402
+from percodec.export.data.dataset import DataSet  # noqa: E402
 from percodec.export.data.small_sets import CAMVID_CLASSES  # noqa: E402
 from percodec.sdk.errors import DataError  # noqa: E402
 from percodec.sdk.synthetic.road import CLASSES  # noqa: E402

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="needs the export extra")
 image_module = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
 from percodec.export.bundles.from_checkpoint import export_bundle  # noqa: E402
-from percodec.export.data.specs import load  # noqa: E402
+from percodec.export.data.sets import load  # noqa: E402
 from percodec.export.engines.graph_function import graph_function  # noqa: E402
 from percodec.export.evaluate.any_size import BundleAtAnySize, resized  # noqa: E402
 from percodec.export.evaluate.bundle_metrics import evaluate_bundle  # noqa: E402

@@ -15,7 +15,7 @@ from support.tiny_bundle import array_graph, classification_graph, encoder_graph
 
 from percodec.export.bundles.stream_tables import stream_pairs
 from percodec.export.bundles.user_heads import color_of
-from percodec.runtime.capture.images import write_image
+from percodec.runtime.images import write_image
 from percodec.sdk import Bundle, Label, PacketCodec, TensorInfo
 from percodec.sdk.cli import main
 from percodec.sdk.codec import VideoCodec

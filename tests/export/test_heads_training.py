@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
 
-from percodec.export.data.specs import load  # noqa: E402
+from percodec.export.data.sets import load  # noqa: E402
 from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
 from percodec.export.train.from_config import train  # noqa: E402

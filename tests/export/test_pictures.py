@@ -11,8 +11,9 @@ pytest.importorskip("torch", reason="needs the export extra")
 from percodec.export.data import load_camvid, load_folder  # noqa: E402
 from percodec.export.data.files import read_rgb, read_size  # noqa: E402
 from percodec.export.restore.mirror import decode_picture  # noqa: E402
-from percodec.runtime.capture.images import ImageFiles, read_image  # noqa: E402
+from percodec.runtime.capture.images import ImageFiles  # noqa: E402
 from percodec.runtime.capture.opencv import opencv  # noqa: E402
+from percodec.runtime.images import read_image  # noqa: E402
 from percodec.sdk.errors import DataError, SourceError  # noqa: E402
 
 H, W = 48, 64

@@ -13,7 +13,7 @@ Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
 from support.restoring import FACTS, tree, wake  # noqa: E402
 
-from percodec.export.data.specs import load  # noqa: E402
+from percodec.export.data.sets import load  # noqa: E402
 from percodec.export.evaluate.codecs import CODECS  # noqa: E402
 from percodec.export.evaluate.compute import count_parameters  # noqa: E402
 from percodec.export.restore import restorer as restorer_module  # noqa: E402

@@ -19,7 +19,7 @@ from support.command import COMMAND  # noqa: E402
 from support.restoring import tree  # noqa: E402
 
 from percodec.export.data.origin import SUMMARY, origin_of  # noqa: E402
-from percodec.export.data.specs import load  # noqa: E402
+from percodec.export.data.sets import load  # noqa: E402
 from percodec.export.restore.mirror import RECORDS, mirror, rates_of  # noqa: E402
 from percodec.export.restore.pairs import Pairs  # noqa: E402
 from percodec.export.restore.restorer import Restorer  # noqa: E402

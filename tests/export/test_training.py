@@ -11,14 +11,14 @@ torch = pytest.importorskip("torch", reason="needs the export extra")
 Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 
 from percodec.export.data.crops import Batch  # noqa: E402
-from percodec.export.data.sets import DataSet  # noqa: E402
+from percodec.export.data.dataset import DataSet  # noqa: E402
 from percodec.export.models import Quantizer  # noqa: E402
 from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
 from percodec.export.train.from_config import build_model, load_trunk, train  # noqa: E402
 from percodec.export.train.loop import Run, Schedule  # noqa: E402
 from percodec.export.train.tasks import class_weights  # noqa: E402
-from percodec.runtime.capture.images import write_image  # noqa: E402
+from percodec.runtime.images import write_image  # noqa: E402
 from percodec.sdk.errors import DataError, TrainingError, UsageError  # noqa: E402
 
 TINY = [

@@ -5,7 +5,7 @@ import sys
 import torch
 
 from percodec.export.data.crops import Crops
-from percodec.export.data.specs import load
+from percodec.export.data.sets import load
 from percodec.export.train import distributed
 from percodec.export.train.config import load_config
 from percodec.export.train.from_config import build_model

@@ -149,7 +149,7 @@ def _rd(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]],
 def _perception(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
     from dataclasses import replace
 
-    from percodec.export.data.specs import load
+    from percodec.export.data.sets import load
     from percodec.export.evaluate.perception import rows_of_bundle, rows_of_checkpoint, what_arrives
 
     if args.data is None:

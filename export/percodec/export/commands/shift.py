@@ -50,7 +50,7 @@ def shift(args: argparse.Namespace) -> int:
     require("export", "torch", "onnx", "onnxruntime", "PIL", "rich", "jinja2", "matplotlib")
     import torch
 
-    from percodec.export.data.specs import load
+    from percodec.export.data.sets import load
     from percodec.export.evaluate.report import render_table, report, write_report
     from percodec.export.restore.restorer import Restorer
     from percodec.export.restore.shift import MAIN, Source, lowest, make_twins, plan, restore_twin, run_cells, serves, summarise

@@ -5,11 +5,11 @@ Which one should I use? `load_camvid`, `load_voc` or `load_cityscapes` for segme
 `kind:PATH:SPLIT`. `crops.Crops` turns pictures and labels into training batches (it needs torch; nothing here does).
 """
 
+from percodec.export.data.dataset import DataSet, at_size
 from percodec.export.data.files import Files, fitted
 from percodec.export.data.large_sets import load_cityscapes, load_imagenet, load_voc
-from percodec.export.data.sets import DataSet, at_size
+from percodec.export.data.sets import load
 from percodec.export.data.small_sets import load_camvid, load_folder, load_synthetic
-from percodec.export.data.specs import load
 
 __all__ = [
     "DataSet",

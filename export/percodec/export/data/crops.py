@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from percodec.export.data.dataset import DataSet
 from percodec.export.data.files import IGNORE
-from percodec.export.data.sets import DataSet
 
 
 class Batch(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from percodec.runtime.capture.images import IMAGE_SUFFIXES, read_image
+from percodec.runtime.images import IMAGE_SUFFIXES, read_image
 from percodec.sdk.errors import DataError, SourceError
 
 Array = NDArray[np.uint8]
@@ -50,7 +50,7 @@ def _open(path: Path, use: Callable[[Image.Image], T]) -> T:
 
 
 def read_rgb(path: Path, notes: list[str] | None = None) -> Array:
-    """uint8 [H,W,3], as the vehicle reads it (`percodec.runtime.capture.images.read_image`). Raises `DataError` where it is no image."""
+    """uint8 [H,W,3], as the vehicle reads it (`percodec.runtime.images.read_image`). Raises `DataError` where it is no image."""
     try:
         return read_image(path, notes)
     except SourceError as e:

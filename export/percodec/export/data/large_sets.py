@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from percodec.export.data.dataset import Classes, DataSet
 from percodec.export.data.files import Array, Files, is_hidden, label_table, read_label, read_rgb, read_size
-from percodec.export.data.sets import Classes, DataSet
 from percodec.sdk.errors import DataError
 
 IMAGENET_LAYOUT = (

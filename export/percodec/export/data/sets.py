@@ -1,50 +1,34 @@
-"""What a data set is: pictures with what is known about them."""
+"""A data set by its spec: `load("camvid:PATH:val")`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
-from percodec.export.data.files import Array, fitted
+from percodec.export.data.dataset import DataSet
+from percodec.export.data.large_sets import load_cityscapes, load_imagenet, load_voc
+from percodec.export.data.origin import origin_of
+from percodec.export.data.small_sets import load_camvid, load_folder, load_synthetic
+from percodec.sdk.errors import DataError
 
-Classes = tuple[tuple[str, tuple[int, int, int]], ...]
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """Pictures with what is known about them; `digest` is provenance.
-
-    `images`: uint8 [H,W,3] RGB each. `labels`: uint8 [H,W] each, class index or 255 (ignore), or empty. `targets`: class index
-    per picture (classification), or empty. `classes`: name and display colour of each class index, or empty. `origin`: the record of
-    how it was made, where it is a compressed or restored one (`percodec restore`). `notes`: what was left out when it was read.
-    """
-
-    name: str
-    images: Sequence[Array]
-    labels: Sequence[Array]
-    digest: str
-    targets: tuple[int, ...] = ()
-    classes: Classes = ()
-    origin: dict[str, Any] | None = None
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.images)
+SPECS = "camvid:PATH:SPLIT, cityscapes:PATH:SPLIT, imagenet:PATH:SPLIT, voc:PATH:SPLIT, folder:PATH or synthetic:COUNT:SEED"
 
 
-def at_size(data: DataSet, height: int, width: int, most: int = 24) -> DataSet:
-    """`data` itself where all its pictures have this size, else at most `most` of them, `fitted`, and a name that says so."""
-    if all(image.shape[:2] == (height, width) for image in data.images):
-        return data
-    chosen = range(0, len(data), -(-len(data) // most))
-    return replace(
-        data,
-        name=f"{data.name}, cropped and resized to {width}x{height}",
-        images=[fitted(data.images[k], height, width) for k in chosen],
-        labels=[fitted(data.labels[k], height, width, labels=True) for k in chosen] if data.labels else [],
-        targets=tuple(data.targets[k] for k in chosen) if data.targets else (),
-    )
+def load(spec: str) -> DataSet:
+    """A data set by its spec, one of `SPECS`; PATH may hold colons. Raises `DataError` for any other, and where a loader does."""
+    splits = {"camvid": load_camvid, "cityscapes": load_cityscapes, "imagenet": load_imagenet, "voc": load_voc}
+    kind, _, rest = spec.partition(":")
+    path, _, last = rest.rpartition(":")
+    try:
+        if kind in splits and path and last:
+            return replace(splits[kind](Path(path), last), origin=origin_of(Path(path)))
+        if kind == "folder" and rest:
+            return replace(load_folder(Path(rest)), origin=origin_of(Path(rest)))
+        if kind == "synthetic":
+            return load_synthetic(int(path), int(last))
+    except (OSError, ValueError) as e:
+        raise DataError(f"data set {spec!r}: {e}; use {SPECS}") from e
+    raise DataError(f"unknown data set {spec!r}; use {SPECS}")
 
 
-__all__ = ["Classes", "DataSet", "at_size"]
+__all__ = ["SPECS", "load"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from percodec.export.data.dataset import Classes, DataSet
 from percodec.export.data.files import IMAGE_SUFFIXES, label_of, label_table, pictures_in, read_label, read_rgb
-from percodec.export.data.sets import Classes, DataSet
 from percodec.sdk.errors import DataError
 
 CAMVID_CLASSES: Classes = (

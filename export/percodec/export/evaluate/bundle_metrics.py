@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from percodec.export.data.sets import DataSet
+from percodec.export.data.dataset import DataSet
 from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.any_size import resized
 from percodec.export.metrics.scores import Confusion, average_precision, top_k

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from percodec.export.data.sets import DataSet
+from percodec.export.data.dataset import DataSet
 from percodec.export.evaluate.any_size import BundleAtAnySize, crop8
 from percodec.export.evaluate.bundle_metrics import evaluate_bundle
 from percodec.export.evaluate.codecs import at_most, codec_of

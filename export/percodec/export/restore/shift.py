@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from percodec.export.data.specs import load
+from percodec.export.data.sets import load
 from percodec.export.evaluate.perception import rows_of_checkpoint
 from percodec.export.restore.lossy import open_lossy
 from percodec.export.restore.mirror import mirror

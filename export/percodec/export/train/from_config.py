@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from percodec.export.data.crops import Crops
-from percodec.export.data.sets import DataSet
-from percodec.export.data.specs import load
+from percodec.export.data.dataset import DataSet
+from percodec.export.data.sets import load
 from percodec.export.models import AUTOENCODERS, Autoencoder, build_head, head_kind
 from percodec.export.train import distributed
 from percodec.export.train.checkpoint import digest_of, load_checkpoint

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from percodec.export.data.crops import Batch
+from percodec.export.data.dataset import DataSet
 from percodec.export.data.files import IGNORE
-from percodec.export.data.sets import DataSet
 from percodec.export.metrics.similarity import ms_ssim
 from percodec.export.models import Autoencoder, rate_bits_per_symbol
 from percodec.export.train import distributed

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from percodec.export.data.sets import DataSet
+from percodec.export.data.dataset import DataSet
 from percodec.export.metrics.scores import Confusion, average_precision, top_k
 from percodec.export.metrics.similarity import ms_ssim, psnr
 from percodec.export.models import Autoencoder, head_kind

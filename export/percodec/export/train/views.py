@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from percodec.export.data.crops import Batch, relight, resize
+from percodec.export.data.dataset import DataSet
 from percodec.export.data.files import IGNORE
-from percodec.export.data.sets import DataSet
 from percodec.export.models import Autoencoder
 
 Say = Callable[[str], None]
