@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from percodec.sdk.errors import (
     BackendError,
+    BagError,
     BundleError,
     CodecError,
     DataError,
@@ -18,6 +19,7 @@ from percodec.sdk.errors import (
     EntropyModelError,
     ExportError,
     LogError,
+    MessageError,
     PacketError,
     PercodecError,
     SelfTestError,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BackendError",
+    "BagError",
     "Bundle",
     "BundleError",
     "ClockAnchor",
@@ -52,6 +55,7 @@ __all__ = [
     "LogReader",
     "LogRecord",
     "LogWriter",
+    "MessageError",
     "PacketCodec",
     "PacketError",
     "PacketHeader",

@@ -9,6 +9,8 @@ PercodecError                 exit code 1 unless said otherwise
 │   ├── PacketError           a packet is truncated, altered, foreign or of an unknown version
 │   └── EntropyModelError     tables that are not a valid entropy model
 ├── LogError                  a log cannot be written or read
+├── BagError                  a ROS bag cannot be read or written
+├── MessageError              a ROS message is damaged, or holds something else than it should
 ├── BackendError              the requested engine or provider is not available, or failed
 │   └── EngineError           an engine file is not of this bundle or machine, or was altered
 ├── TrainingError             a training run cannot go on: its loss or its weights are no numbers any more
@@ -59,6 +61,14 @@ class LogError(PercodecError):
     """A log cannot be written or read."""
 
 
+class BagError(PercodecError):
+    """A ROS bag cannot be read or written."""
+
+
+class MessageError(PercodecError):
+    """A ROS message is damaged, or holds something else than it should."""
+
+
 class BackendError(PercodecError):
     """The requested engine or provider is not available, or failed."""
 
@@ -87,6 +97,7 @@ def reason(error: BaseException) -> str:
 
 __all__ = [
     "BackendError",
+    "BagError",
     "BundleError",
     "CodecError",
     "DataError",
@@ -94,6 +105,7 @@ __all__ = [
     "EntropyModelError",
     "ExportError",
     "LogError",
+    "MessageError",
     "PacketError",
     "PercodecError",
     "SelfTestError",
