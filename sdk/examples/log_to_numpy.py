@@ -13,7 +13,7 @@ from percodec.sdk import Bundle, PacketCodec, PacketError, VideoCodec, read_log
 
 
 def main(log_path: str, bundle_path: str, out: str) -> None:
-    log, bundle = read_log(log_path), Bundle.open(bundle_path)
+    log, bundle = read_log(log_path, allow_damaged=True), Bundle.open(bundle_path)
     _, height, width = bundle.latent_shape
     key, stream = bundle.entropy_model, bundle.stream_model
     # A VideoCodec reads packets that stand alone as well as those of a stream.
@@ -32,6 +32,8 @@ def main(log_path: str, bundle_path: str, out: str) -> None:
         out, symbols=np.array(symbols, np.uint8), frame_ids=np.array(frame_ids), timestamps_ns=np.array(timestamps_ns, np.uint64)
     )
     print(f"{out}: {len(symbols)} latents of {'x'.join(map(str, bundle.latent_shape))}")
+    if missed := log.complaint():
+        raise SystemExit(f"{log_path}: {missed}")
 
 
 if __name__ == "__main__":

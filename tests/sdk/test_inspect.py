@@ -61,9 +61,12 @@ def test_a_cut_log_and_a_damaged_record_are_named(
     data = bytearray(path.read_bytes()[: ends[2] - 1])
     data[ends[1] - 1] ^= 1
     path.write_bytes(data)
-    assert main(["inspect", str(path), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
+    assert main(["inspect", str(path), "--json"]) == 1
+    said = capsys.readouterr()
+    assert "1 damaged record" in said.err
+    facts = json.loads(said.out)
     assert (facts["records"], facts["damaged_records"], facts["complete"]) == (1, 1, False)
+    assert main(["inspect", str(path), "--allow-damaged"]) == 0
     assert facts["packet_bytes_mean"] == facts["packet_bytes_max"] == len(packet(0))
 
 
@@ -90,7 +93,7 @@ def undecodable(path: Path, codec: Callable[[int], VideoCodec]) -> int:
     """Packets that decoders, one for each stream, refuse."""
     decoders: dict[int, VideoCodec] = {}
     refused = 0
-    for record in read_log(path):
+    for record in read_log(path, allow_damaged=True):
         decoder = decoders.setdefault(parse_header(record.packet).stream_id, codec(0))
         try:
             decoder.decode(record.packet)
@@ -114,7 +117,7 @@ def test_a_log_of_streams_says_what_is_missing_and_what_that_costs(
                     log.append(packet, k, k)
                 if (stream_id, k) == (9, 7):
                     log.append(packet, k, k)  # came twice
-    facts = about_log(tmp_path / "a.mcap")
+    facts = about_log(read_log(tmp_path / "a.mcap", allow_damaged=True))
     assert facts["streams"] == [9, 300]
     assert (facts["key_packets"], facts["predicted_packets"]) == (3 + 2, 10 + 6)
     assert (facts["counter_gaps"], facts["lost_packets"]) == (2, 3)  # nobody knows of what was lost at the end
@@ -132,7 +135,7 @@ def test_an_encoder_that_started_again_lost_nothing(tiny: Bundle, codec: Callabl
             sender = codec(0)
             for k, latent in enumerate(latents, begin):
                 log.append(sender.encode(latent, k, k), k, k)
-    facts = about_log(tmp_path / "a.mcap")
+    facts = about_log(read_log(tmp_path / "a.mcap", allow_damaged=True))
     assert (facts["key_packets"], facts["predicted_packets"]) == (4, 10)
     assert (facts["lost_packets"], facts["repeated_packets"], facts["frames_without_predecessor"]) == (0, 0, 0)
     assert undecodable(tmp_path / "a.mcap", codec) == 0
@@ -151,7 +154,7 @@ def test_a_log_cut_or_damaged_anywhere_is_still_inspected(tiny: Bundle, codec: C
     rng = random.Random(6)
     for size in [*range(begin, begin + 20), *rng.sample(range(begin, ends[-1]), 60), *rng.sample(range(ends[-1], len(whole)), 60)]:
         path.write_bytes(whole[:size])
-        facts = about_log(path)
+        facts = about_log(read_log(path, allow_damaged=True))
         assert facts["records"] == facts["key_packets"] + facts["predicted_packets"] == sum(end <= size for end in ends)
         assert (facts["complete"], facts["damaged_records"], facts["frames_without_predecessor"]) == (False, 0, 0)
         assert len(facts["anchors"]) == 1
@@ -159,7 +162,7 @@ def test_a_log_cut_or_damaged_anywhere_is_still_inspected(tiny: Bundle, codec: C
         data = bytearray(whole)
         data[at] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
-        facts = about_log(path)
+        facts = about_log(read_log(path, allow_damaged=True))
         assert facts["records"] == 12 or facts["damaged_records"] or not facts["complete"]
         assert undecodable(path, codec) == facts["frames_without_predecessor"]
     for size in range(0, begin, 11):  # nothing to tell, and that in one line
@@ -171,14 +174,14 @@ def test_a_live_log_says_when_its_first_frame_was(tiny: Bundle, packet: Callable
     with LogWriter(tmp_path / "live.mcap", tiny, live=True) as log:
         now = log.begun
         log.append(packet(0), 0, now.monotonic_ns - 7)
-    facts = about_log(tmp_path / "live.mcap")
+    facts = about_log(read_log(tmp_path / "live.mcap"))
     assert facts["anchors"][0] == {"monotonic_ns": now.monotonic_ns, "utc_ns": now.utc_ns}
     assert len(facts["anchors"]) == 2
     day = datetime.datetime.fromtimestamp((now.utc_ns - 7) // 10**9, datetime.timezone.utc)
     assert facts["first_frame_utc"] == f"{day:%Y-%m-%dT%H:%M:%S}.{(now.utc_ns - 7) % 10**9:09d}Z"
     with LogWriter(tmp_path / "media.mcap", tiny) as log:
         log.append(packet(0), 0, 0)
-    assert about_log(tmp_path / "media.mcap")["first_frame_utc"] is None
+    assert about_log(read_log(tmp_path / "media.mcap"))["first_frame_utc"] is None
 
 
 def test_a_bundle_says_what_it_holds(tiny: Bundle, capsys: pytest.CaptureFixture[str]) -> None:

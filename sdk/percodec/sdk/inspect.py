@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.bundle.engines import engines_in
 from percodec.sdk.codec import PacketHeader, parse_header
 from percodec.sdk.codec.header import WRAP
-from percodec.sdk.errors import DataError, PacketError
-from percodec.sdk.log import MAX_RECORD_BYTES, read_log
+from percodec.sdk.errors import DataError, LogError, PacketError
+from percodec.sdk.log import LogReader, read_log
+from percodec.sdk.log.names import MAX_RECORD_BYTES
 
 
 def configure_inspect(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +26,7 @@ def configure_inspect(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "examples:\n  percodec inspect bundles/road-edge\n  percodec inspect percodec-demo/packets.mcap --json"
     parser.add_argument("file", type=Path, help="bundle folder, packet (.pcpk) or log (.mcap)")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
+    parser.add_argument("--allow-damaged", action="store_true", help="end with 0 also for a log that is cut off or holds damaged records")
 
 
 def inspect(args: argparse.Namespace) -> int:
@@ -31,6 +34,7 @@ def inspect(args: argparse.Namespace) -> int:
     path: Path = args.file
     if not path.exists():
         raise DataError(f"{path} does not exist; give a bundle folder, a packet or a log")
+    missed = ""
     if path.is_dir():
         facts = about_bundle(Bundle.open(path))
     elif not path.is_file():  # a device or pipe may never end
@@ -38,11 +42,20 @@ def inspect(args: argparse.Namespace) -> int:
     else:
         with path.open("rb") as f:
             is_log = f.read(len(mcap.MAGIC)) == mcap.MAGIC
-        facts = about_log(path) if is_log else about_packet(path)
+        if is_log:
+            log = read_log(path, allow_damaged=True)
+            facts = about_log(log)
+            missed = log.complaint() or ("the log holds no packets" if facts["records"] == 0 else "")
+            missed = missed or ("" if facts["complete"] else "the log is cut off or was never closed; its complete records are whole")
+        else:
+            facts = about_packet(path)
     if args.json:
         print(json.dumps(facts, indent=1))
     else:
         _print(facts)
+    if missed and not args.allow_damaged:
+        sys.stdout.flush()
+        raise LogError(f"{path}: {missed}; --allow-damaged takes it as it is")
     return 0
 
 
@@ -92,13 +105,12 @@ def about_packet(path: Path) -> dict[str, Any]:
     return {"kind": "packet", "bytes": size, **facts}
 
 
-def about_log(path: Path) -> dict[str, Any]:
-    """A log's metadata and totals, from reading every record; nothing is decoded. Raises `LogError` where its beginning is missing.
+def about_log(log: LogReader) -> dict[str, Any]:
+    """A log's metadata and totals, from reading every record; nothing is decoded. Raises `LogError` unless `log` allows damage.
 
     `lost_packets`: counters that are missing, in `counter_gaps` places. `repeated_packets` came twice or too late, and are in no frame.
     `frames_without_predecessor`: predicted packets that no tables can decode, because what they are predicted from is missing.
     """
-    log = read_log(path)
     records = total = largest = 0
     first = last = None
     streams: dict[int, _StreamTally] = {}
@@ -114,7 +126,7 @@ def about_log(path: Path) -> dict[str, Any]:
     sums = {key: sum(tally.counts[key] for tally in streams.values()) for key in _StreamTally().counts}
     return {
         "kind": "log",
-        "bytes": path.stat().st_size,
+        "bytes": log.path.stat().st_size,
         "records": records,
         "frames": f"{first.frame_id}..{last.frame_id}" if first and last else "none",
         "seconds": round(seconds, 3),
@@ -125,6 +137,8 @@ def about_log(path: Path) -> dict[str, Any]:
         **sums,
         "complete": not log.truncated,
         "damaged_records": log.damaged,
+        "missing_records": log.missing,
+        **({"other_topics": log.foreign} if log.foreign else {}),
         "anchors": [anchor.as_dict() for anchor in log.anchors],
         "metadata": log.metadata,
     }

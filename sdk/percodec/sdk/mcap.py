@@ -1,4 +1,4 @@
-"""The few MCAP records a packet log is made of (mcap.dev specification, format version 0), as bytes. No chunks, no compression."""
+"""The few MCAP records a packet log is made of (mcap.dev specification, format version 0), as bytes. Chunks are read by `log.records`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 MAGIC = b"\x89MCAP0\r\n"
-HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, STATISTICS, METADATA, METADATA_INDEX, DATA_END = 1, 2, 3, 4, 5, 0x0B, 0x0C, 0x0D, 0x0F
+HEADER, FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, STATISTICS, METADATA, METADATA_INDEX, DATA_END = 1, 2, 3, 4, 5, 6, 0x0B, 0x0C, 0x0D, 0x0F
+PRIVATE = 0x80  # opcodes from here on are an application's own
 PREFIX = struct.Struct("<BQ")  # opcode, bytes of content
 END_BYTES = PREFIX.size + 20 + len(MAGIC)  # Footer and magic
 MESSAGE_HEAD = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
@@ -90,6 +91,25 @@ def metadata_index_from(content: bytes) -> tuple[str, int]:
         raise ValueError(str(e)) from e
 
 
+def schema_from(content: bytes) -> tuple[int, str]:
+    """Number and name of a Schema record. Raises ValueError on content that is none."""
+    try:
+        (number,) = struct.unpack_from("<H", content)
+        return number, _read_text(content, 2)[0]
+    except (struct.error, UnicodeDecodeError) as e:
+        raise ValueError(str(e)) from e
+
+
+def channel_from(content: bytes) -> tuple[int, int, str, str]:
+    """Number, number of the schema, topic and message encoding of a Channel record. Raises ValueError on content that is none."""
+    try:
+        number, schema = struct.unpack_from("<HH", content)
+        topic, at = _read_text(content, 4)
+        return number, schema, topic, _read_text(content, at)[0]
+    except (struct.error, UnicodeDecodeError) as e:
+        raise ValueError(str(e)) from e
+
+
 def metadata_from(content: bytes) -> tuple[str, dict[str, str]]:
     """Name and map of a Metadata record. Raises ValueError on content that is none."""
     try:
@@ -113,4 +133,15 @@ def _read_text(data: bytes, at: int) -> tuple[str, int]:
     return data[at + 4 : at + 4 + size].decode(), at + 4 + size
 
 
-__all__ = ["closing", "message", "metadata_from", "metadata_index_from", "metadata_record", "opening", "record", "summary_from"]
+__all__ = [
+    "channel_from",
+    "closing",
+    "message",
+    "metadata_from",
+    "metadata_index_from",
+    "metadata_record",
+    "opening",
+    "record",
+    "schema_from",
+    "summary_from",
+]

@@ -38,6 +38,11 @@ def add_stream(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key-every", default="25", metavar="N", help="with --stream: a packet that stands alone every N (default 25)")
 
 
+def add_allow_damaged(parser: argparse.ArgumentParser) -> None:
+    """`--allow-damaged`."""
+    parser.add_argument("--allow-damaged", action="store_true", help="end with 0 also for a log that is cut off, damaged or incomplete")
+
+
 def key_every_of(args: argparse.Namespace) -> int:
     """What `--key-every` says. Raises UsageError."""
     return whole(args.key_every, "--key-every", 1, 1_000_000)
@@ -83,6 +88,7 @@ def size_text(count: int) -> str:
 
 
 __all__ = [
+    "add_allow_damaged",
     "add_common",
     "add_heads",
     "add_stream",

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from percodec.runtime.commands.arguments import add_common, add_stream, bundle_of, key_every_of, limit_of, whole
+from percodec.runtime.commands.arguments import add_allow_damaged, add_common, add_stream, bundle_of, key_every_of, limit_of, whole
 from percodec.sdk.errors import UsageError
 
 
@@ -29,6 +29,7 @@ def configure_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", metavar="SOURCE", help="the original, to measure PSNR against")
     parser.add_argument("--max-frames", metavar="N", help="stop after N frames")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier pictures in FOLDER")
+    add_allow_damaged(parser)
     add_common(parser)
 
 
@@ -73,7 +74,7 @@ def decode(args: argparse.Namespace) -> int:
     begin = time.monotonic()
     result = decode_file(
         path, out, bundle, backend=args.backend, threads=threads, segment=args.segment, labels=maps, reference=args.reference,
-        max_frames=limit,
+        max_frames=limit, allow_damaged=args.allow_damaged,
     )  # fmt: skip
     _print_coding(args, result.as_dict(bundle), time.monotonic() - begin)
     return 0
@@ -88,6 +89,8 @@ def _print_coding(args: argparse.Namespace, result: dict[str, Any], seconds: flo
     text += f", {result['bpp']:.4f} bpp" if result["bpp"] is not None else ""
     text += f", {result['psnr_db']:.2f} dB PSNR" if result["psnr_db"] is not None else ""
     print(f"{text}  ({fps:.1f} fps)")
+    for note in result["notes"]:
+        print(f"note     {note}")
     for name in result["files"]:
         print(f"wrote    {name}")
 

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from percodec.runtime.commands.arguments import add_common, add_heads, bundle_of, heads_of, whole
+from percodec.runtime.commands.arguments import add_allow_damaged, add_common, add_heads, bundle_of, heads_of, whole
 from percodec.sdk.errors import LogError
 
 
@@ -16,6 +16,7 @@ def configure_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="FILE", help="frames.jsonl of the live run (default: the one beside the log, if any)")
     add_common(parser)
     add_heads(parser)
+    add_allow_damaged(parser)
 
 
 def replay(args: argparse.Namespace) -> int:
@@ -42,14 +43,26 @@ def replay(args: argparse.Namespace) -> int:
         shares = sorted(result.class_shares.items(), key=lambda item: -item[1])
         if shares:
             print("classes  " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
+    for text in result.contradictions:
+        print(f"wrong    {text}", file=sys.stderr if args.json else sys.stdout)
     sys.stdout.flush()
-    if not result.equal:
-        worst = (result.missing or result.latents_differ or result.labels_differ)[0]
-        kind = "is missing from the log" if result.missing else "has another latent" if result.latents_differ else "has other predictions"
-        total = len(result.missing) + len(result.latents_differ) + len(result.labels_differ)
-        raise LogError(f"{path}: the replay differs from {against} in {total} places; first, frame {worst} {kind}")
-    if result.lost or result.damaged:
-        raise LogError(f"{path}: {len(result.lost)} packets need one which is missing, {result.damaged} records are damaged")
+    forgiven = args.allow_damaged
+    missing = [] if forgiven and (result.incomplete or result.truncated) else result.missing
+    if missing or result.latents_differ or result.labels_differ:
+        worst = (missing or result.latents_differ or result.labels_differ)[0]
+        kind = "is missing from the log" if missing else "has another latent" if result.latents_differ else "has other predictions"
+        total = len(missing) + len(result.latents_differ) + len(result.labels_differ)
+        damage = f" ({result.incomplete})" if result.incomplete else ""
+        raise LogError(f"{path}: the replay differs from {against} in {total} places; first, frame {worst} {kind}{damage}")
+    if result.contradictions:
+        more = f", and {len(result.contradictions) - 1} more contradictions" if len(result.contradictions) > 1 else ""
+        raise LogError(f"{path}: {result.contradictions[0]}{more}")
+    if forgiven:
+        return 0
+    if result.incomplete:
+        raise LogError(f"{path}: {result.incomplete}; the other {result.frames} frames were replayed. --allow-damaged takes it as it is")
+    if result.frames == 0:
+        raise LogError(f"{path}: the log holds no packets")
     if result.truncated and result.compared == 0:
         raise LogError(f"{path}: the log is cut off or was never closed; its {result.frames} complete frames were replayed")
     if result.truncated and not args.json:

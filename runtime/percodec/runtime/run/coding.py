@@ -130,10 +130,12 @@ def decode_file(
     labels: LabelMaps | None = None,
     reference: str | None = None,
     max_frames: int | None = None,
+    allow_damaged: bool = False,
 ) -> CodingResult:
     """Rebuild the pictures of a packet or log in folder `out`. `labels`: takes label maps of the bundle's first segmentation head.
 
-    Raises PacketError or LogError where data is damaged; everything before that place has been written.
+    Raises PacketError or LogError where data is damaged or missing, after everything else was written; with `allow_damaged` a log's
+    shortcomings become notes of the result.
     """
     info = segmentation_head(bundle) if segment or labels else None
     heads = (info.name,) if info else ()
@@ -176,10 +178,13 @@ def decode_file(
                 video.close()
                 result.files.append(str(video.path))
         whole = result.frames != max_frames
-        if whole:
+        if whole and allow_damaged:
+            result.notes += [said] if (said := latents.complaint()) else []
+            result.notes += ["the log is cut off"] * latents.log.truncated
+        elif whole:
             complain(latents, f"the other {result.frames} frames were decoded into {out}")
-        if latents.log.truncated and whole:
-            raise LogError(f"{path}: the log is cut off; its {result.frames} complete frames were decoded into {out}")
+            if latents.log.truncated:
+                raise LogError(f"{path}: the log is cut off; its {result.frames} complete frames were decoded into {out}")
         if result.frames == 0:
             raise LogError(f"{path}: the log holds no packets")
     return result

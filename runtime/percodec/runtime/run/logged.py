@@ -28,7 +28,7 @@ class LoggedLatents:
     """
 
     def __init__(self, path: Path, bundle: Bundle) -> None:
-        self.log: LogReader = read_log(path)
+        self.log: LogReader = read_log(path, allow_damaged=True)
         check_log_bundle(path, self.log.bundle_digest, self.log.bundle_name, bundle)
         self.lost: list[int] = []
         self.repeated = 0
@@ -67,9 +67,7 @@ class LoggedLatents:
 
     def complaint(self) -> str:
         """What was missing in the last iteration, for one line; "" for a whole log."""
-        parts = []
-        if self.log.damaged:
-            parts.append(f"{self.log.damaged} damaged records were left out")
+        parts = [said] if (said := self.log.complaint()) else []
         if self.lost:
             several = f"{len(self.lost)} frames (first {self.lost[0]})" if len(self.lost) > 1 else f"frame {self.lost[0]}"
             parts.append(f"{several} could not be decoded: the packet before is missing, up to the next key packet")
@@ -88,7 +86,7 @@ def complain(latents: LoggedLatents, done: str) -> None:
     """Raises LogError where the last iteration missed something. `done`: what was made of the rest."""
     missing = latents.complaint()
     if missing:
-        raise LogError(f"{latents.log.path}: {missing}; {done}")
+        raise LogError(f"{latents.log.path}: {missing}; {done}. --allow-damaged takes it as it is")
 
 
 __all__ = ["LoggedLatents", "check_log_bundle", "complain"]

@@ -1,7 +1,7 @@
 """`percodec replay`: predictions again from logged packets, compared with what the live run wrote down.
 
 For every packet: its own checksums, then the latent's and every head's CRC-32 against the frame's JSON line. A frame acknowledged as
-logged must be in the log.
+logged must be in the log. What else is compared: `contradictions`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from percodec.runtime.run.contradictions import contradictions
 from percodec.runtime.run.logged import LoggedLatents
 from percodec.runtime.run.sinks import read_json_lines
 from percodec.runtime.session import Session
@@ -24,14 +25,16 @@ from percodec.sdk.types import Latent, Prediction
 class ReplayResult:
     """Frame ids, in log order. `compared` counts frames with a JSON line; `truncated`: the log was never closed or is cut off.
 
-    `lost`: packets that need one which is missing. `heads_differ`: head that the lines tell of ->
-    frames with another output. `labels_differ`: of any head.
+    `incomplete`: what the log's reader missed, in words; `contradictions`: those of `run.contradictions`, in words. `lost`: packets that
+    need one which is missing. `heads_differ`: head that the lines tell of -> frames with another output. `labels_differ`: of any head.
     """
 
     frames: int = 0
     compared: int = 0
     truncated: bool = False
     damaged: int = 0
+    incomplete: str = ""
+    contradictions: list[str] = field(default_factory=list)
     latents_differ: list[int] = field(default_factory=list)
     labels_differ: list[int] = field(default_factory=list)
     heads_differ: dict[str, list[int]] = field(default_factory=dict)
@@ -42,7 +45,7 @@ class ReplayResult:
     @property
     def equal(self) -> bool:
         """No difference found."""
-        return not (self.latents_differ or self.labels_differ or self.missing)
+        return not (self.latents_differ or self.labels_differ or self.missing or self.contradictions or self.incomplete)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -64,10 +67,11 @@ def replay_log(
     PacketError for a damaged packet, LogError for something that is not a log.
     """
     latents = LoggedLatents(path, bundle)
-    lines = {int(line["frame_id"]): line for line in read_json_lines(against)} if against else {}
+    written = read_json_lines(against) if against else []
+    lines = {int(line["frame_id"]): line for line in written}
     wanted = heads if heads is not None else _heads_of(lines)
     session = Session.open(bundle, backend=backend, heads=wanted, threads=threads, selftest=False)
-    result = ReplayResult()
+    result = ReplayResult(contradictions=contradictions(latents.log, written))
     drawn = next((name for name, info in session.heads.items() if info.task == "segmentation"), None)
     labels = session.heads[drawn].labels if drawn is not None else ()
     pixels = np.zeros(len(labels), np.int64)
@@ -93,6 +97,7 @@ def replay_log(
         if differ:
             result.labels_differ.append(record.frame_id)
     result.truncated, result.damaged, result.lost = latents.log.truncated, latents.log.damaged, latents.lost
+    result.incomplete = latents.complaint()
     result.missing = [frame_id for frame_id, line in lines.items() if line.get("logged") and frame_id not in seen]
     total = max(1, int(pixels.sum()))
     result.class_shares = {label.name: round(int(n) / total, 4) for label, n in zip(labels, pixels, strict=True) if n}

@@ -1,0 +1,25 @@
+"""Packet logs: MCAP files that lose no acknowledged frame when the process is killed.
+
+    LogWriter.append -> one complete Message record, one write() -> returns: that frame is in the file
+
+Nothing is buffered in the process, so a kill loses at most the record being written; `read_log` opens such a file as it is. What the
+kernel had not yet put on the disk is lost with the power; `sync="interval"` bounds that to about a second.
+Any MCAP tool opens a log; the packets in it are those of BITSTREAM.md. Its records, in order:
+
+    Header
+    Metadata "percodec"         the bundle, `clock` ("monotonic" or "media": what timestamps count), and both clocks as the log was begun
+    Schema, Channel
+    Message                     one packet each; log time and publish time are the frame's timestamp, the sequence counts from 0
+    Metadata "percodec.closed"  both clocks as it was closed
+    DataEnd, summary, Footer
+
+A killed log ends after any of them. "Both clocks": `monotonic_ns` and `utc_ns`, see `percodec.sdk.clock`. Values are texts.
+
+`read_log` also reads what other tools make of a log: its records in chunks, uncompressed or packed with zstd or lz4, beside other topics,
+without a summary, in any order that MCAP allows, as long as the Metadata are kept.
+"""
+
+from percodec.sdk.log.reader import LogReader, LogRecord, read_log
+from percodec.sdk.log.writer import LoggedBundle, LogWriter
+
+__all__ = ["LogReader", "LogRecord", "LogWriter", "LoggedBundle", "read_log"]

@@ -1,0 +1,7 @@
+"""What a log's parts are called, and how large one may be."""
+
+MAX_RECORD_BYTES = 16 << 20
+OPENED, CLOSED = "percodec", "percodec.closed"  # Metadata
+SCHEMA = "percodec.Packet"
+TOPIC = "/percodec/packets"
+ENCODING = "application/x-percodec-packet"
