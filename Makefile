@@ -9,6 +9,7 @@ ARGS   ?=
 
 DEMO   := $(VENV)/$(notdir $(PYTHON))/demo
 DEV    := $(VENV)/$(notdir $(PYTHON))/dev
+ROS    := $(VENV)/$(notdir $(PYTHON))/ros
 
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,7 +17,7 @@ MAKEFLAGS   += --no-print-directory
 .DEFAULT_GOAL := help
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long lint bench clean
+.PHONY: help demo test test-long test-ros lint bench clean
 
 # Both names: older pip takes the first for isolated builds too, newer pip only the second. Yours is kept beside ours.
 export PIP_CONSTRAINT       := constraints.txt $(filter-out constraints.txt,$(PIP_CONSTRAINT))
@@ -43,6 +44,14 @@ test: $(DEV)/.ready ## run the tests of the C++ core and of the Python packages,
 test-long: $(DEV)/.ready ## run the long forms of what `make test` tries briefly; results go to build/results
 	@export PATH="$(abspath $(DEV))/bin:$$PATH"
 	pytest -m long $(ARGS)
+
+test-ros: $(ROS)/.ready ## run the ROS 2 nodes on a real graph that never leaves this machine (ROS from PyPI, x86_64)
+	@[ ! -e $(ROS)/.absent ] || { echo "test-ros: skipped: $$(cat $(ROS)/.absent)"; exit 0; }
+	export PATH="$(abspath $(ROS))/bin:$$PATH" OMP_NUM_THREADS=1
+	# A network of its own, where it can be had, has the loopback device and nothing else.
+	alone="unshare --net --map-root-user"
+	command -v ip >/dev/null && $$alone true 2>/dev/null || alone=""
+	$$alone pytest tests/ros2 $(ARGS)
 
 lint: $(DEV)/.ready ## ruff, mypy --strict, import contracts, clang-format
 	@export PATH="$(abspath $(DEV))/bin:$$PATH"
@@ -90,6 +99,24 @@ $(DEV)/.ready: $(BUILD_FILES) $(filter %/__init__.py,$(PACKAGE_FILES)) # an edit
 	$(DEV)/bin/python -m pip install -qq --no-build-isolation -e '.[ort,export,dev]'
 	# Not an extra: what CompressAI requires would replace numpy and torch, and what is used of it needs neither.
 	$(DEV)/bin/python -m pip install -qq --no-deps --only-binary=:all: compressai==1.2.8 einops pytorch-msssim scipy || echo "set-up: no CompressAI for this machine; its test skips"
+	touch $@
+
+# Vehicles run Jazzy, whose wheels are for Python 3.10 and 3.12; the other Pythons get Kilted. Whatever the reason, without wheels there is
+# no environment and the next make tries again.
+$(ROS)/.ready: $(BUILD_FILES) constraints-ros.txt $(filter %/__init__.py,$(PACKAGE_FILES))
+	@$(setup)
+	rm -f $(@D)/.absent
+	ros=$$($(PYTHON) -c 'import sys; print("ros-jazzy-" if sys.version_info[:2] in ((3, 10), (3, 12)) else "ros-")')
+	export PIP_CONSTRAINT="constraints-ros.txt $(PIP_CONSTRAINT)"
+	echo "set-up: ROS 2 ($${ros}rclpy with Fast DDS) from PyPI (about 260 MB, once)"
+	if ! $(@D)/bin/python -m pip install -qq "$${ros}rclpy[fastrtps]" "$${ros}sensor-msgs" "$${ros}diagnostic-msgs" 2>$(@D)/.why; then
+		sed -n '$$p' $(@D)/.why >$(@D)/.absent
+		exit 0
+	fi
+	echo "set-up: percodec in place, with ONNX Runtime, colcon and the test tools"
+	$(@D)/bin/python -m pip install -qq scikit-build-core nanobind cmake ninja
+	$(@D)/bin/python -m pip install -qq --no-build-isolation -e '.[ort]' pytest hypothesis cyclonedds
+	PIP_CONSTRAINT=constraints-ros.txt $(@D)/bin/python -m pip install -qq colcon-core colcon-ros # their setuptools is an older one
 	touch $@
 
 # The environment that $@ stamps. First it says what the machine lacks; a second make in the same tree waits at the lock and then

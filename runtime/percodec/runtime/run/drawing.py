@@ -43,14 +43,14 @@ class OverlayPainter:
         self.canvas[:] = _PAPER
         self.canvas[_BAR_PX + self._height : _BAR_PX + self._height + len(legend), : self._width] = legend
 
-    def blend(self, image: Image, labels: Image | None) -> Image:
-        """uint8 [H,W,3] BGR at the bundle's frame size: class colours over the RGB `image`; the image alone without labels."""
+    def blend(self, image: Image, labels: Image | None, weight: float = BLEND) -> Image:
+        """uint8 [H,W,3] BGR at the bundle's frame size: class colours, with `weight`, over the RGB `image`; it alone without labels."""
         cv2 = self._cv2
         if labels is None:
             plain: Image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
             return plain
         colours = cv2.applyColorMap(labels, self._table)
-        blended: Image = cv2.addWeighted(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), 1 - BLEND, colours, BLEND, 0)
+        blended: Image = cv2.addWeighted(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), 1 - weight, colours, weight, 0)
         return blended
 
     def paint(self, image: Image, labels: Image | None, line: str) -> Image:

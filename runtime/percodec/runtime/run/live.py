@@ -15,33 +15,26 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from percodec.runtime.capture.camera import Reconnecting
 from percodec.runtime.capture.open import open_source
 from percodec.runtime.capture.source import FrameSource
-from percodec.runtime.engines.engine import BACKENDS
-from percodec.runtime.engines.open import graph_specs
 from percodec.runtime.pipeline.options import PipelineOptions
 from percodec.runtime.pipeline.pipeline import Pipeline
 from percodec.runtime.pipeline.records import Counts
-from percodec.runtime.pipeline.slots import Slot
+from percodec.runtime.run.engines import open_engines
 from percodec.runtime.run.labels import LabelMaps
 from percodec.runtime.run.outputs import RunOutputs, write_json
 from percodec.runtime.run.report import build_report
 from percodec.runtime.run.settings import RunSettings, prepare_folder
-from percodec.runtime.session import DEFAULT_BUNDLE, Session, chosen_heads, open_bundle, pipeline_of, stream_codec
+from percodec.runtime.session import DEFAULT_BUNDLE, chosen_heads, open_bundle, pipeline_of, stream_codec
 from percodec.runtime.supervise.health import Health, Status
-from percodec.runtime.supervise.supervisor import Supervisor
 from percodec.runtime.supervise.watch import Watch
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.clock import ClockAnchor
 from percodec.sdk.codec import PacketCodec
-from percodec.sdk.errors import BackendError, LogError, PercodecError
-from percodec.sdk.types import Latent
+from percodec.sdk.errors import LogError, PercodecError
 
 LIVE_MAX_AGE_MS = 500.0
 
@@ -70,10 +63,7 @@ def run_live(
     history = _History(on_health)
     health = Health(history)
     with contextlib.ExitStack() as stack:
-        if settings.isolate:
-            engines: _Engines = _Supervised(settings, bundle, heads, health)
-        else:
-            engines = _Inside(settings, bundle, heads)
+        engines = open_engines(settings, bundle, heads, health)
         stack.callback(engines.close)
         source = _open_source(settings, bundle)
         stack.callback(source.close)
@@ -135,85 +125,6 @@ def run_live(
         except OSError as fault:
             error = error or LogError(f"{settings.out / 'report.json'}: cannot be written ({fault.strerror})")
     return RunResult(report, error)
-
-
-class _Engines(Protocol):
-    """The engines of a run, in this process or in one of their own."""
-
-    selftest: dict[str, Any] | None
-    about: dict[str, Any]
-
-    @property
-    def restarts(self) -> int: ...
-    def prepare(self, policy: str) -> None: ...
-    def decode(self, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
-    def make(self, count: int) -> list[Slot]: ...
-    def close(self) -> None: ...
-
-
-class _Inside:
-    def __init__(self, settings: RunSettings, bundle: Bundle, heads: tuple[str, ...]) -> None:
-        self._session = Session.open(
-            bundle, backend=settings.backend, heads=heads, threads=settings.threads, provider=settings.provider, camera=settings.camera,
-            transfer=settings.transfer, selftest=settings.selftest,
-        )  # fmt: skip
-        self.selftest, self.about = self._session.selftest, self._session.about
-        self.close = self._session.close
-
-    @property
-    def restarts(self) -> int:
-        return 0
-
-    def prepare(self, policy: str) -> None:
-        """Everything is there."""
-
-    def decode(self, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return self._session.decode(Latent(symbols, 0, 0))
-
-    def make(self, count: int) -> list[Slot]:
-        return self._session.slots(count)
-
-
-class _Supervised:
-    selftest: dict[str, Any] | None = None
-
-    def __init__(self, settings: RunSettings, bundle: Bundle, heads: tuple[str, ...], health: Health) -> None:
-        for backend in (settings.backend, *settings.fallback):
-            if backend.partition(":")[0] not in BACKENDS:
-                raise BackendError(f"unknown backend {backend!r}; this version knows {', '.join(BACKENDS)}")
-        self._settings, self._bundle = settings, bundle
-        self._session: Session | None = None  # for the contact sheet's pictures only
-        image, (symbols,) = graph_specs(bundle, "encoder")
-        outputs = {name: graph_specs(bundle, f"head_{name}")[1] for name in heads}
-        self._supervisor = Supervisor(
-            settings.bundle, (image, symbols), outputs, (settings.backend, *settings.fallback), health,
-            config={
-                "threads": settings.threads, "provider": settings.provider, "transfer": settings.transfer, "selftest": settings.selftest,
-                "digest": bundle.digest,
-            },
-        )  # fmt: skip
-        self.close = self._supervisor.close
-        self.about: dict[str, Any] = {}
-
-    def decode(self, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if self._session is None:
-            settings = self._settings
-            self._session = Session.open(self._bundle, backend=settings.backend, heads=(), threads=settings.threads, selftest=False)
-        return self._session.decode(Latent(symbols, 0, 0))
-
-    def prepare(self, policy: str) -> None:
-        self._supervisor.waits = policy == "block"
-
-    def make(self, count: int) -> list[Slot]:
-        slots = self._supervisor.make(count)
-        about = self._supervisor.about
-        self.selftest = about.pop("selftest", None)
-        self.about.update(about, isolated=True)
-        return slots
-
-    @property
-    def restarts(self) -> int:
-        return self._supervisor.restarts
 
 
 class _History:
