@@ -30,7 +30,7 @@ def test_autoencoder_shapes(make):
     codec = make(8)
     quantized, restored = codec(torch.rand(2, 3, 48, 64) * 255)
     assert quantized.q.shape == (2, 8, 6, 8)
-    assert quantized.assignment.shape == (2, 8, 6, 8, 6)
+    assert quantized.evidence.shape == (2, 8, 6, 8, 6)
     assert restored.shape == (2, 3, 48, 64)
 
 
@@ -60,8 +60,8 @@ def test_gradients_reach_latent_and_centers_and_soft_values_do_not_leak_forward(
     quantizer = Quantizer(6)
     z = torch.randn(1, 2, 4, 4, requires_grad=True)
     out = quantizer(z)
-    assert set(out.assignment.detach().round(decimals=5).unique().tolist()) <= {0.0, 1.0}
-    (out.q.square().sum() + rate_bits_per_symbol(out.assignment)).backward()
+    assert set(out.evidence.detach().round(decimals=5).unique().tolist()) <= {0.0, 1.0}
+    (out.q.square().sum() + rate_bits_per_symbol(out.evidence)).backward()
     assert z.grad.abs().sum() > 0
     assert quantizer.first.grad is not None
     assert quantizer.gap_logits.grad.abs().sum() > 0
@@ -78,13 +78,13 @@ def test_rate_is_the_per_channel_entropy():
 def test_descending_the_rate_lowers_it():
     quantizer = Quantizer(6)
     z = torch.nn.Parameter(torch.randn(4, 2, 16, 16) * 1.5)
-    first = rate_bits_per_symbol(quantizer(z).assignment).item()
+    first = rate_bits_per_symbol(quantizer(z).evidence).item()
     optimizer = torch.optim.Adam([z], lr=0.05)
     for _ in range(60):
         optimizer.zero_grad()
-        rate_bits_per_symbol(quantizer(z).assignment).backward()
+        rate_bits_per_symbol(quantizer(z).evidence).backward()
         optimizer.step()
-    assert rate_bits_per_symbol(quantizer(z).assignment).item() < first - 0.3
+    assert rate_bits_per_symbol(quantizer(z).evidence).item() < first - 0.3
 
 
 def test_levels_out_of_range_are_refused():

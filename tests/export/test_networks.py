@@ -38,6 +38,10 @@ PARAMETERS = {
     "cresnet51-d": 29_156_436,
     "cresnet72-d": 36_976_724,
     "fpn": 2_611_632,
+    "block encoder": 6_176,
+    "block decoder": 2_084_864,
+    "lapped encoder": 61_568,
+    "lapped decoder": 2_084_864,
 }
 
 
@@ -57,7 +61,10 @@ def test_parameters_are_frozen(table):
     assert {name: count_parameters(e.make()) for name, e in table.items()} == PARAMETERS
 
 
-@pytest.mark.parametrize(("name", "kmac"), [("theis3", 70.9), ("cvpr18", 310.6), ("edge", 3.65), ("balanced", 1.064), ("fast", 0.36)])
+@pytest.mark.parametrize(
+    ("name", "kmac"),
+    [("theis3", 70.9), ("cvpr18", 310.6), ("edge", 3.65), ("balanced", 1.064), ("fast", 0.36), ("block", 0.096), ("lapped", 0.961)],
+)
 def test_encoders_cost_what_they_say_per_pixel(table, name, kmac):
     entry = table[f"{name} encoder"]
     assert count_macs(entry.make(), entry.example) / 224**2 / 1e3 == pytest.approx(kmac, rel=0.01)

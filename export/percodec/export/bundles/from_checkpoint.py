@@ -20,7 +20,7 @@ from percodec.export.bundles.extend import Additions
 from percodec.export.data import DataSet, at_size, fitted, load
 from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.bundle_metrics import evaluate_bundle
-from percodec.export.models import head_kind
+from percodec.export.models import Quantizer, head_kind
 from percodec.export.models.to_onnx import OPSET, PRECISION, Head, graphs, picture_graph
 from percodec.export.train.checkpoint import bundle_checkpoint, load_checkpoint
 from percodec.export.train.config import resolve
@@ -84,6 +84,9 @@ def export_bundle(
     val = load(resolve(config["data"]["val"], places))
     say(f"checkpoint {checkpoint} at step {state['step']}; {width}x{height}, opset {OPSET}, {PRECISION}")
 
+    quantizer = codec.quantizer
+    if not isinstance(quantizer, Quantizer):
+        raise UsageError(f"{checkpoint}: {codec.name} has a step for each channel, and bundles hold no tables for such latents yet")
     heads = {}
     for graph, (_, s, m) in runs.items():
         kind = head_kind(s["config"]["head"]["name"])
@@ -97,7 +100,7 @@ def export_bundle(
     say("parity, torch against ONNX Runtime: " + "  ".join(f"{k} {v:.6f}" for k, v in parity.items()))
 
     encoder = graph_function(made["encoder"][1], threads=2)
-    levels = len(codec.quantizer.centers)
+    levels = quantizer.levels
     if contexts:
         from percodec.export.bundles.context_tables import learn_contexts
 
@@ -110,7 +113,7 @@ def export_bundle(
     symbols = np.concatenate([encoder(f[None]) for f in test_frames])
     head = graph_function(made["head_segmentation"][1], threads=2) if "head_segmentation" in made else None
     labels = np.concatenate([head(s[None]) for s in symbols]) if head else np.zeros((len(symbols), height, width), np.uint8)
-    centers = codec.quantizer.centers.detach().numpy().astype(np.float32)
+    centers = quantizer.centers.detach().numpy().astype(np.float32)
     contents: dict[str, Any] = {
         "name": name,
         "frame_height": height,

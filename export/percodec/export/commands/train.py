@@ -36,6 +36,12 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trunk", type=Path, default=None, metavar="CHECKPOINT", help="start from another operating point of this codec")
     parser.add_argument("--head", type=Path, default=None, metavar="CHECKPOINT", help="start the head from this")
     parser.add_argument(
+        "--init",
+        choices=("klt",),
+        default=None,
+        help="klt: start a linear codec (block, lapped) in closed form from the training pictures, at the rate loss.bpp; takes seconds",
+    )
+    parser.add_argument(
         "--teacher",
         type=Path,
         default=None,
@@ -83,7 +89,7 @@ def train(args: argparse.Namespace) -> int:
     try:
         with reporter(config["schedule"]["steps"], quiet) as progress:
             views = args.views or args.out.resolve().parent / "views"
-            more = {"progress": progress, "views": views, "say": say, "command": _command(args.data), **starts}
+            more = {"progress": progress, "views": views, "say": say, "command": _command(args.data), "init": args.init, **starts}
             best = train_run(config, args.out, places, restart=args.restart, **more)
     finally:
         distributed.finish()

@@ -6,11 +6,14 @@ paper's operating points (about 71 kMAC/px); `cvpr18` where quality matters more
 Heads: see `heads`.
 """
 
-from percodec.export.models.autoencoder import AUTOENCODERS, Autoencoder, balanced, cvpr18, edge, fast, theis3
+from percodec.export.models.autoencoder import Autoencoder, balanced, cvpr18, edge, fast, theis3
+from percodec.export.models.codecs import AUTOENCODERS
 from percodec.export.models.heads import HEADS, INPUTS, build_head, head_kind
+from percodec.export.models.linear import block, lapped
 from percodec.export.models.quantizer import Quantizer, rate_bits_per_symbol
 from percodec.export.models.resnet import STAGES, Classifier, DeepLab, ResNet
 from percodec.export.models.segmentation import LatentFPN
+from percodec.export.models.steps import Steps
 
 __all__ = [
     "AUTOENCODERS",
@@ -23,12 +26,15 @@ __all__ = [
     "LatentFPN",
     "Quantizer",
     "ResNet",
+    "Steps",
     "balanced",
+    "block",
     "build_head",
     "cvpr18",
     "edge",
     "fast",
     "head_kind",
+    "lapped",
     "rate_bits_per_symbol",
     "theis3",
 ]

@@ -16,12 +16,11 @@ groups of three and one, a skip over each group and one over all. 310 kMAC/px on
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from percodec.export.models.quantizer import Quantized, Quantizer
+from percodec.export.models.steps import Steps
 from percodec.sdk.errors import UsageError
 
 # Channel statistics of the group's follow-up code (Mentzer et al. 2018), RGB, 0..255.
@@ -67,18 +66,34 @@ class Residual(nn.Module):
 class Autoencoder(nn.Module):
     """g_a, quantizer and g_s. `channels` is C, `levels` is L; images have sides that are multiples of 8."""
 
-    def __init__(self, name: str, g_a: nn.Module, g_s: nn.Module, channels: int, levels: int, uniform: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        g_a: nn.Module,
+        g_s: nn.Module,
+        channels: int,
+        levels: int,
+        uniform: bool = False,
+        quantizer: Steps | None = None,
+    ) -> None:
         super().__init__()
         self.name = name
         self.channels = channels
         self.normalize = Normalize()
         self.g_a = g_a
-        self.quantizer = Quantizer(levels, uniform=uniform)
+        self.quantizer: Quantizer | Steps = quantizer or Quantizer(levels, uniform=uniform)
         self.g_s = g_s
 
     def encode(self, image: Tensor) -> Quantized:
         """float image [N,3,H,W] in 0..255 -> `Quantized` latent [N,C,H/8,W/8]."""
-        return self.quantizer(self.g_a(self.normalize(image)))  # type: ignore[no-any-return]
+        return self.quantizer(self.analyse(image))  # type: ignore[no-any-return]
+
+    def analyse(self, image: Tensor) -> Tensor:
+        """float image [N,3,H,W] in 0..255 -> z [N,C,H/8,W/8], not quantized."""
+        # Bfloat16 has 8 bits: fine for six levels, not for a mean that spans a hundred steps.
+        exact = isinstance(self.quantizer, Steps)
+        with torch.autocast(image.device.type, enabled=torch.is_autocast_enabled(image.device.type) and not exact):
+            return self.g_a(self.normalize(image)).float()  # type: ignore[no-any-return]
 
     def decode(self, q: Tensor) -> Tensor:
         """Latent values [N,C,h,w] -> float image [N,3,8h,8w]; may leave 0..255 slightly while training."""
@@ -195,17 +210,7 @@ def edge(channels: int = 32, levels: int = 6, width: float = 1.0) -> Autoencoder
     return Autoencoder("edge", g_a, g_s, channels, levels)
 
 
-AUTOENCODERS: dict[str, Callable[[int, int, float], Autoencoder]] = {
-    "theis3": theis3,
-    "cvpr18": cvpr18,
-    "edge": edge,
-    "fast": fast,
-    "balanced": balanced,
-}
-
-
 __all__ = [
-    "AUTOENCODERS",
     "Autoencoder",
     "Normalize",
     "Residual",

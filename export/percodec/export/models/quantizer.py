@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 
 class Quantized(NamedTuple):
-    """`q`: centers of the chosen symbols, float [N,C,h,w]. `assignment`: one-hot forward, soft backward, [N,C,h,w,L]."""
+    """`q`: what the chosen symbols stand for, float [N,C,h,w]. `evidence`: what the rate is estimated from, as the quantizer says."""
 
     q: Tensor
-    assignment: Tensor
+    evidence: Tensor
 
 
 class Quantizer(nn.Module):
@@ -82,6 +82,7 @@ class Quantizer(nn.Module):
         return (c[1:] + c[:-1]) / 2
 
     def forward(self, z: Tensor) -> Quantized:
+        """`evidence` is the assignment to centers, one-hot forward and soft backward, [N,C,h,w,L]."""
         z = z.float()
         centers = self.centers
         soft = torch.softmax(-self.sigma * (z[..., None] - centers) ** 2, dim=-1)
@@ -91,6 +92,14 @@ class Quantizer(nn.Module):
         # q_hard carries the gradient of the centers, q_soft the gradient of z.
         q = q_hard + (q_soft - q_soft.detach())
         return Quantized(q, hard + (soft - soft.detach()))
+
+    def values(self, symbols: Tensor) -> Tensor:
+        """uint8 [N,C,h,w] -> float, the centers."""
+        return self.centers[symbols.long()]
+
+    def bits_per_symbol(self, quantized: Quantized, average: Callable[[Tensor], Tensor] = lambda p: p) -> Tensor:
+        """`rate_bits_per_symbol` of the soft assignment."""
+        return rate_bits_per_symbol(quantized.evidence, average)
 
     def symbols(self, z: Tensor) -> Tensor:
         """uint8 [N,C,h,w] in 0..L-1."""

@@ -25,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from percodec.export.models import Autoencoder
+from percodec.export.models import Autoencoder, Quantizer, Steps
 
 OPSET = 20
 PRECISION = "fp32 (weights stored fp16)"
@@ -33,16 +33,19 @@ _STORED_FP16_FROM = 512  # elements; smaller constants stay FP32
 
 
 class EncoderGraph(nn.Module):
-    """image -> symbols: a symbol is the number of midpoints below z (the nearest center, for sorted centers)."""
+    """image -> symbols: a symbol is the number of midpoints below z (the nearest center, for sorted centers), or z in steps, rounded."""
 
     def __init__(self, codec: Autoencoder) -> None:
         super().__init__()
         self.codec = codec
-        self.midpoints = [float(m) for m in codec.quantizer.midpoints.detach()]
+        quantizer = codec.quantizer
+        self.midpoints = [float(m) for m in quantizer.midpoints.detach()] if isinstance(quantizer, Quantizer) else []
 
     def forward(self, image: Tensor) -> Tensor:
         x = image.to(torch.float32).permute(0, 3, 1, 2)
         z = self.codec.g_a(self.codec.normalize(x))
+        if not self.midpoints:
+            return self.codec.quantizer.symbols(z)
         count = (z > self.midpoints[0]).to(torch.float32)
         for m in self.midpoints[1:]:
             count = count + (z > m).to(torch.float32)
@@ -51,13 +54,18 @@ class EncoderGraph(nn.Module):
 
 
 class _FromSymbols(nn.Module):
-    centers: Tensor
+    centers: Tensor | None
 
     def __init__(self, codec: Autoencoder) -> None:
         super().__init__()
-        self.register_buffer("centers", codec.quantizer.centers.detach().clone())
+        quantizer = codec.quantizer
+        self.steps = quantizer if isinstance(quantizer, Steps) else None
+        self.register_buffer("centers", quantizer.centers.detach().clone() if isinstance(quantizer, Quantizer) else None)
 
     def look_up(self, symbols: Tensor) -> Tensor:
+        if self.steps is not None:
+            return self.steps.values(symbols)
+        assert self.centers is not None
         return self.centers.index_select(0, symbols.to(torch.int32).flatten()).view(symbols.shape)
 
 

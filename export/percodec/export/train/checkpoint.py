@@ -20,7 +20,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from percodec.export.models import AUTOENCODERS, build_head, head_kind
+from percodec.export.models import AUTOENCODERS, Quantizer, build_head, head_kind
 from percodec.export.train.config import check, completed
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import DataError, PercodecError
@@ -82,6 +82,7 @@ def bundle_checkpoint(bundle: Bundle, graph: str | None = None) -> dict[str, Any
     if head is not None:
         model["head"] = head
         weights |= _weights(bundle, graph or f"head_{head_kind(config['head']['name'])}")
+    assert isinstance(codec.quantizer, Quantizer)
     codec.quantizer.follow(torch.from_numpy(bundle.centers.copy()))
     _fill(model, weights, bundle.path)
     found = bundle.manifest.get("metrics", {})

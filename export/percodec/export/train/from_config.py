@@ -13,10 +13,11 @@ import torch
 from percodec.export.data.crops import Crops
 from percodec.export.data.dataset import DataSet
 from percodec.export.data.sets import load
-from percodec.export.models import AUTOENCODERS, Autoencoder, build_head, head_kind
+from percodec.export.models import AUTOENCODERS, Autoencoder, Quantizer, build_head, head_kind
 from percodec.export.train import distributed
 from percodec.export.train.checkpoint import digest_of, load_checkpoint
 from percodec.export.train.config import Config, resolve
+from percodec.export.train.klt import klt_start
 from percodec.export.train.loop import Run, Schedule, resumable
 from percodec.export.train.tasks import Joint, Objective, class_weights, no_class
 from percodec.export.train.validate import score, validate_codec, validate_head
@@ -43,7 +44,8 @@ def build_model(config: Config) -> Joint:
                 raise UsageError("a joint run trains the codec too: head.input must be latent or decoded, not original")
             return Joint(None, head, "original")
     codec = AUTOENCODERS[c["name"]](c["channels"], c["levels"], c["width"])
-    codec.quantizer.sigma = c["sigma"]
+    if isinstance(codec.quantizer, Quantizer):
+        codec.quantizer.sigma = c["sigma"]
     return Joint(codec, head, h["input"], frozen=task in ("classification", "segmentation"))
 
 
@@ -60,11 +62,13 @@ def train(
     views: Path | None = None,
     say: Say = lambda text: None,
     command: str | None = None,
+    init: str | None = None,
 ) -> dict[str, Any]:
     """Train in folder `out`, resuming what is there.
 
     `codec_from` starts the codec, `head_from` the head, from another run's checkpoint or a bundle's folder; `trunk_from` a codec from
-    another operating point; `teacher_from` is distilled from (`load_teacher`); `views` keeps encoded pictures between runs. Returns the
+    another operating point; `init` "klt" starts a linear codec in closed form from the training sets (`klt_start`); `teacher_from` is
+    distilled from (`load_teacher`); `views` keeps encoded pictures between runs. Returns the
     best validation record. Writes config.json, data.json (digests), codec.json (where the codec came from), command.txt (`command`),
     train.csv, val.csv, best.json, last.pt, best.pt; nothing where it refuses. Raises `UsageError`, `DataError`, `TrainingError`.
     """
@@ -88,12 +92,15 @@ def train(
         load_part(model, head_from, "head")
     if trunk_from is not None:
         load_trunk(model, trunk_from)
+    if init == "klt":
+        _init_klt(config, model, sets, codec_from or trunk_from or teacher_from, say)
     teacher = None if teacher_from is None else load_teacher(teacher_from, model).to(device)
     start = codec_from or trunk_from or (teacher_from if config["task"] == "codec" else None)
     origin = None if start is None else _origin(start)
+    made_of_init = {} if init is None else {"--init": init}
     starts = {"--codec": codec_from, "--trunk": trunk_from, "--head": head_from, "--teacher": teacher_from}
     made_of = {name: digest_of(path) for name, path in starts.items() if path is not None}
-    made_of |= {f"training set {spec}": data.digest for (spec, _), data in zip(specs, sets, strict=True)}
+    made_of |= made_of_init | {f"training set {spec}": data.digest for (spec, _), data in zip(specs, sets, strict=True)}
     made_of[f"validation set {config['data']['val']}"] = val.digest
     if not restart:
         resumable(out, config, made_of)
@@ -116,7 +123,7 @@ def train(
 
     def anneal(fraction: float) -> None:
         c = config["codec"]
-        if model.codec is not None and c["sigma"] != c["sigma_final"]:
+        if model.codec is not None and isinstance(model.codec.quantizer, Quantizer) and c["sigma"] != c["sigma_final"]:
             model.codec.quantizer.sigma = c["sigma"] * (c["sigma_final"] / c["sigma"]) ** fraction
 
     run = Run(
@@ -137,6 +144,15 @@ def train(
     if first:
         (out / "best.json").write_text(json.dumps(best, indent=1))
     return best
+
+
+def _init_klt(config: Config, model: Joint, sets: list[DataSet], also: Path | None, say: Say) -> None:
+    if model.codec is None or model.frozen:
+        raise UsageError(f"--init klt starts a codec; the task {config['task']} trains none")
+    if also is not None:
+        raise UsageError(f"--init klt starts the codec from pictures: it cannot start from {also} too")
+    images = [data.images[k] for data in sets for k in range(0, len(data), max(1, len(data) * len(sets) // 128))]
+    klt_start(model.codec, images, config["loss"]["bpp"], config["seed"], say)
 
 
 def _check_data(config: Config, sets: list[DataSet], val: DataSet) -> None:
@@ -241,7 +257,13 @@ def load_teacher(path: Path, student: Joint) -> Joint:
 
 
 def _take_over(codec: Autoencoder, given: Autoencoder | None, path: Path) -> None:
-    if given is None or (given.channels, given.quantizer.levels) != (codec.channels, codec.quantizer.levels):
+    if not isinstance(codec.quantizer, Quantizer):
+        raise UsageError(f"--teacher is for codecs with shared centers; {codec.name} begins with --init klt")
+    if (
+        given is None
+        or not isinstance(given.quantizer, Quantizer)
+        or ((given.channels, given.quantizer.levels) != (codec.channels, codec.quantizer.levels))
+    ):
         raise UsageError(f"--teacher {path} must hold a codec of the student's codec.channels and codec.levels")
     try:
         codec.g_s.load_state_dict(given.g_s.state_dict())

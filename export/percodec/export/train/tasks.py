@@ -25,7 +25,7 @@ from percodec.export.data.crops import Batch
 from percodec.export.data.dataset import DataSet
 from percodec.export.data.files import IGNORE
 from percodec.export.metrics.similarity import ms_ssim
-from percodec.export.models import Autoencoder, rate_bits_per_symbol
+from percodec.export.models import Autoencoder, Quantizer
 from percodec.export.train import distributed
 from percodec.sdk.errors import DataError
 
@@ -67,7 +67,7 @@ def codec_loss(codec: Autoencoder, images: Tensor, bpp: float, beta: float, stru
     """-> loss, q, restored, values."""
     quantized, restored = codec(images)
     mse = F.mse_loss(restored, images)
-    rate = rate_bits_per_symbol(quantized.assignment, distributed.mean)
+    rate = codec.quantizer.bits_per_symbol(quantized, distributed.mean)
     loss = mse + beta * F.relu(rate - 64 * bpp / codec.channels)
     bits = float(rate.detach())
     values = {"mse": float(mse.detach()), "bits_per_symbol": bits, "bpp": bits * codec.channels / 64}
@@ -81,6 +81,7 @@ def codec_loss(codec: Autoencoder, images: Tensor, bpp: float, beta: float, stru
 def imitation_loss(codec: Autoencoder, teacher: Autoencoder, images: Tensor) -> tuple[Tensor, Values]:
     """-> loss, values: the share of `symbols` that agree."""
     z = codec.g_a(codec.normalize(images)).float()
+    assert isinstance(teacher.quantizer, Quantizer)  # load_teacher sees to it
     with torch.no_grad():
         centers = teacher.quantizer.centers
         wanted = teacher.g_a(teacher.normalize(images)).float()

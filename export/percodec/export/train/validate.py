@@ -11,7 +11,7 @@ from torch import Tensor
 from percodec.export.data.dataset import DataSet
 from percodec.export.metrics.scores import Confusion, average_precision, top_k
 from percodec.export.metrics.similarity import ms_ssim, psnr
-from percodec.export.models import Autoencoder, head_kind
+from percodec.export.models import Autoencoder, Steps, head_kind
 from percodec.export.train.tasks import Joint, presence
 from percodec.export.train.views import Views
 
@@ -28,20 +28,25 @@ def windows(height: int, width: int, size: int = CROP) -> list[tuple[int, int]]:
 
 @torch.no_grad()
 def validate_codec(codec: Autoencoder, data: DataSet, device: torch.device) -> Record:
-    """bpp (order-0 entropy of this data under its own histogram), PSNR in dB, MS-SSIM."""
-    counts = np.zeros((codec.channels, len(codec.quantizer.centers)))
-    psnrs, similarities, pixels = [], [], 0
+    """bpp (order-0 entropy of this data under its own histogram), PSNR in dB, MS-SSIM; with contexts also what those make of the rate."""
+    quantizer = codec.quantizer
+    counts = np.zeros((codec.channels, 256))
+    psnrs, similarities, pixels, bits = [], [], 0, 0.0
     for k in range(len(data)):
         image = as_batch(data.images[k]).to(device)
         with torch.autocast(device.type, torch.bfloat16):
-            quantized = codec.encode(image)
-            restored = codec.decode(quantized.q).clamp(0, 255).round()
-        counts += quantized.assignment.sum((0, 2, 3)).cpu().numpy()
+            symbols = quantizer.symbols(codec.analyse(image))
+            restored = codec.decode(quantizer.values(symbols)).clamp(0, 255).round()
+        for count, channel in zip(counts, symbols[0].flatten(1).cpu().numpy(), strict=True):
+            count += np.bincount(channel, minlength=256)
+        if isinstance(quantizer, Steps):
+            bits += float(quantizer.bits(symbols).sum())
         psnrs.append(psnr(restored, image))
         similarities.append(float(ms_ssim(restored, image, scales=5 if min(image.shape[-2:]) >= 176 else 3).mean()))
         pixels += image.shape[-1] * image.shape[-2]
     p = np.clip(counts / counts.sum(1, keepdims=True), 1e-9, 1)
-    return {"bpp": float(-(counts * np.log2(p)).sum() / pixels), "psnr": float(np.mean(psnrs)), "ms_ssim": float(np.mean(similarities))}
+    found = {"bpp": float(-(counts * np.log2(p)).sum() / pixels), "psnr": float(np.mean(psnrs)), "ms_ssim": float(np.mean(similarities))}
+    return {**found, "bpp_contexts": bits / pixels} if isinstance(quantizer, Steps) else found
 
 
 @torch.no_grad()

@@ -76,7 +76,7 @@ class Views:
 
     def _values(self, items: Tensor) -> Tensor:
         if self.reads == "latent" and self.codec is not None:
-            return self.codec.quantizer.centers.detach().cpu()[items.long()]
+            return self.codec.quantizer.values(items).detach().cpu()
         return items.float()
 
     def _variant(self, index: int, labels_only: bool = False) -> tuple[Tensor | None, NDArray[np.uint8] | None]:
@@ -129,7 +129,7 @@ class Views:
                 image = x.round()[None].to(device).contiguous(memory_format=torch.channels_last)
                 # Variants may be rounded to bf16, the pictures themselves may not: they are what a vehicle encodes.
                 with torch.autocast(device.type, torch.bfloat16, enabled=self.count > 0):
-                    z = self.codec.g_a(self.codec.normalize(image)).float()
+                    z = self.codec.analyse(image)
                     if self.reads == "latent":
                         x = self.codec.quantizer.symbols(z)[0].cpu()
                     else:

@@ -1,0 +1,21 @@
+"""Codecs by name: what `codec.name` of a configuration may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from percodec.export.models.autoencoder import Autoencoder, balanced, cvpr18, edge, fast, theis3
+from percodec.export.models.linear import block, lapped
+
+AUTOENCODERS: dict[str, Callable[[int, int, float], Autoencoder]] = {
+    "theis3": theis3,
+    "cvpr18": cvpr18,
+    "edge": edge,
+    "fast": fast,
+    "balanced": balanced,
+    "block": block,
+    "lapped": lapped,
+}
+
+
+__all__ = ["AUTOENCODERS"]
