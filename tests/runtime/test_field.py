@@ -20,7 +20,7 @@ from support.command import percodec_command, quiet_environment
 from percodec.runtime.capture.images import ImageFiles, natural_key
 from percodec.runtime.run.folder_lock import NAME, FolderLock
 from percodec.runtime.run.outputs import write_json
-from percodec.sdk import read_log
+from percodec.sdk import Bundle, LogWriter, read_log
 from percodec.sdk.errors import UsageError
 from percodec.sdk.text import native_name, shown, with_home
 
@@ -276,6 +276,55 @@ def test_locks_and_planted_names(tmp_path: Path) -> None:
     write_json(tmp_path / "report.json", {"a": 1})
     assert precious.read_text() == "mine"
     assert json.loads((tmp_path / "report.json").read_text()) == {"a": 1}
+
+
+def test_label_maps_have_one_run_at_a_time(bundle_folder: Path, tmp_path: Path) -> None:
+    process = start("--bundle", bundle_folder, "--no-overlay", "--save-labels", "maps", cwd=tmp_path)
+    try:
+        more = ("--no-selftest", "--overwrite", "--bundle", bundle_folder, "--save-labels")
+        done = run("run", "synthetic://road?frames=2", "--out", "p", *more, "maps", cwd=tmp_path)
+        assert done.returncode == 2
+        assert f"in use by another run (process {process.pid})".encode() in done.stderr
+        assert not (tmp_path / "p").exists(), "a start that fails leaves nothing behind"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert run("run", "synthetic://road?frames=2", "--out", "p", *more, "maps", cwd=tmp_path).returncode == 0
+    assert run("run", "synthetic://road?frames=2", "--out", "p", *more, "p", cwd=tmp_path).returncode == 0
+    assert not [path for path in tmp_path.rglob("*") if path.name == NAME]
+
+
+def test_one_writer_at_a_time(bundle_folder: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(bundle_folder)
+    first = LogWriter(tmp_path / "a.mcap", bundle)
+    encode = ("encode", "synthetic://road?frames=2", "-o", "a.mcap", "--overwrite", "--bundle", bundle_folder)
+    done = run(*encode, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"is being written by process {os.getpid()}".encode() in done.stderr
+    first.close()
+    assert run(*encode, cwd=tmp_path).returncode == 0
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "a.mcap").unlink()
+    (tmp_path / "a.mcap").symlink_to(precious)
+    assert run(*encode, cwd=tmp_path).returncode == 0
+    assert precious.read_text() == "mine"
+    lock = FolderLock(tmp_path)
+    done = run("decode", "a.mcap", "-o", ".", "--bundle", bundle_folder, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert b"in use by another run" in done.stderr
+    lock.close()
+    assert run("decode", "a.mcap", "-o", ".", "--bundle", bundle_folder, cwd=tmp_path).returncode == 0
+
+
+def test_encode_says_what_run_says_of_its_source(bundle_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    cv2.imwrite(str(tmp_path / "f" / "a.png"), np.full((96, 128, 3), 90, np.uint8))
+    (tmp_path / "f" / "._a.png").write_bytes(b"x")
+    done = run("encode", "f", "-o", "a.mcap", "--bundle", bundle_folder, cwd=tmp_path)
+    assert b"note     1 hidden files were skipped" in done.stdout
+    done = run("encode", "f", "-o", "b.mcap", "--json", "--bundle", bundle_folder, cwd=tmp_path)
+    assert "hidden files" in json.loads(done.stdout)["notes"][0]
 
 
 def test_encode_says_that_its_log_was_replaced(bundle_folder: Path, tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ def test_ids_come_back_as_they_were(tmp_path: Path) -> None:
     maps = LabelMaps(tmp_path / "a" / "b", ("segmentation",))
     maps.write(labels[:, ::-1], 12, 480_000_000, "segmentation")
     maps.write(labels, 123_456_789, 0, "segmentation")
+    maps.close()
     names = ["frame_00000012_t480000000.png", "frame_123456789_t0.png"]
     assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == names
     for name, wanted in zip(names, (labels[:, ::-1], labels), strict=True):
@@ -158,13 +159,17 @@ def test_each_of_several_heads_has_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("heads", [("segmentation",), ("road", "sky")])
 def test_label_maps_of_another_run_are_neither_mixed_nor_lost(tmp_path: Path, heads: tuple[str, ...]) -> None:
-    LabelMaps(tmp_path, heads).write(np.zeros((4, 5), np.uint8), 7, 7, heads[-1])
+    maps = LabelMaps(tmp_path, heads)
+    maps.write(np.zeros((4, 5), np.uint8), 7, 7, heads[-1])
+    with pytest.raises(UsageError, match="in use by another run"):
+        LabelMaps(tmp_path, heads, overwrite=True)
+    maps.close()
     other = tmp_path / "frame_1.png"
     other.write_bytes(b"not ours")
     for again in (("segmentation",), ("road", "sky")):
         with pytest.raises(UsageError, match="already holds 1 label maps"):
             LabelMaps(tmp_path, again)
-    LabelMaps(tmp_path, ("segmentation",), overwrite=True)
+    LabelMaps(tmp_path, ("segmentation",), overwrite=True).close()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [other]
 
 
@@ -189,4 +194,5 @@ def test_a_full_disk_is_one_error_and_leaves_no_half_picture(tmp_path: Path) -> 
             maps.write(noise, 1, 1, "segmentation")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    maps.close()
     assert [path.name for path in tmp_path.iterdir()] == [label_name(0, 0)]

@@ -120,7 +120,10 @@ def test_a_trimmed_mp4_shows_what_its_edit_list_shows(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.diff(found), 40, atol=2)
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "mpeg4"), (".mkv", "mpeg4"), (".ts", "mpeg2video"), (".avi", "mjpeg")])
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [(".mp4", "mpeg4"), (".mkv", "mpeg4"), (".ts", "mpeg2video"), (".avi", "mjpeg"), (".flv", "flv1"), (".ogv", "libvpx")],
+)
 @pytest.mark.parametrize("damage", ["cut", "hole", "overwritten"])
 def test_real_damage_stays_an_error(tmp_path: Path, suffix: str, codec: str, damage: str) -> None:
     data = made(tmp_path / f"whole{suffix}", EVEN, codec=codec).read_bytes()
@@ -138,3 +141,16 @@ def test_cut_matroska_and_transport_stream(tmp_path: Path) -> None:
         assert not container_is_cut(path)
         path.write_bytes(path.read_bytes()[:-150])
         assert container_is_cut(path)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".flv", "flv1"), (".ogv", "libvpx")])
+def test_chains_of_tags_and_pages(tmp_path: Path, suffix: str, codec: str) -> None:
+    path = made(tmp_path / f"a{suffix}", EVEN, codec=codec)
+    whole = path.read_bytes()
+    assert not container_is_cut(path)
+    path.write_bytes(whole + b"GPSDATA:52.5,13.4\n")
+    assert not container_is_cut(path)
+    assert len(times(path)) == 50
+    for less in (1, 5, 150, len(whole) // 2):
+        path.write_bytes(whole[:-less])
+        assert container_is_cut(path), less

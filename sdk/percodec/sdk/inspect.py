@@ -78,6 +78,7 @@ def about_bundle(bundle: Bundle) -> dict[str, Any]:
         "engines": [f"{folder}/{graph}" for folder, graph in engines_in(bundle.path)],
         "labels": [label.name for label in bundle.labels],
         **({"supersedes": manifest["supersedes"]} if manifest.get("supersedes") else {}),
+        **({"notes": list(bundle.notes)} if bundle.notes else {}),
         "selftest_vectors": len(bundle.selftest().frames),
         "metrics": manifest["metrics"],
         "provenance": {k: v for k, v in manifest["provenance"].items() if k != "config"},

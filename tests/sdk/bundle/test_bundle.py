@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
+from percodec.sdk.bundle.engines import engines_in
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.errors import BundleError
 
@@ -153,6 +154,17 @@ def test_links_pipes_and_strangers_are_refused(folder: Path) -> None:
     refused(folder, "decoder.onnx", "not a plain file")
     (folder / "decoder.onnx").unlink()
     refused(folder, "decoder.onnx", "No such file")
+
+
+def test_what_desktops_leave_in_a_folder_is_no_part_of_it(folder: Path) -> None:
+    for name in (".DS_Store", "._manifest.json", "selftest/._frames.npy", "Thumbs.db", ".AppleDouble/manifest.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    bundle = Bundle.open(folder)
+    assert bundle.notes == ("5 hidden files such as .AppleDouble are no part of the bundle",)
+    (folder / "engines" / "host-int8").mkdir(parents=True)
+    (folder / "engines" / "host-int8" / "._encoder.json").write_bytes(b"x")
+    assert engines_in(folder) == []
 
 
 def test_a_linked_folder_inside_is_refused(folder: Path) -> None:

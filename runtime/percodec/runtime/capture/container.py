@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+from percodec.runtime.capture.container_ends import End, flv_end, ogg_end
 from percodec.sdk.errors import SourceError
 
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
@@ -21,8 +22,11 @@ _TS, _TS_SYNC = 188, 0x47
 
 
 def container_is_cut(path: Path) -> bool:
-    """True when the file ends inside an MP4/MOV box, an AVI chunk, a Matroska segment or a packet of MPEG-TS. Cheap."""
-    kinds = {"riff": _riff_is_cut, "mp4": _mp4_is_cut, "matroska": _matroska_is_cut, "ts": _transport_stream_is_cut}
+    """True when the file ends inside an MP4/MOV box, AVI chunk, Matroska segment, MPEG-TS packet, FLV tag or Ogg page. Cheap."""
+    kinds: dict[str, Callable[[mmap.mmap], bool]] = {
+        "riff": _riff_is_cut, "mp4": _mp4_is_cut, "matroska": _matroska_is_cut, "ts": _transport_stream_is_cut,
+        "flv": lambda data: flv_end(data) is End.CUT, "ogg": lambda data: ogg_end(data) is End.CUT,
+    }  # fmt: skip
     return _asked(path, lambda kind, data: kinds[kind](data))
 
 
@@ -36,6 +40,8 @@ def container_is_damaged(path: Path, last_s: float, frame_s: float) -> bool:
         if kind == "mp4":
             duration_s = _mp4_duration(data)
             return duration_s is not None and last_s + max(3 * frame_s, duration_s / 50) < duration_s
+        if kind in ("flv", "ogg"):
+            return {"flv": flv_end, "ogg": ogg_end}[kind](data) is not End.WHOLE
         return {"riff": _avi_promises, "matroska": _matroska_is_broken, "ts": _transport_stream_is_broken}[kind](data)
 
     return _asked(path, examine)
@@ -59,6 +65,10 @@ def _kind(data: mmap.mmap) -> str | None:
         return "mp4"
     if data[:4] == b"\x1aE\xdf\xa3":
         return "matroska"
+    if data[:4] == b"FLV\1":
+        return "flv"
+    if data[:4] == b"OggS":
+        return "ogg"
     return "ts" if data[:1] == b"G" == data[_TS : _TS + 1] else None
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -37,46 +39,52 @@ def encode(args: argparse.Namespace) -> int:
     from percodec.runtime.run.coding import encode_source
 
     out = Path(args.out)
-    if out.exists() and not (args.overwrite and out.is_file()):
+    if os.path.lexists(out) and not (args.overwrite and out.is_file()):
         raise UsageError(f"{out}: exists; choose another -o or add --overwrite")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent}: no such folder")
     bundle, threads, limit = bundle_of(args), whole(args.threads, "--threads", 1, 64), limit_of(args)
     every = key_every_of(args)
-    out.unlink(missing_ok=True)
     begin = time.monotonic()
     result = encode_source(
-        args.input, out, bundle, backend=args.backend, threads=threads, max_frames=limit, stream=args.stream, key_every=every
-    )
+        args.input, out, bundle, backend=args.backend, threads=threads, max_frames=limit, stream=args.stream, key_every=every,
+        overwrite=args.overwrite,
+    )  # fmt: skip
     _print_coding(args, result.as_dict(bundle), time.monotonic() - begin)
     return 0
 
 
 def decode(args: argparse.Namespace) -> int:
     from percodec.runtime.run.coding import decode_file, segmentation_head
+    from percodec.runtime.run.folder_lock import FolderLock
     from percodec.runtime.run.labels import LabelMaps
 
     out, path = Path(args.out), Path(args.input)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; -o must name a folder")
-    names = [f"{name}{suffix}" for name in ("reconstruction", "segmentation") for suffix in (".png", ".mp4", ".avi")]
-    there = [name for name in names if (out / name).exists()]
-    if there and not args.overwrite:
-        raise UsageError(f"{out}: already holds {', '.join(there)}; choose another -o or add --overwrite")
     bundle, threads, limit = bundle_of(args), whole(args.threads, "--threads", 1, 64), limit_of(args)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be created ({error.strerror})") from error
-    maps = LabelMaps(out / "labels", (segmentation_head(bundle).name,), overwrite=args.overwrite) if args.labels else None
-    for name in there:
-        (out / name).unlink()
-    begin = time.monotonic()
-    result = decode_file(
-        path, out, bundle, backend=args.backend, threads=threads, segment=args.segment, labels=maps, reference=args.reference,
-        max_frames=limit, allow_damaged=args.allow_damaged,
-    )  # fmt: skip
-    _print_coding(args, result.as_dict(bundle), time.monotonic() - begin)
+    with contextlib.ExitStack() as stack:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{out}: cannot be created ({error.strerror})") from error
+        stack.callback(FolderLock(out).close)
+        names = [f"{name}{suffix}" for name in ("reconstruction", "segmentation") for suffix in (".png", ".mp4", ".avi")]
+        there = [name for name in names if os.path.lexists(out / name)]
+        if there and not args.overwrite:
+            raise UsageError(f"{out}: already holds {', '.join(there)}; choose another -o or add --overwrite")
+        maps = None
+        if args.labels:
+            maps = LabelMaps(out / "labels", (segmentation_head(bundle).name,), overwrite=args.overwrite)
+            stack.callback(maps.close)
+        for name in there:
+            (out / name).unlink()
+        begin = time.monotonic()
+        result = decode_file(
+            path, out, bundle, backend=args.backend, threads=threads, segment=args.segment, labels=maps, reference=args.reference,
+            max_frames=limit, allow_damaged=args.allow_damaged,
+        )  # fmt: skip
+        _print_coding(args, result.as_dict(bundle), time.monotonic() - begin)
     return 0
 
 

@@ -152,6 +152,7 @@ def _bundle(path: Path) -> list[Check]:
         checks = [
             Check("bundle", "ok", f"{bundle.name} {bundle.digest[:12]}, {bundle.frame_width}x{bundle.frame_height}, every file as declared")
         ]
+        checks += [Check("bundle", "ok", note) for note in bundle.notes]
     except PercodecError as error:
         return [Check("bundle", "fail", str(error), "reinstall percodec, or name a bundle with --bundle")]
     try:

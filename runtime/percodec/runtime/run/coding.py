@@ -24,6 +24,7 @@ from percodec.runtime.run.drawing import OverlayPainter
 from percodec.runtime.run.labels import LabelMaps
 from percodec.runtime.run.logged import LoggedLatents, complain
 from percodec.runtime.run.sinks import VideoSink, psnr_db
+from percodec.runtime.run.whole_file import write_whole
 from percodec.runtime.session import Session
 from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.errors import BundleError, LogError, PacketError, UsageError
@@ -65,10 +66,12 @@ def encode_source(
     max_frames: int | None = None,
     stream: bool = False,
     key_every: int = 25,
+    overwrite: bool = False,
 ) -> CodingResult:
     """Code every frame of `spec` into `out`; with `stream` as predicted packets, a key packet at least every `key_every`.
 
-    Raises SourceError after the good frames of a damaged source were written, LogError when the disk refuses.
+    Raises SourceError after the good frames of a damaged source were written, LogError when the disk refuses, when `out` exists (unless
+    `overwrite`), or when somebody is writing it.
     """
     session = Session.open(bundle, backend=backend, heads=(), threads=threads, selftest=False)
     source = open_source(spec, height=bundle.frame_height, width=bundle.frame_width)
@@ -85,10 +88,10 @@ def encode_source(
         while result.frames != max_frames and (frame := source.read()) is not None:
             packet = pack(session.encode(frame))
             if single:
-                out.write_bytes(packet)
+                write_whole(out, packet)
             else:
                 if log is None:
-                    log = LogWriter(out, bundle, live=source.info.live)
+                    log = LogWriter(out, bundle, live=source.info.live, overwrite=overwrite)
                     stack.callback(log.close)
                     made = os.stat(out)
                 log.append(packet, frame.frame_id, frame.timestamp_ns)

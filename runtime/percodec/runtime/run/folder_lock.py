@@ -46,14 +46,14 @@ def _locked(folder: Path, path: Path) -> int:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be opened ({error.strerror}); choose another --out") from error
+        raise UsageError(f"{path}: cannot be opened ({error.strerror}); choose another folder") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _TAKEN:
             holder = os.read(fd, 20).decode("ascii", "replace").strip()
             os.close(fd)
-            raise UsageError(f"{folder}: in use by another run (process {holder or 'unknown'}); end it or choose another --out") from None
+            raise UsageError(f"{folder}: in use by another run (process {holder or 'unknown'}); end it or choose another folder") from None
         if error.errno not in _NO_LOCKS_HERE:
             os.close(fd)
             raise

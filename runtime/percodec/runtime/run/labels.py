@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from percodec.runtime.capture.opencv import opencv
 from percodec.runtime.pipeline.records import FrameRecord
 from percodec.runtime.pipeline.slots import Slot
+from percodec.runtime.run.folder_lock import FolderLock
+from percodec.runtime.run.whole_file import write_whole
 from percodec.sdk.errors import LogError, UsageError
 
 _NAME = re.compile(r"frame_\d{8,}_t\d+\.png(\.part)?")
@@ -29,30 +31,48 @@ def label_name(frame_id: int, timestamp_ns: int) -> str:
 
 
 class LabelMaps:
-    """Writes the label maps of `heads`, names of segmentation heads, into `folder`, which it makes.
+    """Writes the label maps of `heads`, names of segmentation heads, into `folder`, which it makes and has alone until it is closed.
 
-    Raises `UsageError` where there are no such heads, where the folder cannot be used, and where it holds label maps already; with
-    `overwrite` those are deleted.
+    Raises `UsageError` where there are no such heads, where the folder cannot be used or is in use, and where it holds label maps already;
+    with `overwrite` those are deleted. `shared`: somebody of this run has locked the folder.
     """
 
-    def __init__(self, folder: Path, heads: Sequence[str], *, overwrite: bool = False) -> None:
+    def __init__(self, folder: Path, heads: Sequence[str], *, overwrite: bool = False, shared: bool = False) -> None:
         if not heads:
             raise UsageError(f"{folder}: label maps need a segmentation head, and none was asked for; name one with --heads")
         self.folder, self.count, self.bytes = folder, 0, 0
         self._places = {head: folder / head if len(heads) > 1 else folder for head in heads}
-        earlier = _label_maps_in(folder)
-        if earlier and not overwrite:
-            raise UsageError(f"{folder}: already holds {len(earlier)} label maps; choose another folder or add --overwrite")
+        if folder.exists() and not folder.is_dir():
+            raise UsageError(f"{folder}: is a file; label maps need a folder")
+        self._lock: FolderLock | None = None
         try:
-            for path in earlier:
-                path.unlink()
+            folder.mkdir(parents=True, exist_ok=True)
+            if not shared:
+                self._lock = FolderLock(folder)
+            self._clear(overwrite)
             for place in self._places.values():
-                place.mkdir(parents=True, exist_ok=True)
+                place.mkdir(exist_ok=True)
+            for place in self._places.values():
+                if not os.access(place, os.W_OK | os.X_OK):
+                    raise UsageError(f"{place}: not writable; choose another folder")
         except OSError as error:
+            self.close()
             raise UsageError(f"{folder}: cannot hold label maps ({error.strerror}); choose another folder") from error
-        for place in self._places.values():
-            if not os.access(place, os.W_OK | os.X_OK):
-                raise UsageError(f"{place}: not writable; choose another folder")
+        except UsageError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the folder up. Idempotent."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def _clear(self, overwrite: bool) -> None:
+        earlier = [p for pattern in ("frame_*", "*/frame_*") for p in sorted(self.folder.glob(pattern)) if _NAME.fullmatch(p.name)]
+        if earlier and not overwrite:
+            raise UsageError(f"{self.folder}: already holds {len(earlier)} label maps; choose another folder or add --overwrite")
+        for path in earlier:
+            path.unlink()
 
     def write_all(self, slot: Slot, record: FrameRecord) -> None:
         """Write the label maps of all heads of a frame. Raises as `write` does."""
@@ -62,31 +82,18 @@ class LabelMaps:
     def write(self, labels: NDArray[np.uint8], frame_id: int, timestamp_ns: int, head: str) -> None:
         """Write class ids uint8 [H,W]. Raises `LogError` when the disk does not take all of it; the files before are whole."""
         path = self._places[head] / label_name(frame_id, timestamp_ns)
-        beside = path.with_name(path.name + ".part")
         ok, data = opencv().imencode(".png", np.ascontiguousarray(labels))
         try:
             if not ok:
                 raise OSError(0, "PNG encoding failed")
-            beside.write_bytes(data.tobytes())
-            os.replace(beside, path)
+            write_whole(path, data.tobytes())
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise LogError(
                 f"{path}: cannot be written ({error.strerror}); free disk space or choose another folder. "
                 f"The {self.count} label maps before are whole"
             ) from error
         self.count += 1
         self.bytes += data.nbytes
-
-
-def _label_maps_in(folder: Path) -> list[Path]:
-    """Label maps, also half written ones, in `folder` and in its subfolders."""
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder}: is a file; label maps need a folder")
-        return [path for pattern in ("frame_*", "*/frame_*") for path in sorted(folder.glob(pattern)) if _NAME.fullmatch(path.name)]
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be read ({error.strerror}); choose another folder") from error
 
 
 __all__ = ["LabelMaps", "label_name"]

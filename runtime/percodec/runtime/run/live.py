@@ -79,9 +79,17 @@ def run_live(
         )
         engines.prepare(options.policy)
         segmentations = [name for name in heads if bundle.head(name).task == "segmentation"]
-        labels = LabelMaps(settings.save_labels, segmentations, overwrite=settings.overwrite) if settings.save_labels else None
+        maps, in_out = settings.save_labels, False
+        labels = None
+        if maps is not None:
+            in_out = maps.resolve() == settings.out.resolve()  # one lock does for both
+            if not in_out:
+                labels = LabelMaps(maps, segmentations, overwrite=settings.overwrite)
+                stack.callback(labels.close)
         lock = prepare_folder(settings.out, settings.overwrite)  # last: a start that fails leaves nothing behind
         stack.callback(lock.close)
+        if maps is not None and in_out:
+            labels = LabelMaps(maps, segmentations, overwrite=settings.overwrite, shared=True)
         begun = ClockAnchor.now()
         sinks = RunOutputs(settings, bundle, heads, source.info, labels)
         stack.callback(sinks.abandon)

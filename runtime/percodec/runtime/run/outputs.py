@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from percodec.runtime.run.heads import in_words, infos_of
 from percodec.runtime.run.labels import LabelMaps
 from percodec.runtime.run.settings import RunSettings
 from percodec.runtime.run.sinks import ContactSheet, JsonLines, Overlay
+from percodec.runtime.run.whole_file import write_whole
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import LogError, PercodecError
 from percodec.sdk.log import LogWriter
@@ -122,11 +122,7 @@ class RunOutputs:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write beside and rename, so that a reader sees all of it or none. Raises OSError."""
-    beside = path.with_name(path.name + ".part")
-    beside.unlink(missing_ok=True)
-    with beside.open("x") as file:  # never through a link that somebody put there
-        file.write(json.dumps(value, indent=2) + "\n")
-    os.replace(beside, path)
+    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 __all__ = ["RunOutputs", "write_json"]

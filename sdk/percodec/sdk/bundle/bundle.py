@@ -21,8 +21,10 @@ from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL
 from percodec.sdk.errors import BundleError, EntropyModelError
+from percodec.sdk.text import shown
 
 _RESERVED = ("signature", "engines")
+_LEFT_BY_DESKTOPS = ("thumbs.db", "desktop.ini")
 
 
 class Bundle:
@@ -30,10 +32,12 @@ class Bundle:
 
     `graphs`: what each graph takes and gives, in the manifest's order. `heads`: the heads' names without "head_", the default one first.
     `entropy_model`: tables of packets that stand alone; `stream_model`: of predicted ones (profile 2), None where the bundle has none.
+    `notes`: what was left aside when it was opened.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], digest: str, files: dict[str, bytes]) -> None:
         self.path = path
+        self.notes: tuple[str, ...] = ()
         self.manifest = manifest
         self.digest = digest
         self._files = files
@@ -79,11 +83,14 @@ class Bundle:
             if expect_digest is not None and (len(expect_digest) < 8 or not digest.startswith(expect_digest.lower())):
                 raise BundleError(f"digest is {digest[:16]}..., expected {expect_digest[:16]}; this is another bundle")
             manifest = parse_manifest(raw)
-            _refuse_unlisted(folder, manifest["files"])
+            hidden = _hidden_besides(folder, manifest["files"])
             files = {name: _read(folder, name, entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
-            return cls(folder, manifest, digest, files)
+            bundle = cls(folder, manifest, digest, files)
         except BundleError as e:
             raise BundleError(f"bundle {folder}: {e}") from e
+        if hidden:
+            bundle.notes = (f"{len(hidden)} hidden files such as {shown(hidden[0])} are no part of the bundle",)
+        return bundle
 
     @property
     def graphs(self) -> Mapping[str, GraphInfo]:
@@ -182,16 +189,22 @@ def _read(folder: Path, name: str, size: int, sha256: str | None) -> bytes:
     return data
 
 
-def _refuse_unlisted(folder: Path, files: dict[str, Any]) -> None:
-    count = 0
+def _hidden_besides(folder: Path, files: dict[str, Any]) -> list[str]:
+    """Files that desktops left in the folder; they are never read. Raises `BundleError` for any other that the manifest does not list."""
+    hidden, count = [], 0
     for root, folders, names in os.walk(folder, followlinks=False):
         if Path(root) == folder:
             folders[:] = [f for f in folders if f not in _RESERVED]
-        for name in [*names, *(f for f in folders if (Path(root) / f).is_symlink())]:
+        for name in [*names, *(f for f in folders if f.startswith(".") or (Path(root) / f).is_symlink())]:
             relative = (Path(root) / name).relative_to(folder).as_posix()
             count += 1
-            if relative not in (*files, "manifest.json", *_RESERVED) or count > MAX_FILES + 2:
+            if relative in (*files, "manifest.json", *_RESERVED) and count <= MAX_FILES + 2:
+                continue
+            if not (name.startswith(".") or name.lower() in _LEFT_BY_DESKTOPS) or count > 4 * MAX_FILES:
                 raise BundleError(f"holds {relative[:100]!r}, which the manifest does not list; remove it or export the bundle again")
+            hidden.append(relative)
+        folders[:] = [f for f in folders if not f.startswith(".")]
+    return sorted(hidden)
 
 
 __all__ = ["Bundle"]

@@ -112,8 +112,9 @@ def read_engine(bundle: Bundle, target: str, precision: str, graph: str, here: M
 
 
 def engines_in(bundle: Path) -> list[tuple[str, str]]:
-    """(folder name, graph) of every record in a bundle, unchecked."""
-    return sorted((p.parent.name, p.stem) for p in bundle.glob("engines/*/*.json") if p.parent.name != "calibration")
+    """(folder name, graph) of every record in a bundle, unchecked; hidden files are none."""
+    records = [p for p in bundle.glob("engines/*/*.json") if p.parent.name != "calibration"]
+    return sorted((p.parent.name, p.stem) for p in records if not (p.name.startswith(".") or p.parent.name.startswith(".")))
 
 
 def carry_engines(old: Bundle, new: Bundle) -> None:
@@ -127,7 +128,7 @@ def carry_engines(old: Bundle, new: Bundle) -> None:
         key = _key(record)
         if key.bundle == old.digest:
             write_engine(new.path, replace(key, bundle=new.digest), _recorded(folder, record, where, again), record["report"])
-    for path in sorted((old.path / "engines" / "calibration").glob("*.json")):
+    for path in sorted((old.path / "engines" / "calibration").glob("[!.]*.json")):
         kept = new.path / "engines" / "calibration" / path.name
         kept.parent.mkdir(parents=True, exist_ok=True)
         _replace(kept, _bytes(path, f"calibration {path.name}", MAX_RECORD_BYTES, "remove it"))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import errno
+import fcntl
 import os
+import stat
 import threading
 import zlib
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +42,7 @@ class LoggedBundle(Protocol):
 class LogWriter:
     """Appends packets to a new log. Safe to close twice; also a context manager. One thread at a time. `begun`: its first anchor.
 
+    The file is locked (flock) while it is written. `overwrite` takes away what is there, unless another process is writing it.
     `live`: timestamps are of this machine's monotonic clock now, as a camera's are; else they are media time, which has no time of day.
     `sync`: "none" leaves it to the kernel, "interval" calls fdatasync about once a second in the background.
     `min_free_bytes`: appending stops with a `LogError` when the disk has less than that. Raises `LogError`, also where the file
@@ -65,9 +70,11 @@ class LogWriter:
         self._half_record = False
         self._sync_error: OSError | None = None
         self._closed = threading.Event()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if overwrite else os.O_EXCL)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         try:
+            flags |= os.O_EXCL if not overwrite or _gave_way(self.path) else os.O_TRUNC
             self._fd = os.open(self.path, flags, 0o644)
+            _lock(self._fd, self.path)
         except FileExistsError as e:
             raise LogError(f"log {self.path} exists; choose another name or overwrite it on purpose") from e
         except OSError as e:
@@ -194,6 +201,44 @@ class LogWriter:
 
 def _texts(anchor: ClockAnchor) -> dict[str, str]:
     return {key: str(value) for key, value in anchor.as_dict().items()}
+
+
+def _gave_way(path: Path) -> bool:
+    """Take a file or link of this name away; False where it is neither (a device). Raises `LogError` where somebody is writing it."""
+    try:
+        kind = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return True
+    if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind)):
+        return False
+    if stat.S_ISREG(kind):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            _lock(fd, path)
+        finally:
+            os.close(fd)
+    path.unlink(missing_ok=True)
+    return True
+
+
+def _lock(fd: int, path: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        if e.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise LogError(f"log {path} is being written by {_holder(fd)}; end that or choose another name") from None
+        # a file system without locks
+
+
+def _holder(fd: int) -> str:
+    """The process that has locked the file, as far as Linux tells."""
+    inode = os.fstat(fd).st_ino
+    with contextlib.suppress(OSError, IndexError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5].endswith(f":{inode}"):
+                return f"process {words[4]}"
+    return "another process"
 
 
 def _sync_folder(folder: Path) -> None:
