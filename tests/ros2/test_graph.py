@@ -2,32 +2,154 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
-from sensor_msgs.msg import Image
+from numpy.typing import NDArray
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from support.launch_file import launched
 from support.ros_graph import Graph, image, pictures, stamp_ns
+
+from percodec.runtime import Session
+from percodec.runtime.messages.format import PacketFormat
+from percodec.sdk.codec import parse_header
 
 STEP_NS = 40_000_000
 START_NS = 1_700_000_000_123_456_789
+PACKETS, LABELS = "/image_raw/percodec", "/segmentation/labels"
 
 
-def _send(graph: Graph, publisher: object, found: list[object], frames: list[np.ndarray], start_ns: int = START_NS) -> None:
+def _send(graph: Graph, publisher: Any, found: list[Any], frames: list[NDArray[np.uint8]], start_ns: int = START_NS) -> None:
     """One after the other, each when the one before has been answered."""
+    begin = len(found)
     for index, picture in enumerate(frames):
         publisher.publish(image(picture, start_ns + index * STEP_NS, f"optical {index}"))
-        graph.until(lambda index=index: len(found) > index, f"an answer to image {index}")
+        graph.until(lambda index=index: len(found) > begin + index, f"an answer to image {index}")
+
+
+def _header(message: Any) -> tuple[int, str]:
+    return stamp_ns(message), message.header.frame_id
 
 
 def test_an_image_comes_back_as_a_picture(graph: Graph) -> None:
     graph.run("encode", predict=False)
     graph.run("decode")
     found = graph.collect(Image, "/decoded/image")
-    graph.until(lambda: graph.node.count_subscribers("/image_raw/percodec") > 0, "decode")
-    camera = graph.publisher(Image, "/image_raw")
-    graph.until(lambda: graph.node.count_publishers("/decoded/image") > 0)
-    frames = pictures(5)
-    _send(graph, camera, found, frames)
+    graph.until(lambda: graph.node.count_subscribers(PACKETS) and graph.node.count_publishers("/decoded/image"), "decode")
+    frames = pictures(4)
+    _send(graph, graph.publisher(Image, "/image_raw"), found, frames)
     for index, (message, frame) in enumerate(zip(found, frames, strict=True)):
-        assert (stamp_ns(message), message.header.frame_id) == (START_NS + index * STEP_NS, f"optical {index}")
+        assert _header(message) == (START_NS + index * STEP_NS, f"optical {index}")
         assert (message.encoding, message.width, message.height, message.step) == ("rgb8", 480, 360, 1440)
         error = np.frombuffer(message.data, np.uint8).reshape(frame.shape).astype(float) - frame
         assert 10 * np.log10(255**2 / np.mean(error**2)) > 20
+
+
+def test_same_labels_wherever_they_are_predicted_and_the_same_header_on_everything(graph: Graph) -> None:
+    """`encode` here, `predict` in another process from its packets, and `Session` with no ROS at all."""
+    graph.run("encode", publish_invalid=True)
+    graph.run("predict", "-r", "__ns:=/elsewhere", "-r", "image_raw:=/image_raw")
+    here, there = graph.collect(Image, LABELS), graph.collect(Image, f"/elsewhere{LABELS}")
+    packets = graph.collect(CompressedImage, PACKETS)
+    overlays = graph.collect(CompressedImage, "/segmentation/overlay/compressed")
+    infos = graph.collect(CameraInfo, "/segmentation/camera_info")
+    graph.until(lambda: graph.node.count_subscribers(PACKETS) == 2 and graph.node.count_publishers(f"/elsewhere{LABELS}"), "predict")
+    calibration = graph.publisher(CameraInfo, "/camera_info", subscribers=2)
+    k = [800.0, 0.0, 639.5, 0.0, 810.0, 359.5, 0.0, 0.0, 1.0]
+    calibration.publish(CameraInfo(height=720, width=1280, k=k, distortion_model="plumb_bob"))
+    camera = graph.publisher(Image, "/image_raw")
+    frames = pictures(12, 1280, 720)
+    _send(graph, camera, there, frames)
+    wanted = [(START_NS + index * STEP_NS, f"optical {index}") for index in range(len(frames))]
+    graph.until(lambda: min(map(len, (here, packets, overlays, infos))) == len(frames), "everything of every image")
+    for messages in (here, there, packets, overlays, infos):
+        assert [_header(message) for message in messages] == wanted
+    assert [message.data for message in here] == [message.data for message in there]
+    with Session.open() as session:
+        for message, packet, frame in zip(here, packets, frames, strict=True):
+            header = parse_header(bytes(packet.data))
+            assert header.timestamp_ns == stamp_ns(message)
+            form = PacketFormat.from_text(packet.format)
+            assert (form.encoding, form.width, form.height, form.digest) == ("rgb8", 1280, 720, session.bundle.digest[:12])
+            labels = session.predict(session.unpack(bytes(packet.data))).labels
+            assert bytes(message.data) == labels.tobytes() == session.predict(session.encode(frame)).labels.tobytes()
+    assert [parse_header(bytes(packet.data)).counter for packet in packets] == list(range(len(frames)))
+    assert (infos[0].width, infos[0].height, infos[0].distortion_model) == (480, 360, "plumb_bob")
+    assert abs(infos[0].k[0] - 400) < 1e-9  # 720 rows cropped to 960x720, then halved
+    assert overlays[0].format == "bgr8; jpeg compressed bgr8"
+    assert graph.status("elsewhere/predict")["lost_packets"] == "0"
+
+
+def test_two_cameras_of_one_launch_file_keep_to_their_namespaces(graph: Graph, package: Path) -> None:
+    """No image topic, no other step: packets, labels, overlay and diagnostics of each."""
+    share = package / "share" / "percodec_ros"
+    sources = {"left": "synthetic://road?frames=2000&seed=1", "right": "synthetic://road?frames=2000&seed=2"}
+    nodes = list(launched(share / "launch" / "two_cameras.launch.xml", share, **sources))
+    assert [node.executable for node in nodes] == ["camera", "camera"]
+    topics = {"image_raw/percodec": CompressedImage, "segmentation/labels": Image, "segmentation/overlay/compressed": CompressedImage}
+    found = {(side, topic): graph.collect(kind, f"/{side}/{topic}") for side in sources for topic, kind in topics.items()}
+    for node in nodes:
+        graph.run(node.executable, *node.words, "-p", "rate_hz:=8.0")
+    graph.until(lambda: all(len(messages) > 10 for messages in found.values()), "everything of both cameras")
+    graph.until(lambda: all(graph.status(f"{side}/camera").get("level") == "0" for side in sources), "both to be well")
+    for side, stream in (("left", 0), ("right", 1)):
+        packets, labels = found[side, "image_raw/percodec"], found[side, "segmentation/labels"]
+        assert {parse_header(bytes(packet.data)).stream_id for packet in packets} == {stream}
+        assert {message.header.frame_id for message in labels} == {f"{side}_optical"}
+        assert {stamp_ns(message) for message in labels[:-2]} <= {stamp_ns(packet) for packet in packets}
+        assert abs(stamp_ns(labels[-1]) - graph.node.get_clock().now().nanoseconds) < 20e9
+        assert graph.status(f"{side}/camera")["bundle"].startswith("road-edge@")
+
+
+def test_a_remapped_image_carries_its_packets_along(graph: Graph) -> None:
+    graph.run("encode", "-r", "__ns:=/front", "-r", "image_raw:=/rig/image_rect", predict=False)
+    packets = graph.collect(CompressedImage, "/rig/image_rect/percodec")
+    camera = graph.publisher(Image, "/rig/image_rect")
+    _send(graph, camera, packets, pictures(2))
+    assert not graph.node.count_publishers("/front/image_raw/percodec")
+
+
+def test_a_lost_packet_is_counted_and_a_foreign_message_named(graph: Graph) -> None:
+    graph.run("encode", predict=False)
+    graph.run("predict", "-r", "image_raw:=/relayed")
+    packets, labels = graph.collect(CompressedImage, PACKETS), graph.collect(Image, LABELS)
+    relay = graph.publisher(CompressedImage, "/relayed/percodec")
+    _send(graph, graph.publisher(Image, "/image_raw"), packets, pictures(4))
+    for index in (0, 1, 3):
+        relay.publish(packets[index])
+        graph.until(lambda index=index: len(labels) == min(index, 2) + 1, f"labels of packet {index}")
+    relay.publish(CompressedImage(format="jpeg", data=b"no packet"))
+    graph.until(lambda: graph.status("predict").get("refused") == "1", "the foreign message to be refused")
+    found = graph.status("predict")
+    assert found["lost_packets"] == "1"
+    assert found["level"] == "1"
+    assert "1 packets were lost" in found["message"]
+    assert "'jpeg' is not that of a percodec packet" in found["message"]
+
+
+def test_replays_give_the_same_labels_at_any_speed_and_under_simulated_time(graph: Graph) -> None:
+    """Stamps of long ago, played at half and at twice their speed, the clock with them, and again from the start."""
+    graph.run("encode", packets=False, use_sim_time=True)
+    graph.run("encode", "-r", "__ns:=/plain", "-r", "image_raw:=/image_raw", packets=False)
+    timed, plain = graph.collect(Image, LABELS), graph.collect(Image, f"/plain{LABELS}")
+    clock = graph.node.create_publisher(Clock, "/clock", 10)
+    camera = graph.publisher(Image, "/image_raw", subscribers=2)
+    graph.until(lambda: clock.get_subscription_count() and graph.node.count_publishers(f"/plain{LABELS}"), "the clock's reader")
+    frames = pictures(8)
+    graph.spin(1.0)  # both have made up their mind about reliability by then, or do it between two passes
+    for passed, speed in enumerate((0.5, 2.0)):
+        for index, picture in enumerate(frames):
+            now = START_NS + index * 100_000_000
+            message = Clock()
+            message.clock.sec, message.clock.nanosec = divmod(now, 1_000_000_000)
+            clock.publish(message)
+            camera.publish(image(picture, now))
+            graph.spin(0.1 / speed)
+        graph.until(lambda passed=passed: min(len(timed), len(plain)) == (passed + 1) * len(frames), "every image of the pass")
+    for labels in (timed, plain):
+        first, second = labels[: len(frames)], labels[len(frames) :]
+        assert [bytes(message.data) for message in first] == [bytes(message.data) for message in second]
+    assert [bytes(message.data) for message in timed] == [bytes(message.data) for message in plain]
+    graph.until(lambda: graph.status("encode").get("invalid") == graph.status("plain/encode").get("invalid") == "0", "both reports")
