@@ -171,8 +171,9 @@ class TopicStatus:
 def _hint(topic: Input, share: float) -> str:
     if share <= 0.5 or topic.reliability != "best_effort":
         return ""
+    size = f" and sends {topic.message_bytes / 1e6:.1f} MB" if topic.message_bytes else ""  # as long as one has arrived
     return (
-        f": the camera offers best effort and sends {topic.message_bytes / 1e6:.1f} MB; let it offer reliable, or use the node `camera`, "
+        f": the camera offers best effort{size}; let it offer reliable, or use the node `camera`, "
         "or FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA with reliable"
     )
 

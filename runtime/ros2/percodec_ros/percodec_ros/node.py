@@ -18,6 +18,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
@@ -39,14 +40,14 @@ class PercodecNode(LifecycleNode):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._parameters_of = {parameter.name: parameter for parameter in NODES[name]}
-        for parameter in NODES[name]:
-            self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
-        self.add_on_set_parameters_callback(self._asked)
+        self.state, self.fault, self.active_since = "unconfigured", "", 0
         self.status = TopicStatus()
         self.input: TopicInput | None = None
         self._bundle: Bundle | None = None
-        self.state, self.fault, self.active_since = "unconfigured", "", 0
+        self._parameters_of = {parameter.name: parameter for parameter in NODES[name]}
+        self.add_on_set_parameters_callback(self._asked)  # before they are declared: it also judges what the command line says
+        for parameter in NODES[name]:
+            self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # the simulation's time may stand still
         self.create_timer(LOOK_S, self._look, clock=steady)
@@ -205,11 +206,11 @@ class PercodecNode(LifecycleNode):
             if known is None:
                 continue
             if known.choices and parameter.value not in known.choices:
-                return SetParametersResult(successful=False, reason=f"{known.name} is one of {', '.join(known.choices)}")
+                return SetParametersResult(successful=False, reason=f"it is one of {', '.join(known.choices)}")
             if known.when == "configure" and self.state != "unconfigured":
                 return SetParametersResult(successful=False, reason=f"{known.name} can change only while the node is unconfigured")
-        for parameter in wanted:
-            if parameter.name in self._parameters_of:
+        if self.state == "active":
+            for parameter in wanted:
                 self.changed(parameter.name, parameter.value)
         return SetParametersResult(successful=True)
 
@@ -228,7 +229,11 @@ def _descriptor(parameter: Parameter) -> ParameterDescriptor:
 def run(make: Callable[[], PercodecNode]) -> int:
     """The process of one node, until a signal. Returns its exit code."""
     # rclpy's own handler ends the context under the threads that still publish.
-    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # whatever the arguments were: each kind of mistake has a type of its own, none of them public
+        print(f"percodec_ros: {reason(error)}", file=sys.stderr)
+        return 2
     node: PercodecNode | None = None
     executor = SingleThreadedExecutor()
     try:
@@ -240,6 +245,9 @@ def run(make: Callable[[], PercodecNode]) -> int:
                 executor.spin_once(timeout_sec=LOOK_S)
             node.get_logger().info(f"{received[0]}: finishing")
             node.stop()
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        print(f"percodec_ros: {reason(error)}", file=sys.stderr)
+        return 2
     finally:
         executor.shutdown()
         if node is not None:

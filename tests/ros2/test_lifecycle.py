@@ -1,0 +1,120 @@
+"""A node's life: what is refused and why, what may change when, and an end in full flow that loses nothing."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from sensor_msgs.msg import CompressedImage, Image
+from support.ros_graph import Graph, image, pictures
+
+from percodec.sdk.codec import parse_header
+
+START_NS = 1_700_000_000_000_000_000
+
+
+def test_a_life_from_a_wrong_bundle_to_packets_and_back(graph: Graph, tmp_path: Path) -> None:
+    graph.run("encode", autostart=False, bundle=str(tmp_path), predict=False)
+    assert graph.state("encode") == "unconfigured"
+    assert not graph.change("encode", "configure")
+    assert graph.state("encode") == "unconfigured"
+    graph.until(lambda: graph.status("encode").get("level") == "2", "the reason")
+    assert "manifest.json" in graph.status("encode")["message"]
+    assert graph.set("encode", "bundle", "") == ""
+    assert graph.change("encode", "configure")
+    assert graph.set("encode", "bundle", "/elsewhere") == "bundle can change only while the node is unconfigured"
+    assert graph.change("encode", "activate")
+    packets = graph.collect(CompressedImage, "/image_raw/percodec")
+    camera = graph.publisher(Image, "/image_raw")
+    frames = pictures(2)
+    for number in range(2):
+        for index, frame in enumerate(frames):
+            camera.publish(image(frame, START_NS + index))
+            wanted = number * len(frames) + index
+            graph.until(lambda wanted=wanted: len(packets) > wanted, "a packet")
+        assert graph.change("encode", "deactivate")
+        camera.publish(image(frames[0], START_NS))
+        graph.spin(0.3)
+        assert len(packets) == (number + 1) * len(frames)
+        assert graph.change("encode", "activate")
+        graph.until(lambda: camera.get_subscription_count() == 1, "the subscription to be back")
+    headers = [parse_header(bytes(packet.data)) for packet in packets]
+    assert [header.counter for header in headers] == [header.frame_id for header in headers] == [0, 1, 2, 3]
+    assert graph.change("encode", "deactivate")
+    assert graph.change("encode", "cleanup")
+    assert graph.state("encode") == "unconfigured"
+
+
+def test_parameters_change_when_and_within_what_they_say(graph: Graph) -> None:
+    graph.run("encode")
+    graph.until(lambda: graph.status("encode").get("state") == "active")
+    assert graph.set("encode", "rate_hz", 5.0) == ""
+    assert "out of range" in graph.set("encode", "rate_hz", -1.0)
+    assert "out of range" in graph.set("encode", "jpeg_quality", 101)
+    assert graph.set("encode", "overlay_alpha", 0.2) == ""
+    assert "unconfigured" in graph.set("encode", "policy", "block")
+    assert "one of latest, block" in graph.set("encode", "policy", "oldest")
+    assert "read" in graph.set("encode", "autostart", False).lower()
+    packets = graph.collect(CompressedImage, "/image_raw/percodec")
+    camera = graph.publisher(Image, "/image_raw")
+    graph.spin(1.0)
+    for index, frame in enumerate(pictures(20)):
+        camera.publish(image(frame, START_NS + index))
+        graph.spin(0.05)
+    graph.until(lambda: int(graph.status("encode")["throttled"]) > 0)
+    assert 3 <= len(packets) <= 10  # a second of images, at 5 Hz; a busy machine sends more slowly
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-p", "rate_hz:=-5.0"], "rate_hz out of range"),
+        (["-p", "policy:=oldest"], "one of latest, block"),
+        (["-p", "rate_hz:=5"], "expecting type 'DOUBLE'"),
+        (["-r", ":::"], "Couldn't parse remap rule"),
+    ],
+)
+def test_wrong_words_are_one_line_and_exit_code_2(graph: Graph, package: Path, words: list[str], told: str) -> None:
+    command = [str(package / "lib" / "percodec_ros" / "encode"), "--ros-args", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=graph.environment, timeout=30)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("percodec_ros:")]
+    assert told in line
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_in_full_flow_lets_every_captured_frame_out(graph: Graph, number: signal.Signals) -> None:
+    process = graph.run("camera", source="synthetic://road?frames=100000&fps=25")
+    packets = graph.collect(CompressedImage, "/image_raw/percodec", 1000)
+    graph.until(lambda: len(packets) > 12, "packets")
+    process.popen.send_signal(number)
+    graph.until(lambda: process.popen.poll() is not None, "the end")
+    graph.spin(0.5)
+    assert process.popen.returncode == 0, process.output
+    assert "Traceback" not in process.output
+    counts = re.search(r"captured (\d+), predicted (\d+)(.*); packets (\d+), not coded (\d+)", process.output)
+    assert counts, process.output
+    captured, predicted, dropped, coded, left = int(counts[1]), int(counts[2]), counts[3], int(counts[4]), int(counts[5])
+    lost = sum(int(figure) for figure in re.findall(r"\d+", dropped))
+    assert captured == predicted + lost == coded + left + lost
+    counters = [parse_header(bytes(packet.data)).counter for packet in packets]
+    assert counters == list(range(counters[0], coded)), "the last packet that was made is the last that came"
+
+
+def test_an_engine_process_that_dies_is_replaced(graph: Graph) -> None:
+    """With `isolate` the networks live elsewhere; the node says so and goes on."""
+    process = graph.run("camera", source="synthetic://road?frames=100000&fps=10", isolate=True)
+    packets = graph.collect(CompressedImage, "/image_raw/percodec", 1000)
+    graph.until(lambda: len(packets) > 3, "packets")
+    children = Path(f"/proc/{process.popen.pid}/task/{process.popen.pid}/children").read_text(encoding="ascii").split()
+    workers = [pid for pid in children if "supervise.worker" in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8")]
+    for pid in workers:
+        subprocess.run(["kill", "-9", pid], check=True)
+    assert workers
+    before = len(packets)
+    graph.until(lambda: len(packets) > before + 5, "packets of another engine")
+    assert process.end() == 0
