@@ -31,8 +31,9 @@ from PIL import Image
 
 from percodec.export.data.sets import load
 from percodec.export.engines.build import Calibration, explicit_graph, plan_for
+from percodec.export.engines.free_shapes import freed
 from percodec.export.engines.graph_function import graph_function
-from percodec.export.evaluate.any_size import crop8, resized
+from percodec.export.evaluate.any_size import crop8
 from percodec.export.evaluate.codecs import Picture
 from percodec.export.evaluate.compute import count_macs
 from percodec.export.evaluate.perception import rows_of_metrics
@@ -84,7 +85,7 @@ def cost(encoders: dict[str, tuple[Bundle, bytes]], pictures: list[Picture], rou
     sizes = [cv2.resize(p, SIZE[::-1], interpolation=cv2.INTER_CUBIC) for p in pictures]
     runs: dict[str, Callable[[Picture], object]] = {"jpeg": lambda p: cv2.imencode(".jpg", p, [cv2.IMWRITE_JPEG_QUALITY, 80]), "avif": avif}
     for name, (bundle, graph) in encoders.items():
-        encode, coder = graph_function(resized(graph, *SIZE)), PacketCodec(bundle.entropy_model, SIZE[0] // 8, SIZE[1] // 8)
+        encode, coder = graph_function(freed(graph)), PacketCodec(bundle.entropy_model, SIZE[0] // 8, SIZE[1] // 8)
         runs[name] = lambda p, e=encode, c=coder: c.encode(e(p[None])[0], 0, 0)  # type: ignore[misc]
     times = in_turn({name: lambda k, run=run: run(sizes[k % len(sizes)]) for name, run in runs.items()}, rounds)  # type: ignore[misc]
     return {

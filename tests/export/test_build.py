@@ -14,6 +14,7 @@ import shutil
 
 from percodec.export.engines import tensorrt as tensorrt_module
 from percodec.export.engines.build import Calibration, build_graph, explicit_graph, plan_for
+from percodec.export.engines.free_shapes import bound
 from percodec.export.engines.layer_table import histogram, layers_from_inspector, layers_from_log
 from percodec.export.engines.precision import Plan
 from percodec.export.engines.tensorrt import build_engine, load_flavour
@@ -73,6 +74,7 @@ def test_classification_heads_build(tmp_path):
         build_head({**DEFAULTS["head"], "name": "cresnet39", "classes": 11, "width": 0.25}, 8).eval(),
     )
     made = graphs(codec.eval(), {"head_classification": Head(head, "classification", several=True)}, 224, 224)["head_classification"][1]
+    made = bound(made, {"symbols": (1, 8, 28, 28), "probs": (1, 11)})
     symbols = [torch.randint(0, 6, (1, 8, 28, 28), dtype=torch.uint8).numpy() for _ in range(4)]
     ranges = measure(plain(made), symbols)
     for precision in ("fp16", "int8+fp16"):

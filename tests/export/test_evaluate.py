@@ -16,7 +16,7 @@ image_module = pytest.importorskip("PIL.Image", reason="needs the export extra")
 from percodec.export.bundles.from_checkpoint import export_bundle  # noqa: E402
 from percodec.export.data.sets import load  # noqa: E402
 from percodec.export.engines.graph_function import graph_function  # noqa: E402
-from percodec.export.evaluate.any_size import BundleAtAnySize, resized  # noqa: E402
+from percodec.export.evaluate.any_size import BundleAtAnySize  # noqa: E402
 from percodec.export.evaluate.bundle_metrics import evaluate_bundle  # noqa: E402
 from percodec.export.evaluate.codecs import CODECS, at_most, codec_of  # noqa: E402
 from percodec.export.evaluate.perception import rows_of_metrics  # noqa: E402
@@ -27,7 +27,7 @@ from percodec.export.models.to_onnx import Head, graphs  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
 from percodec.export.train.from_config import train  # noqa: E402
 from percodec.sdk.cli import main  # noqa: E402
-from percodec.sdk.errors import DataError, UsageError  # noqa: E402
+from percodec.sdk.errors import UsageError  # noqa: E402
 from percodec.sdk.synthetic.road import RoadScene  # noqa: E402
 
 SMALL = [
@@ -112,25 +112,24 @@ def test_a_curve_averages_over_pictures_and_can_be_read_between_its_points(pictu
 
 
 @pytest.mark.parametrize("make", [edge, theis3])
-def test_a_resized_graph_is_the_one_exported_at_that_size(make):
+def test_a_graph_of_one_size_takes_any(make):
     torch.manual_seed(2)
     codec = make(4).eval()
-    frame = np.random.default_rng(1).integers(0, 256, (1, 96, 128, 3), dtype=np.uint8)
+    frames = np.random.default_rng(1).integers(0, 256, (3, 96, 128, 3), dtype=np.uint8)
     small, large = graphs(codec, {}, 64, 64), graphs(codec, {}, 96, 128)
-    symbols = graph_function(resized(small["encoder"][1], 96, 128))(frame)
-    assert np.array_equal(symbols, graph_function(large["encoder"][1])(frame))
-    assert np.array_equal(graph_function(resized(small["decoder"][1], 96, 128))(symbols), graph_function(large["decoder"][1])(symbols))
-    with pytest.raises(DataError, match="multiples of 8"):
-        resized(small["encoder"][1], 100, 128)
+    for name, given in (("encoder", frames), ("decoder", graph_function(large["encoder"][1])(frames))):
+        assert small[name][1] == large[name][1]
+        run = graph_function(small[name][1])
+        assert np.array_equal(run(given), np.concatenate([run(one[None]) for one in given]))
 
 
-def test_a_classifier_is_resized_to_the_crop_it_was_trained_on():
+def test_a_classifier_takes_the_crop_it_was_trained_on():
     torch.manual_seed(2)
     codec = edge(4).eval()
     head = {"head_classification": Head(Classifier(ResNet("cresnet39", 4, 0.125), 5).eval(), "classification")}
     small, large = graphs(codec, head, 64, 64), graphs(codec, head, 96, 96)
     symbols = np.random.default_rng(1).integers(0, 6, (1, 4, 12, 12), dtype=np.uint8)
-    a = graph_function(resized(small["head_classification"][1], 96, 96))(symbols)
+    a = graph_function(small["head_classification"][1])(symbols)
     assert np.allclose(a, graph_function(large["head_classification"][1])(symbols), atol=1e-6)
     assert a.sum() == pytest.approx(1, abs=1e-5)
 

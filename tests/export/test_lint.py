@@ -11,6 +11,7 @@ pytest.importorskip("onnx", reason="needs the export extra")
 
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from percodec.export.engines.build import bound_graph
 from percodec.export.engines.calibrate import measure
 from percodec.export.engines.graph_function import graph_function
 from percodec.export.engines.lint import RULES, lint
@@ -113,7 +114,7 @@ def road():
 def test_what_is_made_for_a_target_passes_there(road, precision):
     bundle, ranges = road
     for graph in ranges:
-        made = make_explicit(bundle.graph(graph), Plan(precision), ranges[graph])
+        made = make_explicit(bound_graph(bundle, graph), Plan(precision), ranges[graph])
         assert lint(made.data, target("rtx-ada")) == []
 
 

@@ -13,7 +13,7 @@ from support.tiny_bundle import HEIGHT, WIDTH, frames, run_graph
 from percodec.runtime import Session, open_source
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import parse_header
-from percodec.sdk.errors import BundleError, CodecError, PacketError, UsageError
+from percodec.sdk.errors import BundleError, CodecError, PacketError, SourceError, UsageError
 from percodec.sdk.types import Frame, Latent
 
 HEADS = ("segmentation", "light", "depth")
@@ -177,3 +177,50 @@ def test_a_closed_session_says_so(bundle_folder: Path) -> None:
     for call in (lambda: session.encode(frames(1)[0]), lambda: session.predict(latent), lambda: session.decode(latent)):
         with pytest.raises(UsageError, match="closed"):
             call()
+
+
+@pytest.mark.parametrize("size", [(480, 360), (1, 1), (37, 21), (160, 88)])
+def test_whole_pictures_of_any_size(size: tuple[int, int]) -> None:
+    width, height = size
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    with Session.open(size=size, selftest=False) as whole:
+        latent = whole.encode(picture)
+        assert latent.symbols.shape == (16, -(-height // 8), -(-width // 8))
+        padded = np.pad(picture, ((0, -height % 8), (0, -width % 8), (0, 0)), "edge")
+        with Session.open(size=(padded.shape[1], padded.shape[0]), selftest=False) as cells:
+            same = cells.encode(padded)
+            np.testing.assert_array_equal(same.symbols, latent.symbols)
+            full = cells.decode(same)
+        back = whole.unpack(whole.pack(latent))
+        np.testing.assert_array_equal(back.symbols, latent.symbols)
+        decoded = whole.decode(back)
+        assert decoded.shape == picture.shape
+        np.testing.assert_array_equal(decoded, full[:height, :width])
+        writer, reader = whole.stream(), whole.stream()
+        assert [reader.unpack(writer.pack(latent)).symbols.tobytes() for _ in range(2)] == [latent.symbols.tobytes()] * 2
+
+
+def test_the_bundles_own_size_is_one_of_them() -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (360, 480, 3), dtype=np.uint8)
+    with Session.open(selftest=False) as plain, Session.open(size=(480, 360)) as sized:
+        assert sized.selftest is not None
+        assert plain.pack(plain.encode(picture, frame_id=1, timestamp_ns=2)) == sized.pack(
+            sized.encode(picture, frame_id=1, timestamp_ns=2)
+        )
+
+
+def test_a_session_of_one_size_refuses_others(rich_bundle: Path) -> None:
+    with Session.open(size=(64, 48), selftest=False) as session:
+        with pytest.raises(SourceError, match=r"is 64x40, the session was opened for 64x48"):
+            session.encode(np.zeros((40, 64, 3), np.uint8))
+        with pytest.raises(UsageError, match="without a size"):
+            session.pipeline(open_source("synthetic://road?frames=1", height=48, width=64))
+    for size in ((0, 8), (8, 16385), (8,)):
+        with pytest.raises(UsageError, match="size is width and height"):
+            Session.open(size=size)  # type: ignore[arg-type]
+    with pytest.raises(BundleError, match=r"of \d+x\d+ only.*--any-size"):
+        Session.open(rich_bundle, size=(64, 48))
+    with pytest.raises(BundleError, match="head_segmentation"):
+        Session.open(size=(64, 48), heads=["segmentation"])
+    with pytest.raises(UsageError, match="other sizes run on ort"):
+        Session.open(size=(64, 48), backend="tensorrt", heads=[])

@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.runtime.capture.preprocess import Preprocessor, RawCopy
+from percodec.runtime.capture.preprocess import Padding, Preprocessor, RawCopy
 from percodec.runtime.capture.source import FrameSource
 from percodec.runtime.engines.engine import Engine
-from percodec.runtime.engines.open import Made, open_engine, open_slots
+from percodec.runtime.engines.open import Made, cpu_graph, open_engine, open_slots, takes_any_size
 from percodec.runtime.engines.selftest import run_selftest
 from percodec.runtime.pipeline.options import Coder, Outputs, PipelineOptions
 from percodec.runtime.pipeline.pipeline import Pipeline
@@ -41,6 +41,7 @@ from percodec.sdk.camera import CameraFormat
 from percodec.sdk.codec import PacketCodec, PacketHeader, VideoCodec
 from percodec.sdk.codec.header import BytesLike
 from percodec.sdk.errors import BundleError, UsageError
+from percodec.sdk.fit import CELL, MAX_SIDE, padded
 from percodec.sdk.types import Frame, Latent, Prediction
 
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "road-edge"
@@ -49,12 +50,25 @@ DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "road-edge"
 class Session:
     """One bundle on one backend, ready to use. Obtain with `Session.open`."""
 
-    def __init__(self, bundle: Bundle, made: Made, selftest: dict[str, Any] | None, backend: str, threads: int, stream_id: int) -> None:
-        self.bundle, self.selftest, self.about = bundle, selftest, made.about
+    def __init__(
+        self,
+        bundle: Bundle,
+        made: Made,
+        selftest: dict[str, Any] | None,
+        backend: str,
+        threads: int,
+        stream_id: int,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        self.bundle, self.selftest, self.about, self.size = bundle, selftest, made.about, size
         self.heads: dict[str, GraphInfo] = {name: bundle.head(name) for name in made.heads}
         self._made, self._backend, self._threads, self._stream_id = made, backend, threads, stream_id
-        self._coder = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:], stream_id=stream_id)
-        self._preprocess = Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit)
+        self._frame = None if size is None else (padded(size[1]), padded(size[0]))
+        cells = bundle.latent_shape[1:] if self._frame is None else (self._frame[0] // CELL, self._frame[1] // CELL)
+        self.latent_shape = (bundle.latent_shape[0], *cells)
+        self._coder = PacketCodec(bundle.entropy_model, *cells, stream_id=stream_id)
+        whole = Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit) if size is None else Padding(size[1], size[0])
+        self._preprocess: Preprocessor | Padding = whole
         self._encode = _Call(made.encoder)
         self._predict = {name: _Call(head) for name, head in made.heads.items()}
         self._decode: _Call | None = None
@@ -75,20 +89,53 @@ class Session:
         camera: CameraFormat | None = None,
         stream_id: int = 0,
         selftest: bool = True,
+        size: tuple[int, int] | None = None,
     ) -> Session:
         """Load the encoder and `heads` (None: the bundle's default one, where it has any) of a bundle folder (None: the built-in one).
 
         `backend` is `ort`, `ort:fp32`, `ort:int8`, `tensorrt` or `tensorrt_rtx`; what is asked for is what runs. `threads`: inside each
         network. `provider`, `transfer`, `camera`: of a GPU, see `engines.open.open_slots`. `stream_id`: 0..65535, in every packet.
 
-        Raises `BundleError`, `BackendError`, `EngineError`, and `SelfTestError` where the engines do not compute what the bundle says.
+        `size`: width and height of whole pictures, each 1..16384, instead of the bundle's frame, on `ort`. `encode` then takes this size
+        alone and repeats the last row and column up to whole cells of 8 pixels; `decode` cuts them off again. Packets are of this size and
+        say nothing of it: keep it beside them. `heads` None is then the default one where it takes any size, else none.
+
+        Raises `UsageError`, `BundleError`, `BackendError`, `EngineError`, and `SelfTestError` where the engines do not compute what the
+        bundle says.
         """
         opened = bundle if isinstance(bundle, Bundle) else open_bundle(default_bundle() if bundle is None else Path(bundle))
+        if size is not None:
+            return cls._open_sized(opened, size, backend, heads, threads, stream_id, selftest)
         made = open_slots(
             opened, backend=backend, heads=chosen_heads(opened, heads), threads=threads, provider=provider, camera=camera, transfer=transfer
         )
         found = asdict(run_selftest(opened, made.encoder, made.heads.get("segmentation"))) if selftest else None
         return cls(opened, made, found, backend, threads, stream_id)
+
+    @classmethod
+    def _open_sized(
+        cls,
+        bundle: Bundle,
+        size: tuple[int, int],
+        backend: str,
+        heads: Sequence[str] | None,
+        threads: int,
+        stream_id: int,
+        selftest: bool,
+    ) -> Session:
+        if len(size) != 2 or not all(isinstance(side, int) and 1 <= side <= MAX_SIDE for side in size):
+            raise UsageError(f"size is width and height in pixels, each 1..{MAX_SIDE}; got {size!r}")
+        frame = (padded(size[1]), padded(size[0]))
+        chosen = chosen_heads(bundle, heads)
+        if heads is None:
+            precision = backend.partition(":")[2] or None
+            chosen = tuple(head for head in chosen if takes_any_size(cpu_graph(bundle, f"head_{head}", precision)[0]))
+        made = open_slots(bundle, backend=backend, heads=chosen, threads=threads, frame=frame)
+        found = None
+        if selftest:  # its vectors are of the bundle's frame
+            proof = open_slots(bundle, backend=backend, heads=[head for head in chosen if head == "segmentation"], threads=threads)
+            found = asdict(run_selftest(bundle, proof.encoder, proof.heads.get("segmentation")))
+        return cls(bundle, made, found, backend, threads, stream_id, size)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
     def encode(self, image: Any, *, frame_id: int | None = None, timestamp_ns: int | None = None) -> Latent:
@@ -145,18 +192,19 @@ class Session:
         symbols = self._symbols(latent)
         with self._opening:
             if self._decode is None:
-                self._decode = _Call(open_engine(self.bundle, "decoder", backend=self._backend, threads=self._threads))
+                self._decode = _Call(open_engine(self.bundle, "decoder", backend=self._backend, threads=self._threads, frame=self._frame))
             call = self._decode
         with call.lock:
             np.copyto(call.source[0], symbols)
-            return call.run()[0]
+            picture: NDArray[np.uint8] = call.run()[0]
+        return picture if self.size is None else np.ascontiguousarray(picture[: self.size[1], : self.size[0]])
 
     def stream(self, key_every: int = 25) -> Stream:
         """One direction of a stream of predicted packets, with a key packet at least every `key_every`.
 
         Raises `BundleError` where the bundle has no tables for them, `CodecError` for a `key_every` below 1.
         """
-        return Stream(stream_codec(self.bundle, self._stream_id, key_every))
+        return Stream(stream_codec(self.bundle, self._stream_id, key_every, self.latent_shape[1:]))
 
     # -- all stages at once -------------------------------------------------------------------------------------------
     def pipeline(
@@ -168,8 +216,13 @@ class Session:
         coder: Coder | None = None,
         profiler: Profiler | None = None,
     ) -> Pipeline:
-        """A `Pipeline` from `source` through this session's networks to `outputs`. `coder` None: packets that stand alone."""
+        """A `Pipeline` from `source` through this session's networks to `outputs`. `coder` None: packets that stand alone.
+
+        Raises `UsageError` for a session with a `size`.
+        """
         self._check_open()
+        if self.size is not None:
+            raise UsageError("a pipeline runs on the bundle's own frames; open the session without a size")
         return pipeline_of(
             self.bundle, tuple(self.heads), source, self.slots, coder or self._coder, options=options, outputs=outputs, profiler=profiler
         )
@@ -201,9 +254,9 @@ class Session:
 
     def _symbols(self, latent: Latent) -> NDArray[np.uint8]:
         symbols = latent.symbols
-        if not isinstance(symbols, np.ndarray) or symbols.dtype != np.uint8 or symbols.shape != self.bundle.latent_shape:
+        if not isinstance(symbols, np.ndarray) or symbols.dtype != np.uint8 or symbols.shape != self.latent_shape:
             found = f"{symbols.dtype} {list(symbols.shape)}" if isinstance(symbols, np.ndarray) else type(symbols).__name__
-            raise UsageError(f"a latent of {self.bundle.name} is uint8 {list(self.bundle.latent_shape)}, got {found}")
+            raise UsageError(f"a latent of {self.bundle.name} is uint8 {list(self.latent_shape)} here, got {found}")
         return symbols
 
     def _encode_foreign(self, image: Any) -> NDArray[np.uint8]:
@@ -279,13 +332,14 @@ def chosen_heads(bundle: Bundle, heads: Sequence[str] | None) -> tuple[str, ...]
     return tuple(dict.fromkeys(names))
 
 
-def stream_codec(bundle: Bundle, stream_id: int = 0, key_every: int = 25) -> VideoCodec:
-    """Codes the bundle's latents as a stream. Raises `BundleError` where it has no tables of predicted packets."""
+def stream_codec(bundle: Bundle, stream_id: int = 0, key_every: int = 25, cells: tuple[int, ...] | None = None) -> VideoCodec:
+    """Codes the bundle's latents as a stream. `cells`: other h, w than the bundle's. Raises `BundleError` where it has no tables for it."""
     if bundle.stream_model is None:
         raise BundleError(
             f"bundle {bundle.name} has no tables of predicted packets; add them: percodec export {bundle.path} --stream --out NEW"
         )
-    return VideoCodec(bundle.entropy_model, bundle.stream_model, *bundle.latent_shape[1:], stream_id=stream_id, key_every=key_every)
+    h, w = cells or bundle.latent_shape[1:]
+    return VideoCodec(bundle.entropy_model, bundle.stream_model, h, w, stream_id=stream_id, key_every=key_every)
 
 
 def default_bundle() -> Path:

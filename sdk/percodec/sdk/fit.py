@@ -6,6 +6,8 @@
 | `letterbox` | black bars, picture centred                                  | resolution               |
 | `crop`      | cutting the longer axis equally on both sides                | the borders              |
 
+`pad` is none of these: the picture stays at its own size, its last row and column repeated up to whole cells of `CELL` pixels.
+
 `percodec.runtime.capture.preprocess` (cv2) and `percodec.export.engines.camera_graph` (a graph for the device) both resample `source` to
 `target` and nothing else, so that they cannot differ in where a pixel goes.
 """
@@ -15,6 +17,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 FITS = ("stretch", "letterbox", "crop")
+PAD = "pad"
+MAX_SIDE = 16384  # pixels
+CELL = 8  # pixels of a latent's cell along each axis
 
 
 class Box(NamedTuple):
@@ -54,4 +59,9 @@ def placement(fit: str, height: int, width: int, frame_height: int, frame_width:
     return Placement(source, target)
 
 
-__all__ = ["FITS", "Box", "Placement", "placement"]
+def padded(side: int) -> int:
+    """A side in pixels, up to whole cells."""
+    return -(-side // CELL) * CELL
+
+
+__all__ = ["CELL", "FITS", "MAX_SIDE", "PAD", "Box", "Placement", "padded", "placement"]

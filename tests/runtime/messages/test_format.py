@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from percodec.runtime.messages.format import FORBIDDEN, VERSION, PacketFormat, is_packet_format, padded
+from percodec.runtime.messages.format import FORBIDDEN, VERSION, PacketFormat, is_packet_format
 from percodec.sdk.codec.header import VERSION as PACKET_VERSION
 from percodec.sdk.errors import BundleError, MessageError
+from percodec.sdk.fit import padded
 
 
 def _bundle(name: str = "road-edge") -> SimpleNamespace:

@@ -66,6 +66,11 @@ def configure_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--contexts", action="store_true", help="entropy tables by neighbours: packets smaller still, by a tenth, and a slower coder"
     )
+    parser.add_argument(
+        "--any-size",
+        action="store_true",
+        help="an older bundle's graphs for any batch, and any size where layers allow it; asked for alone",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
 
@@ -75,6 +80,10 @@ def export(args: argparse.Namespace) -> int:
     if args.stream != bool(args.stream_from):
         raise UsageError("--stream and --stream-from go together: frames to learn from, for example --stream --stream-from drive.mp4")
     anew = args.add or args.data or args.contexts or args.size or args.fit
+    if args.any_size:
+        if anew or args.heads or args.stream or not args.checkpoint.is_dir():
+            raise UsageError("--any-size is asked for alone, of a bundle: percodec export BUNDLE --any-size --out NEW")
+        return _any_size(args)
     if (args.heads or args.stream) and args.checkpoint.is_dir() and not anew:
         return _extend(args)
 
@@ -153,6 +162,25 @@ def _extend(args: argparse.Namespace) -> int:
         print(
             json.dumps({"bundle": str(args.out), "digest": made.digest, "heads": list(made.heads), "stream": made.stream_model is not None})
         )
+    return 0
+
+
+def _any_size(args: argparse.Namespace) -> int:
+    require("build", "onnx", "onnxruntime")
+    from percodec.export.bundles.any_size import freed_bundle
+    from percodec.runtime.engines.open import takes_any_size
+
+    if args.out.exists() and not args.overwrite:
+        raise UsageError(f"{args.out}: exists; choose another --out or add --overwrite")
+    given = Bundle.open(args.checkpoint)
+    made = freed_bundle(given, args.out, name=args.name or args.out.name, overwrite=args.overwrite)
+    free = [graph for graph in made.graphs if takes_any_size(made.graph(graph))]
+    if args.json:
+        print(json.dumps({"bundle": str(args.out), "digest": made.digest, "any_size": free}))
+    else:
+        print(f"bundle: {args.out}   digest {made.digest[:16]}, supersedes {given.digest[:16]}")
+        print(f"of any size: {', '.join(free) or 'none'}")
+        print(f"next: percodec bag compress IN OUT --all --bundle {args.out}")
     return 0
 
 

@@ -2,15 +2,16 @@
 
     source graphs -> ranges (kept in engines/calibration) -> explicit ONNX -> lint -> engine -> engines/TARGET-PRECISION/
 
-For the target `host` the engine is the explicit ONNX itself, for ONNX Runtime. A camera's graph (`camera_nv12_1920x1080`) is made from its
-name and the bundle's frame; it is FP32, of batch 1, and never on a DLA, whatever is asked for the graphs beside it.
+For the target `host` the engine is the explicit ONNX itself, for ONNX Runtime, its sides free again as the bundle's are; other engines are
+of the bundle's frame. A camera's graph (`camera_nv12_1920x1080`) is made from its name and the bundle's frame; it is FP32, of batch 1, and
+never on a DLA, whatever is asked for the graphs beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from percodec.export.engines.calibrate import ENOUGH, Ranges, judge, measure, narrower
 from percodec.export.engines.camera_graph import camera_graph
+from percodec.export.engines.free_shapes import bound, freed
 from percodec.export.engines.graph_function import graph_function
 from percodec.export.engines.lint import Finding, lint
 from percodec.export.engines.onnx_graph import fused, parse, plain
@@ -42,6 +44,13 @@ def source_graph(bundle: Bundle, graph: str) -> bytes:
         return camera_graph(camera.format, camera.height, camera.width, bundle.frame_height, bundle.frame_width, bundle.fit)
     first, plus, second = graph.partition("+")
     return fused(bundle.graph(first), bundle.graph(second)) if plus else bundle.graph(graph)
+
+
+def bound_graph(bundle: Bundle, graph: str) -> bytes:
+    """`source_graph`, but a camera's, for a batch of 1 and the bundle's frame: every side a number."""
+    infos = [bundle.graphs[name] for name in graph.split("+")]
+    shapes = {tensor.name: (1, *tensor.shape) for info in infos for tensor in (*info.inputs, *info.outputs)}
+    return bound(source_graph(bundle, graph), shapes)
 
 
 def plan_for(target: Target, precision: str, keep: Sequence[str] = ()) -> Plan:
@@ -91,11 +100,11 @@ class Calibration:
 
 
 def explicit_graph(bundle: Bundle, graph: str, plan: Plan, calibration: Calibration) -> Explicit:
-    """One graph of a bundle with its precision written in; a camera's stays FP32."""
+    """One graph of a bundle, bound to its frame's size, with its precision written in; a camera's stays FP32."""
     if is_camera_graph(graph):
         data = source_graph(bundle, graph)
         return Explicit(data, {"precision": "fp32", "keep": [], "convolutions": convolutions(parse(data))})
-    return make_explicit(source_graph(bundle, graph), plan, calibration.ranges(graph) if plan.quantized else None)
+    return make_explicit(bound_graph(bundle, graph), plan, calibration.ranges(graph) if plan.quantized else None)
 
 
 def build_graph(
@@ -121,6 +130,8 @@ def build_graph(
     if camera:
         batches, dla_core = (1,), None
     made = explicit_graph(bundle, graph, plan, calibration)
+    if target.flavour == "ort" and not camera:
+        made = replace(made, data=freed(made.data))
     findings = lint(made.data, target)
     _refuse(findings, graph, target)
     for finding in findings:
@@ -210,6 +221,7 @@ def engine_folder(bundle: Bundle, target: Target, precision: str) -> Path:
 
 __all__ = [
     "Calibration",
+    "bound_graph",
     "build_graph",
     "default_graphs",
     "engine_folder",

@@ -100,7 +100,7 @@ def measure(
     """
     if method not in METHODS:
         raise DataError(f"calibration method {method!r} is not known; there are {', '.join(METHODS)}")
-    graph, frames = _sha256([model.SerializeToString(deterministic=True)]), _sha256(inputs)
+    graph, frames = graph_digest(model), _sha256(inputs)
     kept = Ranges.load(cache) if cache is not None else None
     if kept is not None and (kept.graph_sha256, kept.method) == (graph, method) and (not inputs or kept.frames_sha256 == frames):
         advance(1, 1)
@@ -111,6 +111,11 @@ def measure(
     if cache is not None:
         ranges.save(cache)
     return ranges
+
+
+def graph_digest(model: ModelProto) -> str:
+    """What `Ranges.graph_sha256` says of a graph."""
+    return _sha256([model.SerializeToString(deterministic=True)])
 
 
 def narrower(some: Ranges, every: Ranges) -> float:
@@ -158,4 +163,4 @@ def _sha256(parts: Sequence[bytes | Array]) -> str:
     return found.hexdigest()
 
 
-__all__ = ["ENOUGH", "FEWEST", "METHODS", "Ranges", "judge", "measure", "narrower"]
+__all__ = ["ENOUGH", "FEWEST", "METHODS", "Ranges", "graph_digest", "judge", "measure", "narrower"]

@@ -152,6 +152,8 @@ def _fp8_hardware(g: Graph) -> Where:
 
 
 def _static(g: Graph) -> Where:
+    if g.target.flavour == "ort":
+        return
     for value in (*g.model.graph.input, *g.model.graph.output):
         for k, dim in enumerate(value.type.tensor_type.shape.dim):
             if k > 0 and not dim.dim_value:

@@ -139,7 +139,7 @@ def fused(encoder: bytes, head: bytes) -> bytes:
     if [o.name for o in first.graph.output] != ["symbols"] or [i.name for i in second.graph.input] != ["symbols"]:
         raise ExportError("fused wants an encoder (-> symbols) and a head (symbols ->)")
     shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in (first.graph.output[0], second.graph.input[0])]
-    if shapes[0] != shapes[1]:
+    if any(a != b for a, b in zip(*shapes, strict=True) if a and b):  # 0: free
         raise ExportError(f"the encoder gives symbols {shapes[0]}, the head takes {shapes[1]}: they are of different bundles")
     count = producers(first)["symbols"]
     if count.op_type != "Cast":

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from percodec.export.data.dataset import DataSet
+from percodec.export.engines.free_shapes import freed
 from percodec.export.engines.graph_function import graph_function
-from percodec.export.evaluate.any_size import resized
 from percodec.export.metrics.scores import Confusion, average_precision, top_k
 from percodec.export.metrics.similarity import psnr, similarities
 from percodec.export.train.validate import CROP, windows
@@ -90,7 +90,7 @@ class _Judge:
         # Classes are judged on crops of the size the networks were trained on.
         crop = (min(CROP, self.frame[0]), min(CROP, self.frame[1]))
         self.crop = crop
-        self.run = graph_function(graph if self.kind == "segmentation" else resized(graph, *crop), threads=2)
+        self.run = graph_function(graph if self.kind == "segmentation" else freed(graph), threads=2)
 
     def see(self, symbols: NDArray[np.uint8], label: NDArray[np.uint8] | None, target: int | None) -> None:
         if self.kind == "segmentation":

@@ -1,9 +1,11 @@
 """From trained networks to ONNX graphs: uint8 in, uint8 out, everything between inside the graph.
 
-    encoder.onnx              image   uint8 [1,H,W,3] -> symbols uint8 [1,C,H/8,W/8]
-    head_segmentation.onnx    symbols uint8           -> labels  uint8 [1,H,W]
-    head_classification.onnx  symbols uint8           -> probs   float32 [1,K]
-    decoder.onnx              symbols uint8           -> image   uint8 [1,H,W,3]
+    encoder.onnx              image   uint8 [N,H,W,3] -> symbols uint8 [N,C,H/8,W/8]
+    head_segmentation.onnx    symbols uint8           -> labels  uint8 [N,H,W]
+    head_classification.onnx  symbols uint8           -> probs   float32 [N,K]
+    decoder.onnx              symbols uint8           -> image   uint8 [N,H,W,3]
+
+N is free, and so are H and W where the layers allow it (`engines.free_shapes`).
 
 A head that reads decoded pictures has the decoder inside: it too starts from the symbols.
 
@@ -25,6 +27,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from percodec.export.engines.free_shapes import freed
 from percodec.export.models import Autoencoder, Quantizer, Steps
 
 OPSET = 20
@@ -228,7 +231,7 @@ class Head(NamedTuple):
 
 
 def graphs(codec: Autoencoder, heads: dict[str, Head], height: int, width: int) -> dict[str, tuple[nn.Module, bytes]]:
-    """{graph name: (torch module that computes the same, ONNX bytes)} for one frame size (multiples of 8)."""
+    """{graph name: (torch module that computes the same, ONNX bytes)} traced at one frame size (multiples of 8)."""
     if height % 8 or width % 8:
         raise ValueError(f"frame sides must be multiples of 8, got {width}x{height}")
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
@@ -245,7 +248,7 @@ def graphs(codec: Autoencoder, heads: dict[str, Head], height: int, width: int) 
     out: dict[str, tuple[nn.Module, bytes]] = {}
     for name, (module, example, name_in, name_out) in modules.items():
         folded = fold(module)
-        out[name] = folded, graph_bytes(folded, (example,), (name_in,), name_out)
+        out[name] = folded, freed(graph_bytes(folded, (example,), (name_in,), name_out))
     return out
 
 

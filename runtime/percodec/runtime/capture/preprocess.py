@@ -100,6 +100,28 @@ def _sized(scratch: _Array, height: int, width: int) -> _Array:
     return scratch if scratch.shape[:2] == (height, width) else np.empty((height, width, 3), np.uint8)
 
 
+class Padding:
+    """For whole pictures: `pad(frame, out)` writes one of `height` x `width` as RGB, its last row and column repeated up to whole cells.
+
+    `out`: uint8 [H,W,3], H and W the next multiples of 8. Raises `SourceError` for a picture of another size.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self.height, self.width = height, width
+        self._inner = Preprocessor(height, width, "stretch")
+        self._picture: _Array = np.empty((height, width, 3), np.uint8)
+
+    def __call__(self, frame: Frame, out: _Array) -> None:
+        height, width = frame.image.shape[:2]
+        height = height * 2 // 3 if frame.pixel_format is PixelFormat.NV12 else height
+        if (height, width) != (self.height, self.width):
+            raise SourceError(f"frame {frame.frame_id} is {width}x{height}, the session was opened for {self.width}x{self.height}")
+        self._inner(frame, self._picture)
+        out[: self.height, : self.width] = self._picture
+        out[self.height :, : self.width] = out[self.height - 1, : self.width]
+        out[:, self.width :] = out[:, self.width - 1 : self.width]
+
+
 class RawCopy:
     """For slots whose camera graph prepares the picture on the device: `preprocess(frame, out)` only checks and copies what came."""
 
@@ -114,4 +136,4 @@ class RawCopy:
         np.copyto(out, image)
 
 
-__all__ = ["FITS", "Preprocessor", "RawCopy"]
+__all__ = ["FITS", "Padding", "Preprocessor", "RawCopy"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from percodec.runtime.engines.engine import EXPORTED, TensorSpec
 from percodec.runtime.pipeline.slots import POISON
+from percodec.sdk.bundle.graphs import FREE_SIDES
 from percodec.sdk.errors import BackendError, BundleError, reason
 
 _PROVIDER = "CPUExecutionProvider"
@@ -42,7 +43,7 @@ class OrtEngine:
         self.precision, self.limits = precision, limits
         self.source, self.outputs, self._what = source, outputs, what
         self._ort = onnxruntime()
-        self._session = open_session(model, threads=threads, what=what)
+        self._session = open_session(model, threads=threads, what=what, sides=_sides((source, *outputs)))
         _check_io(what, "input", self._session.get_inputs(), (source,))
         _check_io(what, "output", self._session.get_outputs(), outputs)
         self._prove_binding()
@@ -104,10 +105,13 @@ def onnxruntime() -> Any:
     return ort
 
 
-def open_session(model: bytes, *, threads: int = 1, optimize: bool = True, what: str = "graph") -> Any:
+def open_session(
+    model: bytes, *, threads: int = 1, optimize: bool = True, what: str = "graph", sides: Mapping[str, int] | None = None
+) -> Any:
     """An `InferenceSession` on the CPU and nothing else, as every part of percodec runs a graph there.
 
-    `threads` never spin. `optimize`: off for what the graph says, to compare with. Raises BackendError.
+    `threads` never spin. `optimize`: off for what the graph says, to compare with. `sides`: numbers for free sides of the graph, by name;
+    it is optimized for these then, and takes no others. Raises BackendError.
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
@@ -116,6 +120,8 @@ def open_session(model: bytes, *, threads: int = 1, optimize: bool = True, what:
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    for name, side in (sides or {}).items():
+        options.add_free_dimension_override_by_name(name, side)
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
@@ -129,6 +135,14 @@ def open_session(model: bytes, *, threads: int = 1, optimize: bool = True, what:
     if providers != [_PROVIDER]:
         raise BackendError(f"{what}: asked ONNX Runtime for {_PROVIDER}, got {providers}")
     return session
+
+
+def _sides(specs: tuple[TensorSpec, ...]) -> dict[str, int]:
+    """The numbers of the sides that bundles leave free (`FREE_SIDES`)."""
+    found: dict[str, int] = {}
+    for spec in specs:
+        found |= {name: side for name, side in zip(FREE_SIDES.get(spec.name, ("batch",)), spec.shape, strict=False) if name}
+    return found
 
 
 def _check_io(what: str, side: str, found: list[Any], specs: tuple[TensorSpec, ...]) -> None:

@@ -21,9 +21,10 @@ from percodec.runtime.engines.tensorrt import TrtEngine, load_tensorrt
 from percodec.runtime.pipeline.slots import Slot
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import engines_in, read_engine
-from percodec.sdk.bundle.onnx_ops import check_graph
+from percodec.sdk.bundle.onnx_ops import check_graph, signature
 from percodec.sdk.camera import CameraFormat
-from percodec.sdk.errors import BackendError, BundleError, EngineError
+from percodec.sdk.errors import BackendError, BundleError, EngineError, UsageError
+from percodec.sdk.fit import CELL
 from percodec.sdk.targets import TARGETS
 
 _BUILT_FOR_CPU = ("int8", "fp16")  # the first that a bundle holds is its CPU default
@@ -57,17 +58,19 @@ def open_slots(
     transfer: str = "auto",
     priority: int = 0,
     graphs: bool = True,
+    frame: tuple[int, int] | None = None,
 ) -> Made:
-    """Encoder and `heads` of `bundle` on `backend`. On a GPU, `camera` pictures are prepared there.
+    """Encoder and `heads` of `bundle` on `backend`. On a GPU, `camera` pictures are prepared there. `frame`: as `open_engine`.
 
     Raises `BackendError` naming what is missing, `EngineError` for engines of another bundle or machine, `BundleError` for an unknown head.
     """
     name, _, precision = backend.partition(":")
     wanted = {bundle.head(head).name.removeprefix("head_"): bundle.head(head).name for head in heads}
     if name not in ("tensorrt", "tensorrt_rtx"):
-        encoder = open_engine(bundle, "encoder", backend=backend, threads=threads)
-        found = {head: open_engine(bundle, graph, backend=backend, threads=threads) for head, graph in wanted.items()}
+        encoder = open_engine(bundle, "encoder", backend=backend, threads=threads, frame=frame)
+        found = {head: open_engine(bundle, graph, backend=backend, threads=threads, frame=frame) for head, graph in wanted.items()}
         return Made(encoder, found, host_slots(encoder, found), _about(name, encoder, found))
+    _refuse_size(backend, frame)
     cuda = gpu(name, provider)
     first = open_gpu_engine(bundle, "encoder", cuda, flavour=name, precision=precision)
     second = {head: open_gpu_engine(bundle, graph, cuda, flavour=name, precision=precision) for head, graph in wanted.items()}
@@ -85,18 +88,25 @@ def open_slots(
     return made
 
 
-def open_engine(bundle: Bundle, graph: str, *, backend: str = "ort", threads: int = 1) -> Engine:
-    """Load `graph` of `bundle` on `backend`.
+def open_engine(bundle: Bundle, graph: str, *, backend: str = "ort", threads: int = 1, frame: tuple[int, int] | None = None) -> Engine:
+    """Load `graph` of `bundle` on `backend`. `frame`: height and width, multiples of 8, where not those of the bundle; for `ort` only.
 
-    Raises BackendError naming what is missing when the backend cannot run here, BundleError when the bundle lacks the graph.
+    Raises BackendError naming what is missing when the backend cannot run here, BundleError when the bundle lacks the graph, or has it for
+    its own frame only.
     """
     name, _, precision = backend.partition(":")
     if name not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}; this version knows {', '.join(BACKENDS)}, and ort:fp32, ort:int8")
     if name != "ort":
+        _refuse_size(backend, frame)
         return open_gpu_engine(bundle, graph, gpu(name), flavour=name, precision=precision)
-    source, outputs = graph_specs(bundle, graph)
+    source, outputs = graph_specs(bundle, graph, frame)
     model, chosen, limits = cpu_graph(bundle, graph, precision or None)
+    if frame is not None and (bundle.graphs[graph].task == "array" or not takes_any_size(model)):
+        raise BundleError(
+            f"{bundle.name}/{graph} in {chosen} runs on frames of {bundle.frame_width}x{bundle.frame_height} only; where its layers "
+            f"allow more, make a bundle of any size: percodec export {bundle.path} --any-size --out NEW"
+        )
     return OrtEngine(model, source, outputs, threads=threads, what=f"{bundle.name}/{graph}", precision=chosen, limits=limits)
 
 
@@ -143,9 +153,17 @@ def cpu_graph(bundle: Bundle, graph: str, precision: str | None) -> tuple[bytes,
     return data, chosen, selftest_limits(report)
 
 
-def graph_specs(bundle: Bundle, graph: str) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
+def takes_any_size(model: bytes) -> bool:
+    """Whether height and width of an ONNX model's input are free."""
+    inputs, _ = signature(model, "graph")
+    sides = (inputs[0][1][1] or ()) if inputs else ()
+    return len(sides) == 4 and (sides[1:3] == (None, None) or sides[2:] == (None, None))
+
+
+def graph_specs(bundle: Bundle, graph: str, frame: tuple[int, int] | None = None) -> tuple[TensorSpec, tuple[TensorSpec, ...]]:
     """What `graph` must take and give for `bundle`, by its manifest: the contract that engines are checked against.
 
+    `frame`: height and width of the pictures, multiples of 8, where not the bundle's own.
     Raises `BundleError` naming the graphs there are for one that is not.
     """
     if graph.startswith("camera_"):
@@ -153,8 +171,19 @@ def graph_specs(bundle: Bundle, graph: str) -> tuple[TensorSpec, tuple[TensorSpe
     info = bundle.graphs.get(graph)
     if info is None:
         raise BundleError(f"bundle {bundle.path} has no graph {graph!r} (it has: {', '.join(bundle.graphs)}); give one of those")
-    source, *outputs = (TensorSpec(i.name, (1, *i.shape), i.dtype) for i in (*info.inputs, *info.outputs))
+    sized = dict(zip(("image", "symbols", "labels"), _shapes(bundle, frame), strict=True)) if frame else {}
+    source, *outputs = (TensorSpec(i.name, (1, *sized.get(i.name, i.shape)), i.dtype) for i in (*info.inputs, *info.outputs))
     return source, tuple(outputs)
+
+
+def _shapes(bundle: Bundle, frame: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+    height, width = frame
+    return (height, width, 3), (bundle.latent_shape[0], height // CELL, width // CELL), (height, width)
+
+
+def _refuse_size(backend: str, frame: tuple[int, int] | None) -> None:
+    if frame is not None:
+        raise UsageError(f"backend {backend} has engines for the bundle's own frame only; other sizes run on ort")
 
 
 def selftest_limits(report: dict[str, Any]) -> tuple[float, float] | None:
@@ -168,4 +197,15 @@ def _about(backend: str, encoder: Engine, heads: Mapping[str, Engine]) -> dict[s
     return {"backend": backend, "precision": {"encoder": encoder.precision, **{name: head.precision for name, head in heads.items()}}}
 
 
-__all__ = ["GPU_PRECISIONS", "Made", "cpu_graph", "gpu", "graph_specs", "open_engine", "open_gpu_engine", "open_slots", "selftest_limits"]
+__all__ = [
+    "GPU_PRECISIONS",
+    "Made",
+    "cpu_graph",
+    "gpu",
+    "graph_specs",
+    "open_engine",
+    "open_gpu_engine",
+    "open_slots",
+    "selftest_limits",
+    "takes_any_size",
+]

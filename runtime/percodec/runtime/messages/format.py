@@ -20,11 +20,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from percodec.sdk.errors import BundleError, MessageError
-from percodec.sdk.fit import FITS
+from percodec.sdk.fit import FITS, MAX_SIDE, PAD
 
-PAD = "pad"
-CELL = 8  # pixels of a latent's cell along each axis
-MAX_SIDE = 16384  # pixels
 VERSION = "1.0"
 FORBIDDEN = ("jpeg", "jpg", "png", "webp", "avif", "tiff", "jp2", "h264", "h265", "rvl")
 
@@ -87,9 +84,4 @@ def is_packet_format(text: str) -> bool:
     return "; percodec " in text
 
 
-def padded(side: int) -> int:
-    """A side in pixels, up to whole cells."""
-    return -(-side // CELL) * CELL
-
-
-__all__ = ["CELL", "FORBIDDEN", "MAX_SIDE", "PAD", "VERSION", "NamedBundle", "PacketFormat", "is_packet_format", "padded"]
+__all__ = ["FORBIDDEN", "VERSION", "NamedBundle", "PacketFormat", "is_packet_format"]

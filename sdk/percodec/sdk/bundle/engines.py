@@ -120,13 +120,13 @@ def engines_in(bundle: Path) -> list[tuple[str, str]]:
 def carry_engines(old: Bundle, new: Bundle) -> None:
     """Record the engines of a bundle, byte for byte, in one that has the same graphs; ranges kept for calibration come along.
 
-    Engines of another bundle stay behind. Raises `EngineError` for one that was altered.
+    Engines of another bundle stay behind, and those of graphs that have other bytes there. Raises `EngineError` for one that was altered.
     """
     for place, graph in engines_in(old.path):
         folder, where, again = old.path / "engines" / place, f"engine {place}/{graph}", f"remove it or build it again: {old.path}"
         record = _record(folder / f"{graph}.json", where, again)
         key = _key(record)
-        if key.bundle == old.digest:
+        if key.bundle == old.digest and all(old.graph(g) == new.graph(g) for g in graph.split("+") if not is_camera_graph(g)):
             write_engine(new.path, replace(key, bundle=new.digest), _recorded(folder, record, where, again), record["report"])
     for path in sorted((old.path / "engines" / "calibration").glob("[!.]*.json")):
         kept = new.path / "engines" / "calibration" / path.name

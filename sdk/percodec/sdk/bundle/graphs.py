@@ -20,6 +20,12 @@ MAX_OUTPUTS = 16
 MAX_ELEMENTS = 1 << 26
 MAX_CLASSES = 1 << 16
 HEAD = re.compile(r"head_(?!head_)[a-z0-9_]{1,60}")
+# Names of the sides that a graph may leave free, of a bundle's own tensors; any other tensor has a free batch at most.
+FREE_SIDES: dict[str, tuple[str | None, ...]] = {
+    "image": ("batch", "height", "width", None),
+    "symbols": ("batch", None, "rows", "columns"),
+    "labels": ("batch", "height", "width"),
+}
 _TENSOR = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _1_0 = re.compile(r"encoder|decoder|head_(segmentation|classification)(_[a-z0-9]{1,20}){0,3}")
 
@@ -177,6 +183,7 @@ def _text(tensors: Sequence[TensorInfo]) -> str:
 
 __all__ = [
     "DTYPES",
+    "FREE_SIDES",
     "HEAD",
     "HEAD_TASKS",
     "MAX_CLASSES",

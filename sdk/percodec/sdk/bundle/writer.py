@@ -93,6 +93,7 @@ def extend_bundle(
     folder: str | os.PathLike[str],
     *,
     heads: Sequence[tuple[GraphInfo, bytes]] = (),
+    graphs: Mapping[str, bytes] | None = None,
     stream_model: EntropyModel | None = None,
     name: str | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -101,6 +102,7 @@ def extend_bundle(
 ) -> Bundle:
     """A bundle with everything of `bundle`, byte for byte, and further heads, stream tables or other extra files; its engines come along.
 
+    `graphs`: other bytes for some of its graphs, which compute the same; engines made from the old ones stay behind.
     The new one supersedes `bundle` and those which that supersedes, unless it has other stream tables. `provenance` is added to what
     is there.
     Raises `BundleError` as `write_bundle`, and for a head whose name is taken; `EngineError` for an engine that was altered.
@@ -109,13 +111,14 @@ def extend_bundle(
     manifest = {**bundle.manifest, "version": list(VERSION), "name": name or bundle.name}
     del manifest["files"]  # the last of the new one
     manifest["provenance"] = {**manifest["provenance"], **(provenance or {})}
-    graphs = {key: json_from_graph(info, manifest["graphs"][key]["file"], bundle.labels) for key, info in bundle.graphs.items()}
+    files |= {manifest["graphs"][key]["file"]: data for key, data in (graphs or {}).items()}
+    entries = {key: json_from_graph(info, manifest["graphs"][key]["file"], bundle.labels) for key, info in bundle.graphs.items()}
     for info, data in heads:
         file = f"{info.name}.onnx"
-        if info.name in graphs or file in files:
+        if info.name in entries or file in files:
             raise BundleError(f"bundle {bundle.path} has {info.name} already; give the head another name")
-        graphs[info.name], files[file] = json_from_graph(info, file, bundle.labels), data
-    manifest["graphs"] = graphs
+        entries[info.name], files[file] = json_from_graph(info, file, bundle.labels), data
+    manifest["graphs"] = entries
     replaced = stream_model is not None and bundle.stream_model not in (None, stream_model)
     manifest["supersedes"] = [] if replaced else [bundle.digest, *manifest.get("supersedes", ())][:MAX_SUPERSEDED]
     if stream_model is not None:
