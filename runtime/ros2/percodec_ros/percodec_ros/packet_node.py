@@ -10,7 +10,7 @@ from typing import Any
 from sensor_msgs.msg import CompressedImage
 
 from percodec.runtime.messages.cdr import CompressedImage as CompressedCdr
-from percodec.runtime.messages.format import PAD, PacketFormat
+from percodec.runtime.messages.format import PacketFormat
 from percodec.runtime.messages.mailbox import Mailbox
 from percodec.runtime.messages.topic_source import Arrivals, Origin
 from percodec.runtime.messages.topic_status import Snapshot
@@ -19,6 +19,7 @@ from percodec.runtime.session import Session
 from percodec.sdk.codec import PacketHeader, parse_header
 from percodec.sdk.codec.header import WRAP
 from percodec.sdk.errors import MessageError, PacketError, PercodecError, reason
+from percodec.sdk.fit import PAD
 from percodec_ros.node import PercodecNode
 from percodec_ros.outputs import Publishers
 from percodec_ros.topic_input import TopicInput
