@@ -367,9 +367,10 @@ def test_foreign_mcap_files_folders_and_nothing_are_refused(tmp_path: Path) -> N
         writer = mcap.Writer(f)
         writer.start()
         writer.finish()
+    (tmp_path / "folder").mkdir()
     for path, word in (
         (tmp_path / "foreign.mcap", "without percodec's metadata"),
-        (tmp_path, "not a file"),
+        (tmp_path / "folder", "without logs"),
         (tmp_path / "no", "not exist"),
     ):
         with pytest.raises(LogError, match=word):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from percodec.sdk.bundle import Bundle, GraphInfo, Label, SelfTest, TensorInfo, extend_bundle, write_bundle
     from percodec.sdk.clock import ClockAnchor
     from percodec.sdk.codec import EntropyModel, PacketCodec, PacketHeader, VideoCodec, count_pairs, parse_header
-    from percodec.sdk.log import LogReader, LogRecord, LogWriter, read_log
+    from percodec.sdk.log import LogReader, LogRecord, LogWriter, SegmentedLogWriter, SegmentLimits, read_log
     from percodec.sdk.types import Frame, Latent, PixelFormat, Prediction
 
 __all__ = [
@@ -62,6 +62,8 @@ __all__ = [
     "PercodecError",
     "PixelFormat",
     "Prediction",
+    "SegmentLimits",
+    "SegmentedLogWriter",
     "SelfTest",
     "SelfTestError",
     "SourceError",
@@ -80,7 +82,7 @@ _HOMES = {
     "bundle": ["Bundle", "GraphInfo", "Label", "SelfTest", "TensorInfo", "extend_bundle", "write_bundle"],
     "clock": ["ClockAnchor"],
     "codec": ["EntropyModel", "PacketCodec", "PacketHeader", "VideoCodec", "count_pairs", "parse_header"],
-    "log": ["LogReader", "LogRecord", "LogWriter", "read_log"],
+    "log": ["LogReader", "LogRecord", "LogWriter", "SegmentLimits", "SegmentedLogWriter", "read_log"],
     "types": ["Frame", "Latent", "PixelFormat", "Prediction"],
 }
 

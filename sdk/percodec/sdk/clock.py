@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 _TRIES = 8
 
@@ -45,6 +46,14 @@ class ClockAnchor:
         return asdict(self)
 
 
+def boot_id() -> str:
+    """Which start of this machine its monotonic clock counts from: 32 hexadecimal digits, "" where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip().replace("-", "")
+    except (OSError, ValueError):
+        return ""
+
+
 def utc_ns_from_monotonic(timestamp_ns: int, anchors: Sequence[ClockAnchor]) -> int:
     """The time of day at `timestamp_ns` of the monotonic clock, in ns since 1970. `anchors`: one or more, in order of time.
 
@@ -57,4 +66,4 @@ def utc_ns_from_monotonic(timestamp_ns: int, anchors: Sequence[ClockAnchor]) -> 
     return timestamp_ns + (offsets[0] if timestamp_ns < offsets[0][0] else offsets[-1])[1]
 
 
-__all__ = ["ClockAnchor", "utc_ns_from_monotonic"]
+__all__ = ["ClockAnchor", "boot_id", "utc_ns_from_monotonic"]

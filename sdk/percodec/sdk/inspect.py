@@ -18,13 +18,14 @@ from percodec.sdk.codec.header import WRAP
 from percodec.sdk.errors import DataError, LogError, PacketError
 from percodec.sdk.log import LogReader, read_log
 from percodec.sdk.log.names import MAX_RECORD_BYTES
+from percodec.sdk.log.segments import segment_paths
 
 
 def configure_inspect(parser: argparse.ArgumentParser) -> None:
     """The arguments of `percodec inspect`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "examples:\n  percodec inspect bundles/road-edge\n  percodec inspect percodec-demo/packets.mcap --json"
-    parser.add_argument("file", type=Path, help="bundle folder, packet (.pcpk) or log (.mcap)")
+    parser.add_argument("file", type=Path, help="bundle folder, packet (.pcpk), log (.mcap) or folder of its segments")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     parser.add_argument("--allow-damaged", action="store_true", help="end with 0 also for a log that is cut off or holds damaged records")
 
@@ -35,14 +36,13 @@ def inspect(args: argparse.Namespace) -> int:
     if not path.exists():
         raise DataError(f"{path} does not exist; give a bundle folder, a packet or a log")
     missed = ""
-    if path.is_dir():
+    segmented = path.is_dir() and not (path / "manifest.json").exists() and bool(segment_paths(path))
+    if path.is_dir() and not segmented:
         facts = about_bundle(Bundle.open(path))
-    elif not path.is_file():  # a device or pipe may never end
+    elif not (segmented or path.is_file()):  # a device or pipe may never end
         raise DataError(f"{path} is not a regular file; give a bundle folder, a packet or a log")
     else:
-        with path.open("rb") as f:
-            is_log = f.read(len(mcap.MAGIC)) == mcap.MAGIC
-        if is_log:
+        if segmented or _begins_as_log(path):
             log = read_log(path, allow_damaged=True)
             facts = about_log(log)
             missed = log.complaint() or ("the log holds no packets" if facts["records"] == 0 else "")
@@ -57,6 +57,11 @@ def inspect(args: argparse.Namespace) -> int:
         sys.stdout.flush()
         raise LogError(f"{path}: {missed}; --allow-damaged takes it as it is")
     return 0
+
+
+def _begins_as_log(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(mcap.MAGIC)) == mcap.MAGIC
 
 
 def about_bundle(bundle: Bundle) -> dict[str, Any]:
@@ -127,7 +132,7 @@ def about_log(log: LogReader) -> dict[str, Any]:
     sums = {key: sum(tally.counts[key] for tally in streams.values()) for key in _StreamTally().counts}
     return {
         "kind": "log",
-        "bytes": log.path.stat().st_size,
+        "bytes": log.size,
         "records": records,
         "frames": f"{first.frame_id}..{last.frame_id}" if first and last else "none",
         "seconds": round(seconds, 3),

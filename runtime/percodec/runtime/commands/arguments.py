@@ -8,6 +8,7 @@ from pathlib import Path
 
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import UsageError
+from percodec.sdk.log.segments import SegmentLimits
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +37,22 @@ def add_stream(parser: argparse.ArgumentParser) -> None:
     """`--stream` and `--key-every`."""
     parser.add_argument("--stream", action="store_true", help="packets predicted from the one before: fewer bytes, kept in order")
     parser.add_argument("--key-every", default="25", metavar="N", help="with --stream: a packet that stands alone every N (default 25)")
+
+
+def add_log(parser: argparse.ArgumentParser) -> None:
+    """`--log-segment` and `--stream-id`."""
+    parser.add_argument("--log-segment", metavar="LIMITS", help="the log in segments of a size and a time at most, as 64MB,10min")
+    parser.add_argument("--stream-id", default="0", metavar="N", help="the camera's number, in every packet: 0 (default) to 65535")
+
+
+def log_segment_of(args: argparse.Namespace) -> SegmentLimits | None:
+    """What `--log-segment` says. Raises UsageError."""
+    return None if args.log_segment is None else SegmentLimits.from_text(args.log_segment)
+
+
+def stream_id_of(args: argparse.Namespace) -> int:
+    """What `--stream-id` says. Raises UsageError."""
+    return whole(args.stream_id, "--stream-id", 0, 65535)
 
 
 def add_allow_damaged(parser: argparse.ArgumentParser) -> None:
@@ -91,13 +108,16 @@ __all__ = [
     "add_allow_damaged",
     "add_common",
     "add_heads",
+    "add_log",
     "add_stream",
     "bundle_of",
     "heads_of",
     "key_every_of",
     "limit_of",
+    "log_segment_of",
     "positive",
     "size_text",
+    "stream_id_of",
     "transfer",
     "whole",
 ]

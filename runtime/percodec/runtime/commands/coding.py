@@ -10,21 +10,35 @@ import time
 from pathlib import Path
 from typing import Any
 
-from percodec.runtime.commands.arguments import add_allow_damaged, add_common, add_stream, bundle_of, key_every_of, limit_of, whole
+from percodec.runtime.commands.arguments import (
+    add_allow_damaged,
+    add_common,
+    add_log,
+    add_stream,
+    bundle_of,
+    key_every_of,
+    limit_of,
+    log_segment_of,
+    stream_id_of,
+    whole,
+)
 from percodec.sdk.errors import UsageError
 
 
 def configure_encode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", help="image, video file, folder or synthetic://road")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="NAME.pcpk for an image, NAME.mcap for a sequence")
+    parser.add_argument(
+        "-o", "--out", required=True, metavar="FILE", help="NAME.pcpk for an image, NAME.mcap for a sequence; with --log-segment a folder"
+    )
     parser.add_argument("--max-frames", metavar="N", help="stop after N frames")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
     add_stream(parser)
+    add_log(parser)
     add_common(parser)
 
 
 def configure_decode(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", help="packet (.pcpk) or log (.mcap)")
+    parser.add_argument("input", help="packet (.pcpk), log (.mcap) or folder of its segments")
     parser.add_argument("-o", "--out", required=True, metavar="FOLDER", help="where pictures go")
     parser.add_argument("--segment", action="store_true", help="also predict classes from the latent")
     parser.add_argument("--labels", action="store_true", help="also write the predicted class ids, as PNG in FOLDER/labels, a file a frame")
@@ -44,11 +58,11 @@ def encode(args: argparse.Namespace) -> int:
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent}: no such folder")
     bundle, threads, limit = bundle_of(args), whole(args.threads, "--threads", 1, 64), limit_of(args)
-    every = key_every_of(args)
+    every, segment, stream_id = key_every_of(args), log_segment_of(args), stream_id_of(args)
     begin = time.monotonic()
     result = encode_source(
         args.input, out, bundle, backend=args.backend, threads=threads, max_frames=limit, stream=args.stream, key_every=every,
-        overwrite=args.overwrite,
+        log_segment=segment, stream_id=stream_id, overwrite=args.overwrite,
     )  # fmt: skip
     _print_coding(args, result.as_dict(bundle), time.monotonic() - begin)
     return 0

@@ -12,7 +12,7 @@ from percodec.sdk.errors import LogError
 
 
 def configure_replay(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("log", help="packets.mcap of a run")
+    parser.add_argument("log", help="packets.mcap of a run, or its folder of segments")
     parser.add_argument("--against", metavar="FILE", help="frames.jsonl of the live run (default: the one beside the log, if any)")
     add_common(parser)
     add_heads(parser)

@@ -12,11 +12,14 @@ from pathlib import Path
 from percodec.runtime.commands.arguments import (
     add_common,
     add_heads,
+    add_log,
     add_stream,
     heads_of,
     key_every_of,
+    log_segment_of,
     positive,
     size_text,
+    stream_id_of,
     transfer,
     whole,
 )
@@ -36,6 +39,7 @@ def _configure_live(parser: argparse.ArgumentParser) -> None:
     add_common(parser)
     add_heads(parser)
     add_stream(parser)
+    add_log(parser)
     parser.add_argument("--provider", metavar="NAME", help="CUDA through cuda-python or pycuda (default: the first that is installed)")
     parser.add_argument(
         "--transfer", default="auto", metavar="HOW", help="pictures to the GPU: copy, mapped, managed (default: mapped on Jetson)"
@@ -125,6 +129,8 @@ def _live(args: argparse.Namespace, source: str, out: Path, *, overwrite: bool, 
         overlay=not args.no_overlay,
         sheet=not args.no_sheet,
         log=not args.no_log,
+        log_segment=log_segment_of(args),
+        stream_id=stream_id_of(args),
         save_labels=Path(args.save_labels) if args.save_labels else None,
         selftest=not args.no_selftest,
         overwrite=overwrite,

@@ -28,7 +28,7 @@ from percodec.runtime.run.whole_file import write_whole
 from percodec.runtime.session import Session
 from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.errors import BundleError, LogError, PacketError, UsageError
-from percodec.sdk.log import LogWriter
+from percodec.sdk.log import LogWriter, SegmentedLogWriter, SegmentLimits
 from percodec.sdk.text import shown
 from percodec.sdk.types import Latent
 
@@ -66,32 +66,40 @@ def encode_source(
     max_frames: int | None = None,
     stream: bool = False,
     key_every: int = 25,
+    log_segment: SegmentLimits | None = None,
+    stream_id: int = 0,
     overwrite: bool = False,
 ) -> CodingResult:
     """Code every frame of `spec` into `out`; with `stream` as predicted packets, a key packet at least every `key_every`.
 
-    Raises SourceError after the good frames of a damaged source were written, LogError when the disk refuses, when `out` exists (unless
-    `overwrite`), or when somebody is writing it.
+    With `log_segment` `out` is a folder of segments. Raises SourceError after the good frames of a damaged source were written, LogError
+    when the disk refuses, when `out` exists (unless `overwrite`), or when somebody is writing it.
     """
-    session = Session.open(bundle, backend=backend, heads=(), threads=threads, selftest=False)
+    session = Session.open(bundle, backend=backend, heads=(), threads=threads, stream_id=stream_id, selftest=False)
     source = open_source(spec, height=bundle.frame_height, width=bundle.frame_width)
     result = CodingResult(files=[str(out)], notes=source.info.notes)
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
         single = source.info.kind == "image"
+        if single and log_segment:
+            raise UsageError(f"{out}: --log-segment is for a log; {spec} is one image")
         if single != (out.suffix == ".pcpk"):
             raise UsageError(f"{out}: {'an image is coded into NAME.pcpk' if single else 'a sequence is coded into NAME.mcap'}")
         if single and stream:
             raise UsageError(f"{out}: a stream is of several frames; {spec} is one image")
         pack = session.stream(key_every).pack if stream else session.pack
-        log: LogWriter | None = None
+        log: LogWriter | SegmentedLogWriter | None = None
         while result.frames != max_frames and (frame := source.read()) is not None:
             packet = pack(session.encode(frame))
             if single:
                 write_whole(out, packet)
             else:
                 if log is None:
-                    log = LogWriter(out, bundle, live=source.info.live, overwrite=overwrite)
+                    live = source.info.live
+                    if log_segment:
+                        log = SegmentedLogWriter(out, bundle, log_segment, stream_id=stream_id, live=live)
+                    else:
+                        log = LogWriter(out, bundle, stream_id=stream_id, live=live, overwrite=overwrite)
                     stack.callback(log.close)
                     made = os.stat(out)
                 log.append(packet, frame.frame_id, frame.timestamp_ns)
@@ -103,7 +111,9 @@ def encode_source(
 
 
 def is_log(path: Path) -> bool:
-    """True for an MCAP file. Raises LogError when the file cannot be read."""
+    """True for an MCAP file, and for a folder. Raises LogError when the file cannot be read."""
+    if path.is_dir():
+        return True
     try:
         with path.open("rb") as file:
             return file.read(len(MCAP_MAGIC)) == MCAP_MAGIC

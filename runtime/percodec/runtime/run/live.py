@@ -58,8 +58,8 @@ def run_live(
     """
     bundle = open_bundle(settings.bundle)
     heads = chosen_heads(bundle, settings.heads) or (bundle.head(None).name,)  # raises where there is none
-    alone = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])
-    coder = stream_codec(bundle, key_every=settings.key_every) if settings.stream else alone
+    alone = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:], stream_id=settings.stream_id)
+    coder = stream_codec(bundle, settings.stream_id, settings.key_every) if settings.stream else alone
     history = _History(on_health)
     health = Health(history)
     with contextlib.ExitStack() as stack:

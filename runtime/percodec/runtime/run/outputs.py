@@ -1,6 +1,6 @@
 """All that a run writes into its folder.
 
-<out>/packets.mcap  frames.jsonl  overlay.mp4  contact_sheet.png  report.json   (report.json last: its presence means "ended")
+<out>/packets.mcap or packets/  frames.jsonl  overlay.mp4  contact_sheet.png  report.json   (report.json last: its presence means "ended")
 and label maps, into a folder of their own
 """
 
@@ -23,12 +23,12 @@ from percodec.runtime.pipeline.records import FrameRecord
 from percodec.runtime.pipeline.slots import Slot
 from percodec.runtime.run.heads import in_words, infos_of
 from percodec.runtime.run.labels import LabelMaps
-from percodec.runtime.run.settings import RunSettings
+from percodec.runtime.run.settings import SEGMENTS, RunSettings
 from percodec.runtime.run.sinks import ContactSheet, JsonLines, Overlay
 from percodec.runtime.run.whole_file import write_whole
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import LogError, PercodecError
-from percodec.sdk.log import LogWriter
+from percodec.sdk.log import LogWriter, SegmentedLogWriter
 
 
 class RunOutputs:
@@ -40,7 +40,7 @@ class RunOutputs:
         self._pixels = bundle.frame_height * bundle.frame_width
         self._heads = infos_of(bundle, heads)
         self._pipeline: Pipeline | None = None
-        self._log = LogWriter(out / "packets.mcap", bundle, live=source.live) if settings.log else None
+        self._log = _open_log(out, bundle, settings, source.live) if settings.log else None
         self._lines = JsonLines(out / "frames.jsonl", bundle, self._heads)
         self._sheet = ContactSheet(bundle, self._heads) if settings.sheet else None
         fps = source.fps or 25.0
@@ -66,7 +66,7 @@ class RunOutputs:
         """Finish every output; the errors met, in order of importance."""
         faults: list[PercodecError] = []
         for name, close in (
-            ("packets.mcap", self._log.close if self._log else None),
+            ("packets", self._log.close if self._log else None),
             ("frames.jsonl", self._lines.close),
             ("overlay", self._overlay.close if self._overlay else None),
         ):
@@ -87,10 +87,12 @@ class RunOutputs:
 
     def files(self) -> dict[str, Any]:
         """Names and sizes of what was written."""
-        paths = {"log": self._out / "packets.mcap", "lines": self._out / "frames.jsonl"}
+        paths = {"lines": self._out / "frames.jsonl"}
         if self._overlay is not None:
             paths["overlay"] = self._overlay.video.path
         found: dict[str, Any] = {name: {"file": path.name, "bytes": path.stat().st_size} for name, path in paths.items() if path.exists()}
+        if self._log is not None:
+            found = {"log": {"file": self._log.path.name, "bytes": self._log.bytes}, **found}
         if self._labels is not None:
             found["labels"] = {"file": str(self._labels.folder.absolute()), "bytes": self._labels.bytes, "count": self._labels.count}
         return found
@@ -118,6 +120,13 @@ class RunOutputs:
                 text += f"   {counts.predicted / seconds:.1f} fps"
         words = in_words(self._heads, record.heads)
         return text + f"   age {record.age_ms:.0f} ms" + (f"   {words}" if words else "") + ("" if record.valid else "   NOT VALID")
+
+
+def _open_log(out: Path, bundle: Bundle, settings: RunSettings, live: bool) -> LogWriter | SegmentedLogWriter:
+    """packets.mcap in `out`, or the folder `packets` of segments. Raises `LogError`."""
+    if settings.log_segment is None:
+        return LogWriter(out / "packets.mcap", bundle, stream_id=settings.stream_id, live=live)
+    return SegmentedLogWriter(out / SEGMENTS, bundle, settings.log_segment, stream_id=settings.stream_id, live=live)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

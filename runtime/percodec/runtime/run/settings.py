@@ -10,7 +10,9 @@ from percodec.runtime.run.folder_lock import FolderLock
 from percodec.runtime.session import DEFAULT_BUNDLE
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import UsageError
+from percodec.sdk.log.segments import SegmentLimits, segment_paths
 
+SEGMENTS = "packets"  # the folder of a segmented log
 FILES = ("packets.mcap", "frames.jsonl", "overlay.mp4", "overlay.avi", "contact_sheet.png", "report.json")
 
 
@@ -21,7 +23,8 @@ class RunSettings:
     `heads`: by name, None for the bundle's default one, ("all",) for every one. `stream`: packets predicted from the one before, with a key
     packet at least every `key_every`. `isolate`: engines in a process of their own; `fallback`: backends that take over where the first
     keeps failing. `reconnect_s`: how long a camera that is lost may stay lost. `camera`: its pictures as they are, prepared on the GPU
-    where there is one. `save_labels`: folder for label maps, None for none.
+    where there is one. `save_labels`: folder for label maps, None for none. `log_segment`: a log in segments, None for one file.
+    `stream_id`: the camera's number, in every packet.
     """
 
     source: str
@@ -47,6 +50,8 @@ class RunSettings:
     overlay: bool = True
     sheet: bool = True
     log: bool = True
+    log_segment: SegmentLimits | None = None
+    stream_id: int = 0
     save_labels: Path | None = None
     selftest: bool = True
     overwrite: bool = False
@@ -68,8 +73,10 @@ def prepare_folder(out: Path, overwrite: bool) -> FolderLock:
     lock = FolderLock(out)
     try:
         there = [name for name in FILES if (out / name).exists() or (out / name).is_symlink()]
+        segments = segment_paths(out / SEGMENTS) if (out / SEGMENTS).is_dir() else []
+        there += [f"{SEGMENTS}/{path.name}" for path in segments]
         if there and not overwrite:
-            raise UsageError(f"{out}: already holds a run ({', '.join(there)}); choose another --out or add --overwrite")
+            raise UsageError(f"{out}: already holds a run ({', '.join(there[:4])}); choose another --out or add --overwrite")
         for name in there:
             (out / name).unlink()
     except BaseException:
@@ -78,4 +85,4 @@ def prepare_folder(out: Path, overwrite: bool) -> FolderLock:
     return lock
 
 
-__all__ = ["FILES", "RunSettings", "prepare_folder"]
+__all__ = ["FILES", "SEGMENTS", "RunSettings", "prepare_folder"]

@@ -16,10 +16,12 @@ Any MCAP tool opens a log; the packets in it are those of BITSTREAM.md. Its reco
 A killed log ends after any of them. "Both clocks": `monotonic_ns` and `utc_ns`, see `percodec.sdk.clock`. Values are texts.
 
 `read_log` also reads what other tools make of a log: its records in chunks, uncompressed or packed with zstd or lz4, beside other topics,
-without a summary, in any order that MCAP allows, as long as the Metadata are kept.
+without a summary, in any order that MCAP allows, as long as the Metadata are kept. A folder of segments reads as one log: `segments`.
 """
 
-from percodec.sdk.log.reader import LogReader, LogRecord, read_log
+from percodec.sdk.log.open import read_log
+from percodec.sdk.log.reader import LogReader, LogRecord
+from percodec.sdk.log.segments import SegmentedLogWriter, SegmentLimits
 from percodec.sdk.log.writer import LoggedBundle, LogWriter
 
-__all__ = ["LogReader", "LogRecord", "LogWriter", "LoggedBundle", "read_log"]
+__all__ = ["LogReader", "LogRecord", "LogWriter", "LoggedBundle", "SegmentLimits", "SegmentedLogWriter", "read_log"]

@@ -98,8 +98,18 @@ class LogReader:
         self._met = _Tally()
 
     @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return self.path.stat().st_size
+
+    @property
     def damaged(self) -> int:
         return len(self._met.damaged)
+
+    @property
+    def damages(self) -> list[str]:
+        """What was wrong with each of the damaged records."""
+        return list(self._met.damaged)
 
     @property
     def missing(self) -> int:
@@ -138,7 +148,8 @@ class LogReader:
         return "; ".join(parts)
 
     def __iter__(self) -> Iterator[LogRecord]:
-        self.truncated, self.channels, self._met = True, {}, _Tally()
+        self._reset()
+        self.truncated = True
         with open_log(self.path) as file:
             records = Records(file)
             try:
@@ -149,6 +160,12 @@ class LogReader:
         self._met.damaged += records.faults
         if not records.agrees and not self._met.damaged:
             self._met.damaged.append("the checksum over the whole file differs")
+        self._end()
+
+    def _reset(self) -> None:
+        self.channels, self._met = {}, _Tally()
+
+    def _end(self) -> None:
         missed = "" if self._allow_damaged else self.complaint()
         if missed:
             raise LogError(f"{self.path}: {missed}; the other {self._met.records} records were read. allow_damaged takes them without this")
@@ -218,12 +235,8 @@ def _packet_header(content: bytes, expected: bool) -> PacketHeader | None:
         return None
 
 
-def read_log(path: str | os.PathLike[str], *, allow_damaged: bool = False) -> LogReader:
-    """Open a log, complete or not. Raises `LogError` for anything that is not a percodec log.
-
-    `allow_damaged`: an iteration over a log with damaged records ends like any other, and `LogReader` says what was missing.
-    """
-    path = Path(path)
+def read_log_file(path: Path, *, allow_damaged: bool = False) -> LogReader:
+    """As `read_log`, for a log that is one file."""
     with open_log(path) as file:
         if file.read(len(mcap.MAGIC)) != mcap.MAGIC:
             raise LogError(f"{path} is not an MCAP file; give a log written by percodec")
@@ -313,4 +326,4 @@ def _closed(file: BinaryIO, size: int) -> dict[str, str]:
     return {}
 
 
-__all__ = ["LogChannel", "LogReader", "LogRecord", "open_log", "read_log"]
+__all__ = ["LogChannel", "LogReader", "LogRecord", "open_log", "read_log_file"]

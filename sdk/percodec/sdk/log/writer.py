@@ -10,12 +10,13 @@ import os
 import stat
 import threading
 import zlib
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, Protocol
 
 from percodec.sdk import mcap
-from percodec.sdk.clock import ClockAnchor
+from percodec.sdk.clock import ClockAnchor, boot_id
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.errors import LogError
 from percodec.sdk.log.names import CLOSED, ENCODING, MAX_RECORD_BYTES, SCHEMA, TOPIC
@@ -46,7 +47,7 @@ class LogWriter:
     `live`: timestamps are of this machine's monotonic clock now, as a camera's are; else they are media time, which has no time of day.
     `sync`: "none" leaves it to the kernel, "interval" calls fdatasync about once a second in the background.
     `min_free_bytes`: appending stops with a `LogError` when the disk has less than that. Raises `LogError`, also where the file
-    exists and `overwrite` is not given.
+    exists and `overwrite` is not given. `more`: further metadata.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class LogWriter:
         sync: Literal["none", "interval"] = "none",
         overwrite: bool = False,
         min_free_bytes: int = 64 << 20,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         self.path = Path(path)
         self.begun = ClockAnchor.now()
@@ -88,7 +90,9 @@ class LogWriter:
             "percodec": _version(),
             "clock": "monotonic" if live else "media",
             **_texts(self.begun),
+            "boot_id": boot_id(),
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            **(more or {}),
         }
         self._closed.set()  # until it is whole
         try:
