@@ -7,15 +7,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import String
 from support.launch_file import launched
 from support.ros_graph import Graph, image, pictures, stamp_ns
+from support.vision_messages import write_module
 
 from percodec.runtime import Session
 from percodec.runtime.messages.format import PacketFormat
 from percodec.sdk.codec import parse_header
 
+ROOT = Path(__file__).resolve().parents[2]
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 STEP_NS = 40_000_000
 START_NS = 1_700_000_000_123_456_789
 PACKETS, LABELS = "/image_raw/percodec", "/segmentation/labels"
@@ -127,6 +132,33 @@ def test_a_lost_packet_is_counted_and_a_foreign_message_named(graph: Graph) -> N
     assert found["level"] == "1"
     assert "1 packets were lost" in found["message"]
     assert "'jpeg' is not that of a percodec packet" in found["message"]
+
+
+def test_class_names_and_classes_go_out_where_vision_msgs_is(graph: Graph, tmp_path: Path) -> None:
+    """A bundle with a head of each kind; names latched for who comes late, and with each label image where that is asked for."""
+    graph.python_path.append(write_module(tmp_path))
+    words = {"bundle": ROOT / "benchmarks" / "bundles" / "lab-0.330", "heads": "[segmentation, classification]", "packets": False}
+    graph.run("encode", "-r", "__ns:=/once", "-r", "image_raw:=/image_raw", **words)
+    graph.run("encode", "-r", "__ns:=/each", "-r", "image_raw:=/image_raw", label_info="each", **words)
+    camera = graph.publisher(Image, "/image_raw", subscribers=2)
+    classes, each = graph.collect(String, "/once/classification"), graph.collect(String, "/each/segmentation/label_info")
+    graph.until(
+        lambda: graph.node.count_publishers("/once/classification") and graph.node.count_publishers("/each/segmentation/label_info")
+    )
+    _send(graph, camera, classes, pictures(2, 320, 240))
+    graph.until(lambda: len(each) == 2, "names with each image")
+    late = graph.collect(String, "/once/segmentation/label_info", LATCHED)
+    graph.until(lambda: late, "latched names")
+    assert late[0].data.splitlines()[1:] == each[0].data.splitlines()[1:]
+    assert len(late[0].data.splitlines()) > 10
+    for index, (names, scores) in enumerate(zip(each, classes, strict=True)):
+        header = f"1700000000.{START_NS % 10**9 + index * STEP_NS:09d} optical {index}"
+        assert names.data.splitlines()[0] == scores.data.splitlines()[0] == header
+        shares = [float(line.rpartition(" ")[2]) for line in scores.data.splitlines()[1:]]
+        assert shares == sorted(shares, reverse=True)
+        assert len(shares) == 11
+        assert 0 <= min(shares) <= max(shares) <= 1
+    assert not any("vision_msgs is not installed" in process.output for process in graph.processes)
 
 
 def test_replays_give_the_same_labels_at_any_speed_and_under_simulated_time(graph: Graph) -> None:

@@ -49,10 +49,11 @@ class Process:
 
 
 class Graph:
-    """`run` starts nodes, `collect` subscribes, `until` spins."""
+    """`run` starts nodes, `collect` subscribes, `until` spins. `python_path`: of the processes, to be added to."""
 
     def __init__(self, domain: int, package: Path, folder: Path) -> None:
         self._package, self._folder, self.domain = package, folder, domain
+        self.python_path = [package / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"]
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=domain)
         self.node = rclpy.create_node("test", context=self.context)
@@ -65,12 +66,13 @@ class Graph:
     @property
     def environment(self) -> dict[str, str]:
         """Of a process in this graph."""
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        site = self._package / "lib" / version / "site-packages"
-        return {**os.environ, "ROS_DOMAIN_ID": str(self.domain), "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+        path = os.pathsep.join(map(str, self.python_path))
+        return {**os.environ, "ROS_DOMAIN_ID": str(self.domain), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
     def run(self, node: str, *words: str, **parameters: Any) -> Process:
-        """Start a node of percodec_ros; `words` follow --ros-args."""
+        """Start a node of percodec_ros; `words` follow --ros-args. On a busy machine no prediction is too old."""
+        if node in ("encode", "camera"):
+            parameters = {"max_age_ms": 60_000.0, **parameters}
         given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={_text(value)}")]
         command = [str(self._package / "lib" / "percodec_ros" / node), "--ros-args", *words, *given]
         return self.start(command, node)
