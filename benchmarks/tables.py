@@ -236,6 +236,22 @@ def summary(results: Path) -> str:
     return lab_tables.table(["what", "measured", "on"], rows)
 
 
+def ros(result: dict[str, Any]) -> str:
+    """What ROS adds, from `bench_ros.py`."""
+    way, idle, lives = result["latency"], result["idle"], result["lives"]
+    rows = [
+        ["image published to labels published, p50", f"{way['total_ms']['p50']:.1f} ms"],
+        ["of it from the image's arrival to the prediction, p50", f"{way['receive_to_result_ms']['p50']:.1f} ms"],
+        ["of it ROS: both messages and the node around the pipeline", f"{way['ros_share_ms_p50']:.1f} ms"],
+        ["a node without images", f"{idle['core_percent']:.2f} % of a core"],
+        [f"growth of memory over {lives['rounds']} lives of a node", f"{lives['growth_mb']:.1f} MB"],
+    ]
+    machine = result["machine"]
+    about = f"{machine['cpu']}, {machine['cores']} cores, load average {result['load_average']:.1f} at the start; 480x360, "
+    about += f"{way['images']} images, {result['ros']}, {result['date']}: `{result['command']}`"
+    return f"{lab_tables.table(['what', 'measured'], rows)}\n{about}\n"
+
+
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_demo": demo,
     "bench_bundle": bundle,
@@ -248,6 +264,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "encoder_search": encoders,
     "bench_perception": perception,
     "bench_precision": precision,
+    "bench_ros": ros,
     "bench_runtime": runtime,
     "profile_paths": profile_paths,
     **lab_tables.RENDERERS,
@@ -282,7 +299,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a page is not what the results say")
     args = parser.parse_args()
     stale = False
-    for page in (ROOT / "README.md", *sorted(HERE.glob("*.md"))):
+    guide = ROOT / "runtime" / "ros2" / "percodec_ros" / "README.md"
+    for page in (ROOT / "README.md", guide, *sorted(HERE.glob("*.md"))):
         before = page.read_text(encoding="utf-8")
         after = filled(before, HERE / "results")
         if before == after:

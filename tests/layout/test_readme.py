@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from support.launch_file import launched
 from support.once import Once
 
 from percodec.sdk import cli
@@ -32,10 +33,12 @@ from percodec.sdk.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 ROAD = ROOT / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
-FOLDERS = (".", "sdk", "runtime", "runtime/ros2", "export", "benchmarks")
+FOLDERS = (".", "sdk", "runtime", "runtime/ros2/percodec_ros", "export", "benchmarks")
 PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
+ROS = ROOT / "runtime" / "ros2" / "percodec_ros"
 SPECS = sorted((ROOT / "sdk" / "percodec").rglob("*.md"))
 GUIDES = {"README.md", "sdk/README.md", "runtime/README.md", "export/README.md", "benchmarks/README.md"}
+GUIDES |= {"runtime/ros2/percodec_ros/README.md"}
 FENCE = re.compile(r"(?:<!-- test: (?P<mark>\w+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL)
 TABLE = re.compile(r"<!-- table \w+ -->.*?<!-- end table -->", re.DOTALL)
 LINK = re.compile(r"\]\((?P<target>[^)#]*)(?:#(?P<anchor>[^)]*))?\)")
@@ -186,7 +189,7 @@ def _check_make(words: list[str]) -> None:
 
 def _check_python(words: list[str]) -> None:
     if words[0] == "-m":
-        assert words[1] in ("venv", "pytest"), words
+        assert words[1] in ("venv", "pytest", "colcon"), words
         return
     unknown = _given(words[1:]) - _options_of_script(ROOT / words[0])
     assert not unknown, f"{words[0]} has no {', '.join(sorted(unknown))}"
@@ -196,6 +199,8 @@ def _check_pip(words: list[str]) -> None:
     assert words[0] == "install"
     extras = set(re.findall(r"^(\w+) = \[", _text(ROOT / "pyproject.toml").split("[project.optional-dependencies]")[1], re.MULTILINE))
     for word in words[1:]:
+        if word in ("onnxruntime", "numpy<2"):  # what ROS's own numpy goes with
+            continue
         if wanted := re.fullmatch(r"\.\[([\w,]+)\]", word):
             assert set(wanted[1].split(",")) <= extras, word
         elif not word.startswith("-") and word != ".":
@@ -216,6 +221,25 @@ def _check_paths(words: list[str]) -> None:
         assert word.startswith("-") or (ROOT / word.split("::")[0]).exists(), word
 
 
+def _check_ros(words: list[str]) -> None:
+    """Launch files and their arguments, and nodes by their names; what else ROS takes is ROS's."""
+    if words[:2] == ["launch", "percodec_ros"]:
+        given = dict(word.split(":=", 1) for word in words[3:])
+        assert list(launched(ROS / "launch" / words[2], ROS, **given))
+    elif words[0] in ("param", "lifecycle"):
+        assert words[2].rpartition("/")[2] in {path.name.partition(".")[0] for path in (ROS / "config").iterdir()}
+        assert words[0] == "lifecycle" or words[3] in (ROS / "config" / "encode.param.yaml").read_text(encoding="utf-8")
+    else:
+        assert words[0] in ("bag", "run", "topic"), words
+
+
+def _check_source(words: list[str]) -> None:
+    """`source install/setup.bash && COMMAND`."""
+    assert words[0].endswith(("setup.bash", "activate")), words
+    if "&&" in words:
+        CHECKS[words[2]](words[3:])
+
+
 def _check_nothing(words: list[str]) -> None:
     """Judged elsewhere, with its arguments: Polygraphy in tests/export, ctest and cpack in tests/native."""
 
@@ -233,6 +257,8 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "mypy": _check_paths,
     "lint-imports": _check_paths,
     "polygraphy": _check_nothing,
+    "ros2": _check_ros,
+    "source": _check_source,
     "ctest": _check_nothing,
     "cpack": _check_nothing,
 }

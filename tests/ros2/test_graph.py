@@ -63,14 +63,22 @@ def test_same_labels_wherever_they_are_predicted_and_the_same_header_on_everythi
     graph.until(lambda: graph.node.count_subscribers(PACKETS) == 2 and graph.node.count_publishers(f"/elsewhere{LABELS}"), "predict")
     calibration = graph.publisher(CameraInfo, "/camera_info", subscribers=2)
     k = [800.0, 0.0, 639.5, 0.0, 810.0, 359.5, 0.0, 0.0, 1.0]
-    calibration.publish(CameraInfo(height=720, width=1280, k=k, distortion_model="plumb_bob"))
     camera = graph.publisher(Image, "/image_raw")
     frames = pictures(12, 1280, 720)
+    everything = (here, there, packets, overlays, infos)
+    while not all(everything):  # the calibration comes with images, and a subscription may have been made anew meanwhile
+        calibration.publish(CameraInfo(height=720, width=1280, k=k, distortion_model="plumb_bob"))
+        camera.publish(image(frames[0], START_NS - STEP_NS))
+        graph.spin(0.2)
+    graph.spin(1.0)
+    for messages in everything:
+        messages.clear()
     _send(graph, camera, there, frames)
     wanted = [(START_NS + index * STEP_NS, f"optical {index}") for index in range(len(frames))]
-    graph.until(lambda: min(map(len, (here, packets, overlays, infos))) == len(frames), "everything of every image")
-    for messages in (here, there, packets, overlays, infos):
+    graph.until(lambda: min(map(len, (here, packets, infos))) == len(frames) and overlays, "everything of every image")
+    for messages in (here, there, packets, infos):
         assert [_header(message) for message in messages] == wanted
+    assert {_header(message) for message in overlays} <= set(wanted)  # a busy machine leaves some undrawn
     assert [message.data for message in here] == [message.data for message in there]
     with Session.open() as session:
         for message, packet, frame in zip(here, packets, frames, strict=True):
@@ -80,7 +88,8 @@ def test_same_labels_wherever_they_are_predicted_and_the_same_header_on_everythi
             assert (form.encoding, form.width, form.height, form.digest) == ("rgb8", 1280, 720, session.bundle.digest[:12])
             labels = session.predict(session.unpack(bytes(packet.data))).labels
             assert bytes(message.data) == labels.tobytes() == session.predict(session.encode(frame)).labels.tobytes()
-    assert [parse_header(bytes(packet.data)).counter for packet in packets] == list(range(len(frames)))
+    counters = [parse_header(bytes(packet.data)).counter for packet in packets]
+    assert counters == list(range(counters[0], counters[0] + len(frames)))
     assert (infos[0].width, infos[0].height, infos[0].distortion_model) == (480, 360, "plumb_bob")
     assert abs(infos[0].k[0] - 400) < 1e-9  # 720 rows cropped to 960x720, then halved
     assert overlays[0].format == "bgr8; jpeg compressed bgr8"
@@ -103,7 +112,10 @@ def test_two_cameras_of_one_launch_file_keep_to_their_namespaces(graph: Graph, p
         packets, labels = found[side, "image_raw/percodec"], found[side, "segmentation/labels"]
         assert {parse_header(bytes(packet.data)).stream_id for packet in packets} == {stream}
         assert {message.header.frame_id for message in labels} == {f"{side}_optical"}
-        assert {stamp_ns(message) for message in labels[:-2]} <= {stamp_ns(packet) for packet in packets}
+        stamps = [stamp_ns(packet) for packet in packets]
+        both = [stamp_ns(message) for message in labels if stamps[0] <= stamp_ns(message) <= stamps[-1]]
+        assert len(both) > 5
+        assert set(both) <= set(stamps)
         assert abs(stamp_ns(labels[-1]) - graph.node.get_clock().now().nanoseconds) < 20e9
         assert graph.status(f"{side}/camera")["bundle"].startswith("road-edge@")
 
