@@ -1,4 +1,4 @@
-"""The vehicle's commands, by name: run, demo, encode, decode, replay, profile, doctor. Argument checks and printing; the work is elsewhere.
+"""The vehicle's commands, by name. Argument checks and printing; the work is elsewhere.
 
 `percodec.sdk.cli` imports the module of a command when it is used.
 """
@@ -17,6 +17,7 @@ def commands() -> list[Command]:
         Command("encode", "image -> packet, video or folder -> log", f"{here}.coding", "ort"),
         Command("decode", "packet or log -> RGB pictures, and segmentation with --segment", f"{here}.coding", "ort"),
         Command("replay", "predict again from logged packets and compare with the live run", f"{here}.replay", "ort"),
+        Command("bag", "ROS bags without ROS: pictures to packets, packets to labels or pictures", f"{here}.bag", "bag"),
         Command("profile", "latency, jitter, drops, memory and power of a bundle on this machine", f"{here}.profile", "ort"),
         Command("doctor", "what this machine can run, and what is missing", f"{here}.doctor"),
     ]
