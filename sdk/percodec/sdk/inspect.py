@@ -16,6 +16,7 @@ from percodec.sdk.bundle.engines import engines_in
 from percodec.sdk.codec import PacketHeader, parse_header
 from percodec.sdk.codec.header import WRAP
 from percodec.sdk.errors import DataError, LogError, PacketError
+from percodec.sdk.files import read_file
 from percodec.sdk.log import LogReader, read_log
 from percodec.sdk.log.names import MAX_RECORD_BYTES
 from percodec.sdk.log.segments import segment_paths
@@ -45,7 +46,8 @@ def inspect(args: argparse.Namespace) -> int:
         if segmented or _begins_as_log(path):
             log = read_log(path, allow_damaged=True)
             facts = about_log(log)
-            missed = log.complaint() or ("the log holds no packets" if facts["records"] == 0 else "")
+            nothing = "the log holds no packets" + ("; it is cut off before the first" if log.truncated else "")
+            missed = log.complaint() or (nothing if facts["records"] == 0 else "")
             missed = missed or ("" if facts["complete"] else "the log is cut off or was never closed; its complete records are whole")
         else:
             facts = about_packet(path)
@@ -101,7 +103,7 @@ def about_packet(path: Path) -> dict[str, Any]:
     if size > MAX_RECORD_BYTES:
         raise PacketError(f"{path} has {size} bytes, more than any packet; give a packet, a log or a bundle folder")
     try:
-        header = parse_header(path.read_bytes())
+        header = parse_header(read_file(path, MAX_RECORD_BYTES))
     except PacketError as e:
         raise PacketError(f"{path}: {e}") from e
     facts: dict[str, Any] = {"key": header.key, **asdict(header)}

@@ -9,6 +9,7 @@ array            whatever it gives
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from percodec.sdk.bundle.graphs import DTYPES, HEAD, HEAD_TASKS
 from percodec.sdk.bundle.manifest import MAX_FILE_BYTES
 from percodec.sdk.bundle.onnx_ops import check_graph, signature
 from percodec.sdk.errors import BundleError, ExportError, UsageError
+from percodec.sdk.files import read_file
 
 MAX_LABEL_BYTES = 1 << 20
 
@@ -43,14 +45,13 @@ def user_head(bundle: Bundle, name: str, file: Path, task: str, labels: tuple[La
     """What `extend_bundle` takes. `labels`: the classes; without, they are numbered. Raises `ExportError`, `UsageError`."""
     where = f"--head {name}: {file}"
     try:
-        with file.open("rb") as f:
-            data = f.read(MAX_FILE_BYTES + 1)
+        data = read_file(file, MAX_FILE_BYTES)
     except OSError as e:
+        if e.errno == errno.EFBIG:
+            raise ExportError(
+                f"{where} has more than {MAX_FILE_BYTES >> 20} MiB, the most a bundle holds in one file; make the network smaller"
+            ) from e
         raise UsageError(f"{where} cannot be read ({e.strerror}); check the path") from e
-    if len(data) > MAX_FILE_BYTES:
-        raise ExportError(
-            f"{where} has more than {MAX_FILE_BYTES >> 20} MiB, the most a bundle holds in one file; make the network smaller"
-        )
     if f"head_{name}" in bundle.graphs:
         raise UsageError(f"--head {name}: {bundle.name} has a head of this name already; choose another (it has {', '.join(bundle.heads)})")
     try:
@@ -84,8 +85,7 @@ def user_head(bundle: Bundle, name: str, file: Path, task: str, labels: tuple[La
 def read_labels(file: Path) -> tuple[Label, ...]:
     """Classes from a JSON list of names, or from text with one name a line. Raises `UsageError`."""
     try:
-        with file.open("rb") as f:
-            text = f.read(MAX_LABEL_BYTES + 1).decode()
+        text = read_file(file, 2 * MAX_LABEL_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         raise UsageError(f"--head-labels {file}: cannot be read ({getattr(e, 'strerror', None) or 'not UTF-8'}); check the file") from e
     how = f"--head-labels {file}: write a JSON list, or a text file, of different names of 1 to 60 characters"

@@ -78,10 +78,12 @@ def _compress(args: argparse.Namespace) -> int:
     from percodec.export.restore.lossy import LOOKED_AT, AtQuality, OfBundle, open_lossy
     from percodec.export.restore.mirror import SUFFIXES, is_picture
     from percodec.export.restore.transforms import Compress, fixed_spec
+    from percodec.runtime.images import is_picture_file
+    from percodec.sdk.files import read_file
 
-    names = sorted(p for p in args.source.rglob("*") if p.suffix.lower() in SUFFIXES and not is_hidden(p))
+    names = sorted(p for p in args.source.rglob("*") if p.suffix.lower() in SUFFIXES and not is_hidden(p) and is_picture_file(p))
     few = names[:: max(1, len(names) // (2 * LOOKED_AT))]  # half of a set's files may be label maps
-    codec = open_lossy(args.codec, [read_rgb(p) for p in few if is_picture(p.name, p.read_bytes())])
+    codec = open_lossy(args.codec, [read_rgb(p) for p in few if is_picture(p.name, read_file(p))])
     if args.packets and not isinstance(codec, OfBundle):
         raise UsageError(f"--packets stores packets of a bundle's codec, percodec:BUNDLE; {args.codec} has none")
     if isinstance(codec, AtQuality) and not args.json:

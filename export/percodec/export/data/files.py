@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from percodec.runtime.images import IMAGE_SUFFIXES, read_image
+from percodec.runtime.images import IMAGE_SUFFIXES, is_picture_file, read_image
 from percodec.sdk.errors import DataError, SourceError
+from percodec.sdk.files import check_file
 
 Array = NDArray[np.uint8]
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class Files(Sequence[Array]):
 
 def _open(path: Path, use: Callable[[Image.Image], T]) -> T:
     try:
+        check_file(path)
         with Image.open(path) as image:
             return use(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:  # all of them are Pillow's for a damaged file
@@ -79,7 +81,7 @@ def pictures_in(folder: Path, notes: list[str], below: bool = False) -> list[Pat
     if hidden:
         notes.append(f"{folder}: {len(hidden)} hidden files such as {hidden[0].name} were left out")
     left = set(hidden)
-    return [f for f in files if f not in left and f.suffix.lower() in IMAGE_SUFFIXES]
+    return [f for f in files if f not in left and f.suffix.lower() in IMAGE_SUFFIXES and is_picture_file(f)]
 
 
 def label_of(picture: Path, folder: Path) -> Path:

@@ -18,6 +18,7 @@ from pathlib import Path
 from percodec.export.data.dataset import Classes, DataSet
 from percodec.export.data.files import Array, Files, is_hidden, label_table, read_label, read_rgb, read_size
 from percodec.sdk.errors import DataError
+from percodec.sdk.files import read_file
 
 IMAGENET_LAYOUT = (
     "expected <root>/<split>/<wnid>/*.JPEG, where wnid is like n01440764 (ILSVRC2012 from image-net.org: unpack each class's tar "
@@ -140,7 +141,7 @@ def load_voc(root: Path, split: str) -> DataSet:
     listing = home / f"ImageSets/Segmentation/{split}.txt"
     if not listing.is_file():
         raise DataError(f"VOC: {listing} is not a file; {layout}")
-    names = listing.read_text().split()
+    names = read_file(listing).decode("utf-8-sig", "replace").split()
     if not names:
         raise DataError(f"VOC: {listing} is empty; {layout}")
     labels = {home / label_folder / f"{n}.png": home / "JPEGImages" / f"{n}.jpg" for n in names}

@@ -13,7 +13,7 @@ from percodec.export.data.dataset import DataSet
 from percodec.export.engines.free_shapes import freed
 from percodec.export.engines.graph_function import graph_function
 from percodec.export.metrics.scores import Confusion, average_precision, top_k
-from percodec.export.metrics.similarity import psnr, similarities
+from percodec.export.metrics.similarity import MS_SSIM_SIDE, psnr, similarities
 from percodec.export.train.validate import CROP, windows
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
@@ -33,6 +33,8 @@ def evaluate_bundle(
     at the top as well. Pictures must have the bundle's frame size: nothing is resized here, so the numbers are of the codec alone.
     """
     height, width = bundle.frame_height, bundle.frame_width
+    if min(height, width) < MS_SSIM_SIDE:
+        raise DataError(f"bundle {bundle.name} has frames of {width}x{height}; MS-SSIM needs sides of at least {MS_SSIM_SIDE}")
     _channels, h, w = bundle.latent_shape
     coder = PacketCodec(bundle.entropy_model, h, w)
     encoder, decoder = (graph_function(bundle.graph(g), threads=2) for g in ("encoder", "decoder"))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from percodec.sdk.files import write_whole
 
 Row = dict[str, Any]
 COLOURS = {
@@ -49,7 +52,9 @@ def figure_with(path: Path, title: str, panels: int, size: tuple[float, float]) 
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, x=0.01, ha="left", fontsize=13)
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110, format="png")
+    write_whole(path, drawn.getvalue())
 
 
 def _rd(rows: Sequence[Row], path: Path, title: str) -> None:

@@ -18,6 +18,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from percodec.sdk.files import write_whole
+
 SCHEMA = "percodec.evaluation/1"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 Row = dict[str, Any]
@@ -144,8 +146,8 @@ def write_report(result: dict[str, Any], folder: Path, figures: Sequence[Path] =
         versions=", ".join(f"{k} {v}" for k, v in result["versions"].items()),
     )
     paths = [folder / f"{result['kind']}.json", folder / f"{result['kind']}.html"]
-    paths[0].write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    paths[1].write_text(html, encoding="utf-8")
+    write_whole(paths[0], (json.dumps(result, indent=1) + "\n").encode())
+    write_whole(paths[1], html.encode())
     return paths
 
 

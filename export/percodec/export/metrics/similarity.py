@@ -16,6 +16,9 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return 100.0 if mse == 0 else float(10 * np.log10(255**2 / mse))
 
 
+MS_SSIM_SIDE = 11 * 2**4  # five scales of a window of 11
+
+
 def ms_ssim(a: Tensor, b: Tensor, scales: int = 5) -> Tensor:
     """[N,C,H,W] in 0..255 -> [N]; Gaussian window 11, sigma 1.5; per channel, then averaged. Sides at least 11 * 2^(scales-1)."""
     return similarities(a, b, scales)[1]

@@ -29,6 +29,7 @@ from percodec.export.evaluate.codecs import Picture
 from percodec.export.restore.workers import Workers
 from percodec.runtime.images import decode_image
 from percodec.sdk.errors import CodecError, DataError, SourceError, UsageError
+from percodec.sdk.files import read_file
 
 RECORDS = "percodec-data.jsonl"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".avif", ".heic", ".jp2", ".tif", ".tiff")
@@ -82,7 +83,7 @@ class Unit:
         if self._call is None:
             self._call = self.work.open()
         try:
-            data = (self.source / file).read_bytes()
+            data = read_file(self.source / file)
         except OSError as e:
             return Failure(file, e.strerror or str(e))
         digest = hashlib.sha256(data).hexdigest()

@@ -21,6 +21,7 @@ from percodec.export.evaluate.any_size import filled
 from percodec.export.evaluate.codecs import Picture
 from percodec.runtime.engines.onnxruntime import open_session
 from percodec.sdk.errors import DataError
+from percodec.sdk.files import read_file
 
 KEY = "percodec.restorer"
 TILE, MARGIN = 768, 64  # pixels; the margin is more than a restorer sees to each side, so tiles change nothing but the memory needed
@@ -31,7 +32,7 @@ class Restorer:
 
     def __init__(self, path: Path) -> None:
         try:
-            data = path.read_bytes()
+            data = read_file(path)
         except OSError as e:
             raise DataError(f"restorer {path}: {e.strerror or e}") from e
         try:

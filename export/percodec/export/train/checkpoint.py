@@ -24,6 +24,7 @@ from percodec.export.models import AUTOENCODERS, Quantizer, build_head, head_kin
 from percodec.export.train.config import check, completed
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import DataError, PercodecError
+from percodec.sdk.files import check_file
 
 _SCORES = {"bpp": "bpp_coded", "psnr": "psnr_db", "ms_ssim": "ms_ssim", "miou": "miou"}  # a run's names for a bundle's
 
@@ -40,6 +41,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return bundle_checkpoint(Bundle.open(path))
     try:
+        check_file(path)
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
         raise DataError(f"cannot read checkpoint {path}: {e}") from e
@@ -54,6 +56,7 @@ def digest_of(path: Path) -> str:
     if path.is_dir():
         return Bundle.open(path).digest
     try:
+        check_file(path)
         with path.open("rb") as f:
             return hashlib.sha256(f.read()).hexdigest()
     except OSError as e:

@@ -12,6 +12,7 @@ import yaml
 
 from percodec.export.train.ranges import check_ranges
 from percodec.sdk.errors import UsageError
+from percodec.sdk.files import read_file
 
 Config = dict[str, Any]
 
@@ -94,7 +95,7 @@ def load_config(name: str, overrides: list[str]) -> Config:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_file(path, 1 << 20).decode("utf-8-sig")
         except OSError as e:
             raise UsageError(f"configuration {name}: {e.strerror or e}") from e
         except ValueError as e:

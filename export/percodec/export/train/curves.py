@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from percodec.sdk.files import write_whole
 
 
 @contextmanager
@@ -89,7 +92,9 @@ def plot_curves(folder: Path) -> Path:
         axis.axis("off")
     figure.tight_layout()
     path = folder / "curves.png"
-    figure.savefig(path, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110, format="png")
+    write_whole(path, drawn.getvalue())
     plt.close(figure)
     return path
 

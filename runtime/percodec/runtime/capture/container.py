@@ -30,10 +30,10 @@ def container_is_cut(path: Path) -> bool:
     return _asked(path, lambda kind, data: kinds[kind](data))
 
 
-def container_is_damaged(path: Path, last_s: float, frame_s: float) -> bool:
+def container_is_damaged(path: Path, last_s: float, frame_s: float, missing: int) -> bool:
     """For a whole file whose frame count was not reached: True when something in it is broken or missing. Reads all of it.
 
-    `last_s`: the time of the last frame that was decoded, since the first; `frame_s`: how long a frame stands.
+    `last_s`: the time of the last frame that was decoded, since the first; `frame_s`: how long a frame stands; `missing`: how many are.
     """
 
     def examine(kind: str, data: mmap.mmap) -> bool:
@@ -42,7 +42,9 @@ def container_is_damaged(path: Path, last_s: float, frame_s: float) -> bool:
             return duration_s is not None and last_s + max(3 * frame_s, duration_s / 50) < duration_s
         if kind in ("flv", "ogg"):
             return {"flv": flv_end, "ogg": ogg_end}[kind](data) is not End.WHOLE
-        return {"riff": _avi_promises, "matroska": _matroska_is_broken, "ts": _transport_stream_is_broken}[kind](data)
+        if kind == "riff":
+            return _avi_promises(data) and missing > _avi_empty_chunks(data)
+        return {"matroska": _matroska_is_broken, "ts": _transport_stream_is_broken}[kind](data)
 
     return _asked(path, examine)
 
@@ -87,6 +89,19 @@ def _riff_is_cut(data: mmap.mmap) -> bool:
 def _avi_promises(data: mmap.mmap) -> bool:
     """True where the header was written after the last frame, and its frame count is one."""
     return struct.unpack_from("<I", data, 4)[0] not in (0, 0xFFFFFFFF)
+
+
+def _avi_empty_chunks(data: mmap.mmap) -> int:
+    """Pictures of no bytes: the one before stays. They are counted, but decoded to nothing."""
+    at, empty = data.find(b"LIST"), 0
+    while at >= 0 and at + 8 <= len(data):
+        kind, size = data[at : at + 4], int(struct.unpack_from("<I", data, at + 4)[0])
+        if kind in (b"LIST", b"RIFF"):
+            at += 12  # what is in it follows
+            continue
+        empty += size == 0 and kind[2:] in (b"dc", b"db")
+        at += 8 + size + size % 2
+    return empty
 
 
 def _mp4_is_cut(data: mmap.mmap) -> bool:

@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from percodec.runtime.capture.opencv import MAX_PIXELS, opencv
 from percodec.runtime.capture.source import DEFAULT_FRAME_RATE, SourceInfo
+from percodec.runtime.capture.tiff_pages import has_more_pages
 from percodec.sdk.errors import SourceError
+from percodec.sdk.files import read_file, write_whole
 from percodec.sdk.types import Frame
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+_PNG_UNUSED = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -31,11 +34,13 @@ def read_image(path: Path, notes: list[str] | None = None) -> NDArray[np.uint8]:
     SourceError naming file and reason.
     """
     try:
-        data = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path}: {getattr(error, 'strerror', None) or 'cannot be read'}") from error
+        data = read_file(path)
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror or 'cannot be read'}") from error
     if notes is not None and _animated(data):
         notes.append(f"{path}: animated; its first frame is read, the others are not")
+    if notes is not None and has_more_pages(data):
+        notes.append(f"{path}: several pages; the first is read, the others are not")
     return decode_image(data, str(path))
 
 
@@ -46,11 +51,11 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     if reason:
         raise SourceError(f"{name}: {reason}")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(_picture_alone(data), np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         image = None
     if image is None or image.size == 0:
-        raise SourceError(f"{name}: not a readable image (damaged, zero pixels, or larger than {MAX_PIXELS} pixels)")
+        raise SourceError(f"{name}: not a readable image (damaged, zero pixels, larger than {MAX_PIXELS} pixels, or without an 8-bit form)")
     rgb: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     return rgb
 
@@ -62,13 +67,26 @@ def _animated(data: bytes) -> bool:
     return data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X" and len(data) > 20 and bool(data[20] & 2)
 
 
+def _picture_alone(data: bytes) -> bytes:
+    """A PNG without its texts and colour profile: they are not used, the library complains of them, and they may unpack to gigabytes."""
+    if not data.startswith(_PNG) or not any(kind in data for kind in _PNG_UNUSED):
+        return data
+    kept, at = [_PNG], len(_PNG)
+    while at + 12 <= len(data):
+        end = at + 12 + int(struct.unpack_from(">I", data, at)[0])
+        if data[at + 4 : at + 8] not in _PNG_UNUSED:
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write uint8 [H,W,3] RGB as PNG. Raises OSError when the disk refuses."""
+    """Write uint8 [H,W,3] RGB as PNG, all or nothing. Raises OSError when the disk refuses."""
     cv2 = opencv()
     ok, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not ok:
         raise OSError(f"{path}: PNG encoding failed")
-    path.write_bytes(data.tobytes())
+    write_whole(path, data.tobytes())
 
 
 def _structure_fault(data: bytes) -> str | None:
@@ -115,7 +133,7 @@ class ImageFiles:
     def from_folder(cls, folder: Path) -> ImageFiles:
         """Every image directly in `folder`, natural order; hidden files are noted, not read. Raises SourceError when there is none."""
         try:
-            found = [entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
+            found = [entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and is_picture_file(entry)]
         except OSError as error:
             raise SourceError(f"{folder}: {error.strerror or 'cannot be listed'}") from error
         names = [entry for entry in found if not entry.name.startswith(".")]
@@ -150,9 +168,14 @@ class ImageFiles:
         self._next = len(self._paths)
 
 
+def is_picture_file(path: Path) -> bool:
+    """False for folders, pipes and devices of a picture's name; a link to nothing is a picture that cannot be read."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key that puts `frame_9` before `frame_10`."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part.lower()) for part in re.split(r"([0-9]+)", name) if part]
 
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "decode_image", "natural_key", "read_image", "write_image"]
+__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "decode_image", "is_picture_file", "natural_key", "read_image", "write_image"]

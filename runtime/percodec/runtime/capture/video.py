@@ -91,7 +91,7 @@ class VideoFile:
         promised, period_s = self.info.frames or 0, self._period_ns / 1e9
         missing = promised - self._next
         if missing > 0 and (
-            self._cut or (missing > max(2, promised // 50) and container_is_damaged(self._path, self._last_ns / 1e9, period_s))
+            self._cut or (missing > max(2, promised // 50) and container_is_damaged(self._path, self._last_ns / 1e9, period_s, missing))
         ):
             raise SourceError(
                 f"{self._path}: the video ends after {self._next} of {promised} frames (cut off or damaged); "
@@ -100,7 +100,7 @@ class VideoFile:
         if self._cut:
             raise SourceError(f"{self._path}: the file is cut off; the {self._next} frames it holds were processed")
         if missing > 0:
-            self.info.notes.append(f"{self._next} frames, where the container's estimate was {promised}")
+            self.info.notes.append(f"{self._next} frame{'s' * (self._next != 1)}, where the container's estimate was {promised}")
 
 
 __all__ = ["VideoFile"]

@@ -53,7 +53,9 @@ def encode(args: argparse.Namespace) -> int:
     from percodec.runtime.run.coding import encode_source
 
     out = Path(args.out)
-    if os.path.lexists(out) and not (args.overwrite and out.is_file()):
+    if out.exists() and not out.is_file():
+        raise UsageError(f"{out}: is no file; choose another -o")
+    if os.path.lexists(out) and not args.overwrite:
         raise UsageError(f"{out}: exists; choose another -o or add --overwrite")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent}: no such folder")

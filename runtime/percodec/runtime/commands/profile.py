@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from percodec.sdk.errors import PercodecError, UsageError
+from percodec.sdk.files import read_file, write_whole
 
 FILES = {
     "profile.json": "every figure",
@@ -106,7 +107,10 @@ def profile(args: argparse.Namespace) -> int:
         (out / "trace.json").write_text(trace(result.spans), encoding="utf-8")
         if args.export_times:
             part = next(iter(result.spans.values())).get("fixed", {})
-            Path(args.export_times).write_text(json.dumps(queries(part), indent=1) + "\n", encoding="utf-8")
+            try:
+                write_whole(Path(args.export_times), (json.dumps(queries(part), indent=1) + "\n").encode())
+            except OSError as error:
+                raise UsageError(f"{args.export_times}: cannot be written ({error.strerror})") from error
         write_json(out / "profile.json", report)
     except OSError as error:
         raise UsageError(f"{error.filename or out}: cannot be written ({error.strerror})") from error
@@ -159,7 +163,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_file(path))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or 'cannot be read'}") from error
     except (ValueError, RecursionError) as error:

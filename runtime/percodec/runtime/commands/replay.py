@@ -62,7 +62,7 @@ def replay(args: argparse.Namespace) -> int:
     if result.incomplete:
         raise LogError(f"{path}: {result.incomplete}; the other {result.frames} frames were replayed. --allow-damaged takes it as it is")
     if result.frames == 0:
-        raise LogError(f"{path}: the log holds no packets")
+        raise LogError(f"{path}: the log holds no packets{'; it is cut off before the first' * result.truncated}")
     if result.truncated and result.compared == 0:
         raise LogError(f"{path}: the log is cut off or was never closed; its {result.frames} complete frames were replayed")
     if result.truncated and not args.json:

@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from percodec.sdk.errors import UsageError
+from percodec.sdk.files import read_file
 
 Figure = Callable[[dict[str, Any]], float | None]
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99.9", "max")
@@ -70,7 +71,7 @@ FIGURES: dict[str, tuple[Figure, bool]] = {
 def read_budget(path: Path) -> dict[str, Any]:
     """Checked: known names, numbers. Raises `UsageError` naming the line's key."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.safe_load(read_file(path, 1 << 20).decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or 'cannot be read'}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

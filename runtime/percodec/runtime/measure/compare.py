@@ -26,6 +26,7 @@ from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.onnx_ops import check_graph
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import UsageError
+from percodec.sdk.files import read_file
 from percodec.sdk.types import Frame
 
 REFERENCES = ("decode-first", "rgb")
@@ -37,7 +38,7 @@ def rgb_network(bundle: Bundle, path: Path | None, threads: int = 1) -> Engine:
     if path is None:
         raise UsageError("decode-first and rgb need a network that reads pictures: --rgb NETWORK.onnx (percodec export makes one)")
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise UsageError(f"--rgb {path}: {error.strerror or 'cannot be read'}") from error
     check_graph(data, path.name)

@@ -24,10 +24,10 @@ from percodec.runtime.run.drawing import OverlayPainter
 from percodec.runtime.run.labels import LabelMaps
 from percodec.runtime.run.logged import LoggedLatents, complain
 from percodec.runtime.run.sinks import VideoSink, psnr_db
-from percodec.runtime.run.whole_file import write_whole
 from percodec.runtime.session import Session
 from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.errors import BundleError, LogError, PacketError, UsageError
+from percodec.sdk.files import check_file, read_file, write_whole
 from percodec.sdk.log import LogWriter, SegmentedLogWriter, SegmentLimits
 from percodec.sdk.text import shown
 from percodec.sdk.types import Latent
@@ -115,6 +115,7 @@ def is_log(path: Path) -> bool:
     if path.is_dir():
         return True
     try:
+        check_file(path)
         with path.open("rb") as file:
             return file.read(len(MCAP_MAGIC)) == MCAP_MAGIC
     except OSError as error:
@@ -124,12 +125,12 @@ def is_log(path: Path) -> bool:
 def read_packet_file(path: Path) -> bytes:
     """A .pcpk file. Raises PacketError when it is empty, unreadable or far too large."""
     try:
-        size = path.stat().st_size
-        if not 0 < size <= MAX_PACKET_FILE:
-            raise PacketError(f"{path}: {size} bytes is not the size of a packet")
-        return path.read_bytes()
+        data = read_file(path, MAX_PACKET_FILE)
     except OSError as error:
         raise PacketError(f"{path}: {error.strerror or 'cannot be read'}") from error
+    if not data:
+        raise PacketError(f"{path}: 0 bytes is not the size of a packet")
+    return data
 
 
 def decode_file(
@@ -199,7 +200,7 @@ def decode_file(
             if latents.log.truncated:
                 raise LogError(f"{path}: the log is cut off; its {result.frames} complete frames were decoded into {out}")
         if result.frames == 0:
-            raise LogError(f"{path}: the log holds no packets")
+            raise LogError(f"{path}: the log holds no packets{'; it is cut off before the first' * latents.log.truncated}")
     return result
 
 

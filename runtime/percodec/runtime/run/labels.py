@@ -19,8 +19,8 @@ from percodec.runtime.capture.opencv import opencv
 from percodec.runtime.pipeline.records import FrameRecord
 from percodec.runtime.pipeline.slots import Slot
 from percodec.runtime.run.folder_lock import FolderLock
-from percodec.runtime.run.whole_file import write_whole
 from percodec.sdk.errors import LogError, UsageError
+from percodec.sdk.files import write_whole
 
 _NAME = re.compile(r"frame_\d{8,}_t\d+\.png(\.part)?")
 

@@ -25,9 +25,9 @@ from percodec.runtime.run.heads import in_words, infos_of
 from percodec.runtime.run.labels import LabelMaps
 from percodec.runtime.run.settings import SEGMENTS, RunSettings
 from percodec.runtime.run.sinks import ContactSheet, JsonLines, Overlay
-from percodec.runtime.run.whole_file import write_whole
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import LogError, PercodecError
+from percodec.sdk.files import write_whole
 from percodec.sdk.log import LogWriter, SegmentedLogWriter
 
 

@@ -22,6 +22,7 @@ from percodec.runtime.run.drawing import OverlayPainter, contact_sheet, draw_leg
 from percodec.runtime.run.heads import as_json, drawn_head
 from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.errors import LogError
+from percodec.sdk.files import read_file
 from percodec.sdk.text import native_name
 
 
@@ -77,7 +78,7 @@ class JsonLines:
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Every complete line. Raises LogError when a complete line is not one of ours, or the file cannot be read."""
     try:
-        data = path.read_bytes()
+        data = read_file(path, 1 << 30)
     except OSError as error:
         raise LogError(f"{path}: {error.strerror or 'cannot be read'}") from error
     lines = []
