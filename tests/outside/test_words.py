@@ -32,10 +32,15 @@ QUICK: tuple[tuple[str, ...], ...] = (
     ("replay", "log.mcap", *B),
     ("replay", "done/packets.mcap", *B),
     ("doctor", *B),
+    ("bag", "info", "bag.mcap"),
+    ("bag", "import", "log.mcap", "o", "--topic", "/front", *B),
 )
 OTHERS: tuple[tuple[str, ...], ...] = (
     ("run", "clip.avi", "--out", "o", "--no-selftest", "--no-overlay", "--no-sheet", *B),
     ("run", "pictures", "--out", "o", "--save-labels", "m", *B),
+    ("bag", "compress", "bag.mcap", "o.mcap", "--all", *B),
+    ("bag", "predict", "bag", "o", *B),
+    ("bag", "compress", "one.bag", "o", "--topic", "/front/image_raw", *B),
     ("demo", "--frames", "2", "--out", "o", *B),
     ("profile", "bundle", "clip.avi", "--frames", "10", "--warmup", "0", "--parts", "fixed", "--out", "o"),
     ("profile", "compare", "done/report.json", "text.txt"),
@@ -61,7 +66,8 @@ def listed(text: str) -> tuple[str, ...]:
 
 PLACES = (
     *listed(
-        "bundle log.mcap cut.mcap bad.mcap packet.pcpk picture.png clip.avi pictures camvid camvid/train empty text.txt none.png none.mcap "
+        "bundle log.mcap cut.mcap bad.mcap packet.pcpk picture.png bag bag.mcap one.bag rosbag clip.avi "
+        "pictures camvid camvid/train empty text.txt none.png none.mcap "
         "bad.yaml list.yaml pipe.yaml bad.pt dangling loop pipe pipe.png zero full void nowhere . - x://y o o/p/q bundle/manifest.json "
         "bundle/encoder.onnx head.onnx done done/report.json done/frames.jsonl budget.yaml o.onnx o.pcpk camvid:camvid:train "
         "folder:pictures folder:zero folder:pipe folder: voc:camvid:val synthetic:2:1 synthetic:-1:1 v4l2://0 synthetic://road?frames=2 "

@@ -25,6 +25,7 @@ GOOD = {0, 1, 2, 3, 130}  # 3: a budget that was broken; 130: the judge's patien
 
 def fill(yard: Path, bundle: Path) -> None:
     """Everything a walk needs that is the same each time."""
+    from support.bags import write_bag
     from support.tiny_bundle import array_graph
     from support.video import write_video
 
@@ -39,6 +40,9 @@ def fill(yard: Path, bundle: Path) -> None:
                 cv2.imwrite(str(yard / folder / f"{k}.png"), picture)
     shutil.copyfile(yard / "pictures" / "0.png", yard / "picture.png")
     write_video(yard / "clip.avi", 3)
+    write_bag(yard / "bag", "sqlite3", frames=2)
+    write_bag(yard / "one.bag", "ros1", frames=2)
+    shutil.copyfile(next(write_bag(yard / "rosbag", frames=2).glob("*.mcap")), yard / "bag.mcap")
     (yard / "head.onnx").write_bytes(array_graph())
     say("encode", "clip.avi", "-o", "log.mcap", "--bundle", "bundle", at=yard)
     say("encode", "picture.png", "-o", "packet.pcpk", "--bundle", "bundle", at=yard)
