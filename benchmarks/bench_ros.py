@@ -153,8 +153,8 @@ def rounds(bench: Bench, count: int) -> dict[str, Any]:
             assert future.result().success, label
         resident.append(_resident_mb(pid))
     bench.end()
-    settled = min(5, count - 1)
-    growth = statistics.median(resident[-3:]) - statistics.median(resident[max(0, settled - 3) : settled])
+    # The first lives fill caches of the allocator and of the networks.
+    growth = statistics.median(resident[-3:]) - statistics.median(resident[2:5]) if count > 5 else 0.0
     return {"rounds": count, "first_mb": resident[0], "last_mb": resident[-1], "growth_mb": round(growth, 2), "resident_mb": resident}
 
 

@@ -29,6 +29,7 @@ def test_a_life_from_a_wrong_bundle_to_packets_and_back(graph: Graph, tmp_path: 
     assert graph.change("encode", "activate")
     packets = graph.collect(CompressedImage, "/image_raw/percodec")
     camera = graph.publisher(Image, "/image_raw")
+    graph.settled("encode")
     frames = pictures(2)
     for number in range(2):
         for index, frame in enumerate(frames):
@@ -60,7 +61,7 @@ def test_parameters_change_when_and_within_what_they_say(graph: Graph) -> None:
     assert "read" in graph.set("encode", "autostart", False).lower()
     packets = graph.collect(CompressedImage, "/image_raw/percodec")
     camera = graph.publisher(Image, "/image_raw")
-    graph.spin(1.0)
+    graph.settled("encode")
     for index, frame in enumerate(pictures(20)):
         camera.publish(image(frame, START_NS + index))
         graph.spin(0.05)

@@ -119,6 +119,10 @@ class Graph:
         self.until(lambda: made.get_subscription_count() >= subscribers, f"{subscribers} subscribers of {topic}")
         return made
 
+    def settled(self, *nodes: str) -> None:
+        """Until these have seen a reliable publisher: what comes while a subscription is made anew may be lost."""
+        self.until(lambda: all(self.status(node).get("input_reliability") == "reliable" for node in nodes), "reliable subscriptions")
+
     def change(self, node: str, label: str) -> bool:
         """A transition of its life."""
         request = ChangeState.Request()

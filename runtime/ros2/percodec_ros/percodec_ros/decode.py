@@ -12,7 +12,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from percodec.runtime.messages.format import PacketFormat
 from percodec.runtime.messages.topic_source import Origin
 from percodec.runtime.messages.topic_status import Snapshot
+from percodec.runtime.session import Session
 from percodec.sdk.errors import BundleError
+from percodec.sdk.fit import PAD
 from percodec_ros import messages
 from percodec_ros.node import run
 from percodec_ros.outputs import Calibration, camera_info_topic
@@ -21,13 +23,16 @@ from percodec_ros.topic_input import TopicInput
 
 
 class DecodeNode(PacketNode):
-    """Pictures have the bundle's size, and the encoding rgb8."""
+    """Pictures have the encoding rgb8, and the size that was coded: the bundle's, or their own where `percodec bag` made the packets."""
+
+    takes_whole = True
 
     def __init__(self) -> None:
         super().__init__("decode")
         self._images: Any = None
         self._calibration: Calibration | None = None
         self._infos: TopicInput | None = None
+        self._whole: Session | None = None
 
     def open(self) -> None:
         if "decoder" not in self.bundle.graphs:
@@ -49,6 +54,9 @@ class DecodeNode(PacketNode):
 
     def close(self) -> None:
         self._images = self._calibration = None
+        if self._whole is not None:
+            self._whole.close()
+            self._whole = None
         super().close()
 
     def fill(self, snapshot: Snapshot) -> None:
@@ -59,10 +67,21 @@ class DecodeNode(PacketNode):
     def work(self, packet: Any, origin: Origin, format: PacketFormat) -> bool:
         if self._calibration is None or self._images.get_subscription_count() == 0:
             return False
-        picture = self.session.decode(self.session.unpack(packet.data))
+        session = self._of_size(format) if format.fit == PAD else self.session
+        picture = session.decode(session.unpack(packet.data))
         self._images.publish(messages.image(origin.header, "rgb8", picture))
         self._calibration.publish(origin, format.fit)
         return True
+
+    def _of_size(self, format: PacketFormat) -> Session:
+        """For the last size that came. Raises `UsageError` and `BundleError` where pictures of any size cannot be decoded."""
+        size = format.width, format.height
+        if self._whole is None or self._whole.size != size:
+            if self._whole is not None:
+                self._whole.close()
+            backend, threads = self.value("backend"), self.value("threads")
+            self._whole = Session.open(self.bundle, backend=backend, heads=(), threads=threads, selftest=False, size=size)
+        return self._whole
 
 
 def main() -> int:

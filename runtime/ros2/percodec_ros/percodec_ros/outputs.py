@@ -6,6 +6,7 @@ Publishers are reliable, which fits every subscriber. All may be called from the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rclpy.duration import Duration
@@ -21,6 +22,7 @@ from percodec.runtime.messages.topic_source import Origin
 from percodec.runtime.run.drawing import OverlayPainter
 from percodec.sdk.bundle import GraphInfo
 from percodec.sdk.errors import CodecError, MessageError, reason
+from percodec.sdk.fit import PAD
 from percodec.sdk.types import Prediction
 from percodec_ros import messages
 from percodec_ros.node import PercodecNode
@@ -85,6 +87,9 @@ class Calibration:
         if self._info is None:
             return
         bundle = self._node.bundle
+        if fit == PAD:  # the picture is as it was
+            self._publisher.publish(messages.camera_info(replace(self._info, header=origin.header)))
+            return
         try:
             fitted = fitted_camera_info(
                 self._info, origin.header, origin.height, origin.width, fit, bundle.frame_height, bundle.frame_width

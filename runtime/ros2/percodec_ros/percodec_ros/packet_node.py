@@ -18,17 +18,23 @@ from percodec.runtime.pipeline.records import Counts
 from percodec.runtime.session import Session
 from percodec.sdk.codec import PacketHeader, parse_header
 from percodec.sdk.codec.header import WRAP
-from percodec.sdk.errors import MessageError, PacketError, PercodecError, reason
+from percodec.sdk.errors import BundleError, MessageError, PacketError, PercodecError, UsageError, reason
 from percodec.sdk.fit import PAD
 from percodec_ros.node import PercodecNode
 from percodec_ros.outputs import Publishers
 from percodec_ros.topic_input import TopicInput
 
 WAITING = 10  # packets
+MAX_PIXELS = 1 << 25  # of a picture at its own size
 
 
 class PacketNode(PercodecNode):
-    """A node has `work`, and `heads` where it needs any. It follows one stream of packets."""
+    """A node has `work`, and `heads` where it needs any. It follows one stream of packets.
+
+    `takes_whole`: also packets of pictures at their own size, as `percodec bag` makes them.
+    """
+
+    takes_whole = False
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -137,8 +143,10 @@ class PacketNode(PercodecNode):
                 f"packets are of bundle {format.bundle}@{format.digest}, this node has {bundle.name}@{bundle.digest[:12]}; "
                 "set the parameter bundle"
             )
-        if format.fit == PAD:
-            raise MessageError("packets of pictures at their own size are for `percodec bag`; heads are trained for one size")
+        if format.fit == PAD and not self.takes_whole:
+            raise MessageError("packets of pictures at their own size are for `decode` and `percodec bag`; heads are trained for one size")
+        if format.fit == PAD and format.width * format.height > MAX_PIXELS:
+            raise MessageError(f"a picture of {format.width}x{format.height} is too large for a node; use `percodec bag restore`")
 
     def _follow(self, header: PacketHeader) -> None:
         """A step of the counter beyond one is so many packets lost; a step back is a sender that began anew."""
@@ -158,7 +166,7 @@ class PacketNode(PercodecNode):
             self._counts.captured += 1
             try:
                 done = self.work(packet, origin, format)
-            except (MessageError, PacketError) as error:
+            except (MessageError, PacketError, UsageError, BundleError) as error:  # of this message, or of its size
                 self._refuse(error)
             except PercodecError as error:
                 self._fatal = f"a network failed: {reason(error)}"
