@@ -46,5 +46,12 @@ def test_a_missing_compiler_is_named_with_its_package(root: Path, tmp_path: Path
     assert "sudo apt install g++" in done.stderr
 
 
+def test_without_the_wheels_of_ros_its_tests_skip_with_the_reason(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    done = _make(root, "test-ros", f"VENV={tmp_path}/venv")
+    assert done.returncode == 0, done.stderr
+    assert "test-ros: skipped: ERROR: No matching distribution found for ros-" in done.stdout
+
+
 def test_the_gate_is_executable(root: Path) -> None:
     assert os.access(root / ".ci" / "run", os.X_OK)

@@ -106,6 +106,25 @@ def test_a_signal_in_full_flow_lets_every_captured_frame_out(graph: Graph, numbe
     assert counters == list(range(counters[0], coded)), "the last packet that was made is the last that came"
 
 
+def test_images_that_wait_when_the_signal_comes_are_coded_first(graph: Graph) -> None:
+    """Under `block` nothing that arrived is lost."""
+    process = graph.run("encode", predict=False, policy="block")
+    packets = graph.collect(CompressedImage, "/image_raw/percodec", 1000)
+    camera = graph.publisher(Image, "/image_raw", 100)
+    graph.settled("encode")
+    message = image(pictures(1, 1280, 720)[0], START_NS)
+    for _ in range(25):
+        camera.publish(message)
+    graph.until(lambda: len(packets) > 1, "a packet")
+    process.popen.send_signal(signal.SIGINT)
+    graph.until(lambda: process.popen.poll() is not None, "the end")
+    graph.spin(0.5)
+    counts = re.search(r"arrived (\d+), captured (\d+), predicted (\d+); packets (\d+), not coded 0", process.output)
+    assert counts, process.output
+    assert len(set(counts.groups())) == 1, process.output
+    assert len(packets) == int(counts[4])
+
+
 def test_an_engine_process_that_dies_is_replaced(graph: Graph) -> None:
     """With `isolate` the networks live elsewhere; the node says so and goes on."""
     process = graph.run("camera", source="synthetic://road?frames=100000&fps=10", isolate=True)

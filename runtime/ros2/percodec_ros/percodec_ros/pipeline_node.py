@@ -115,10 +115,9 @@ class PipelineNode(PercodecNode):
         self._next_id = source.next_id
         self.outlets.settle()
         self._pipeline = self.source = None
-        why = "".join(f", {n} {name}" for name, n in counts.dropped.items())
-        self.get_logger().info(
-            f"captured {counts.captured}, predicted {counts.predicted}{why}; packets {counts.logged}, not coded {counts.coding_dropped}"
-        )
+        taken = f"arrived {source.arrivals.arrived}, captured {counts.captured}, predicted {counts.predicted}"
+        taken += "".join(f", {n} {name}" for name, n in counts.dropped.items())
+        self.get_logger().info(f"{taken}; packets {counts.logged}, not coded {counts.coding_dropped}")
 
     def close(self) -> None:
         self.outlets.close()
