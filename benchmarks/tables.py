@@ -247,8 +247,8 @@ def ros(result: dict[str, Any]) -> str:
         [f"growth of memory over {lives['rounds']} lives of a node", f"{lives['growth_mb']:.1f} MB"],
     ]
     machine = result["machine"]
-    about = f"{machine['cpu']}, {machine['cores']} cores, load average {result['load_average']:.1f} at the start; 480x360, "
-    about += f"{way['images']} images, {result['ros']}, {result['date']}: `{result['command']}`"
+    about = f"{machine['cpu']}, {machine['cores']} cores, load average {result['load_average']:.1f}, {result['scheduling']} scheduling; "
+    about += f"480x360, {way['images']} images, {result['ros']}, {result['date']}: `{result['command']}`"
     return f"{lab_tables.table(['what', 'measured'], rows)}\n{about}\n"
 
 

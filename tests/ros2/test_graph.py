@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -24,6 +25,14 @@ ROOT = Path(__file__).resolve().parents[2]
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 STEP_NS = 40_000_000
 START_NS = 1_700_000_000_123_456_789
+CALIBRATION = """image_width: 480
+image_height: 360
+distortion_model: plumb_bob
+distortion_coefficients: {data: [0, 0, 0, 0, 0]}
+camera_matrix: {data: [500, 0, 239.5, 0, 500, 179.5, 0, 0, 1]}
+rectification_matrix: {data: [1, 0, 0, 0, 1, 0, 0, 0, 1]}
+projection_matrix: {data: [500, 0, 239.5, 0, 0, 500, 179.5, 0, 0, 0, 1, 0]}
+"""
 PACKETS, LABELS = "/image_raw/percodec", "/segmentation/labels"
 
 
@@ -85,12 +94,13 @@ def test_same_labels_wherever_they_are_predicted_and_the_same_header_on_everythi
     packets = graph.collect(CompressedImage, PACKETS)
     overlays = graph.collect(CompressedImage, "/segmentation/overlay/compressed")
     infos = graph.collect(CameraInfo, "/segmentation/camera_info")
+    rebuilt = graph.collect(CompressedImage, "/elsewhere/segmentation/overlay/compressed")
     graph.until(lambda: graph.node.count_subscribers(PACKETS) == 2 and graph.node.count_publishers(f"/elsewhere{LABELS}"), "predict")
     calibration = graph.publisher(CameraInfo, "/camera_info", subscribers=2)
     k = [800.0, 0.0, 639.5, 0.0, 810.0, 359.5, 0.0, 0.0, 1.0]
     camera = graph.publisher(Image, "/image_raw")
     frames = pictures(12, 1280, 720)
-    everything = (here, there, packets, overlays, infos)
+    everything = (here, there, packets, overlays, infos, rebuilt)
     while not all(everything):  # the calibration comes with images, and a subscription may have been made anew meanwhile
         calibration.publish(CameraInfo(height=720, width=1280, k=k, distortion_model="plumb_bob"))
         camera.publish(image(frames[0], START_NS - STEP_NS))
@@ -100,8 +110,8 @@ def test_same_labels_wherever_they_are_predicted_and_the_same_header_on_everythi
         messages.clear()
     _send(graph, camera, there, frames, "encode", "elsewhere/predict")
     wanted = [(START_NS + index * STEP_NS, f"optical {index}") for index in range(len(frames))]
-    graph.until(lambda: min(map(len, (here, packets, infos))) == len(frames) and overlays, "everything of every image")
-    for messages in (here, there, packets, infos):
+    graph.until(lambda: min(map(len, (here, packets, infos, rebuilt))) == len(frames) and overlays, "everything of every image")
+    for messages in (here, there, packets, infos, rebuilt):
         assert [_header(message) for message in messages] == wanted
     assert {_header(message) for message in overlays} <= set(wanted)  # a busy machine leaves some undrawn
     assert [message.data for message in here] == [message.data for message in there]
@@ -121,7 +131,7 @@ def test_same_labels_wherever_they_are_predicted_and_the_same_header_on_everythi
     assert graph.status("elsewhere/predict")["lost_packets"] == "0"
 
 
-def test_two_cameras_of_one_launch_file_keep_to_their_namespaces(graph: Graph, package: Path) -> None:
+def test_two_cameras_of_one_launch_file_keep_to_their_namespaces(graph: Graph, package: Path, tmp_path: Path) -> None:
     """No image topic, no other step: packets, labels, overlay and diagnostics of each."""
     share = package / "share" / "percodec_ros"
     sources = {"left": "synthetic://road?frames=2000&seed=1", "right": "synthetic://road?frames=2000&seed=2"}
@@ -129,9 +139,13 @@ def test_two_cameras_of_one_launch_file_keep_to_their_namespaces(graph: Graph, p
     assert [node.executable for node in nodes] == ["camera", "camera"]
     topics = {"image_raw/percodec": CompressedImage, "segmentation/labels": Image, "segmentation/overlay/compressed": CompressedImage}
     found = {(side, topic): graph.collect(kind, f"/{side}/{topic}") for side in sources for topic, kind in topics.items()}
+    (tmp_path / "camera.yaml").write_text(CALIBRATION, encoding="utf-8")
+    infos = graph.collect(CameraInfo, "/left/camera_info"), graph.collect(CameraInfo, "/left/segmentation/camera_info")
     for node in nodes:
-        graph.run(node.executable, *node.words, "-p", "rate_hz:=8.0")
-    graph.until(lambda: all(len(messages) > 10 for messages in found.values()), "everything of both cameras")
+        graph.run(node.executable, *node.words, "-p", "rate_hz:=8.0", "-p", f"camera_info_file:={tmp_path}/camera.yaml")
+    graph.until(lambda: all(len(messages) > 10 for messages in (*found.values(), *infos)), "everything of both cameras")
+    assert (infos[0][0].width, infos[0][0].k[0], infos[1][0].width, infos[1][0].k[0]) == (480, 500.0, 480, 500.0)
+    assert {stamp_ns(info) for info in infos[1][:5]} <= {stamp_ns(info) for info in infos[0]} | {stamp_ns(infos[1][0])}
     graph.until(lambda: all(graph.status(f"{side}/camera").get("level") == "0" for side in sources), "both to be well")
     for side, stream in (("left", 0), ("right", 1)):
         packets, labels = found[side, "image_raw/percodec"], found[side, "segmentation/labels"]
@@ -145,11 +159,22 @@ def test_two_cameras_of_one_launch_file_keep_to_their_namespaces(graph: Graph, p
         assert graph.status(f"{side}/camera")["bundle"].startswith("road-edge@")
 
 
-def test_a_remapped_image_carries_its_packets_along(graph: Graph) -> None:
-    graph.run("encode", "-r", "__ns:=/front", "-r", "image_raw:=/rig/image_rect", predict=False)
+def test_a_remapped_image_carries_its_packets_along_and_may_come_as_jpeg(graph: Graph) -> None:
+    graph.run("encode", "-r", "__ns:=/front", "-r", "image_raw:=/rig/image_rect", predict=False, input_transport="compressed", lazy=True)
+    graph.until(lambda: graph.status("front/encode").get("state") == "active")
+    assert not graph.node.count_subscribers("/rig/image_rect/compressed"), "without a subscriber there is nothing to do"
     packets = graph.collect(CompressedImage, "/rig/image_rect/percodec")
-    camera = graph.publisher(Image, "/rig/image_rect")
-    _send(graph, camera, packets, pictures(2), "front/encode")
+    camera = graph.publisher(CompressedImage, "/rig/image_rect/compressed")
+    graph.settled("front/encode")
+    for index, picture in enumerate(pictures(2, 640, 480)):
+        data = cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes()
+        message = CompressedImage(format="rgb8; jpeg compressed bgr8", data=data)
+        message.header.stamp.sec = index + 1
+        camera.publish(message)
+        graph.until(lambda index=index: len(packets) > index, "a packet")
+    assert [stamp_ns(packet) for packet in packets] == [1_000_000_000, 2_000_000_000]
+    form = PacketFormat.from_text(packets[0].format)
+    assert (form.encoding, form.width, form.height) == ("rgb8", 640, 480)
     assert not graph.node.count_publishers("/front/image_raw/percodec")
 
 

@@ -49,6 +49,24 @@ def test_a_life_from_a_wrong_bundle_to_packets_and_back(graph: Graph, tmp_path: 
     assert graph.state("encode") == "unconfigured"
 
 
+def test_lives_leave_no_memory_behind(graph: Graph) -> None:
+    """The short form; `benchmarks/bench_ros.py` lives 50 times."""
+    process = graph.run("encode", autostart=False)
+    resident = []
+    for _ in range(7):
+        assert all(graph.change("encode", label) for label in ("configure", "activate", "deactivate", "cleanup"))
+        pages = int(Path(f"/proc/{process.popen.pid}/statm").read_text(encoding="ascii").split()[1])
+        resident.append(pages * 4096 / 1e6)
+    assert max(resident[4:]) - min(resident[1:4]) < 5, resident
+
+
+def test_a_camera_that_is_not_there_is_the_reason(graph: Graph) -> None:
+    graph.run("camera", source="v4l2://97")
+    graph.until(lambda: graph.status("camera").get("level") == "2", "the reason")
+    assert "cannot be activated: /dev/video97: no such camera" in graph.status("camera")["message"]
+    assert graph.state("camera") == "inactive"
+
+
 def test_parameters_change_when_and_within_what_they_say(graph: Graph) -> None:
     graph.run("encode")
     graph.until(lambda: graph.status("encode").get("state") == "active")

@@ -8,6 +8,9 @@ of percodec's own. On SIGINT and SIGTERM what was taken is finished and publishe
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -151,8 +154,7 @@ class PercodecNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         done = super().on_cleanup(state)
-        self.close()
-        self._bundle, self.state = None, "unconfigured"
+        self._let_go()
         return done
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -164,9 +166,16 @@ class PercodecNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._let_go()
+        return super().on_error(state)
+
+    def _let_go(self) -> None:
         self.close()
         self._bundle, self.state = None, "unconfigured"
-        return super().on_error(state)
+        # A pipeline and its threads know each other; and what is freed piecemeal stays with the process unless it is asked for.
+        gc.collect()
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)
 
     # -- twice a second, and once ------------------------------------------------------------------------------------------
     def _look(self) -> None:
