@@ -18,11 +18,11 @@ import pytest
 from support.command import percodec_command, quiet_environment
 
 from percodec.runtime.capture.images import ImageFiles, natural_key
-from percodec.runtime.run.folder_lock import NAME, FolderLock
 from percodec.runtime.run.outputs import write_json
 from percodec.sdk import Bundle, LogWriter, read_log
 from percodec.sdk.errors import UsageError
-from percodec.sdk.text import native_name, shown, with_home
+from percodec.sdk.folder_lock import NAME, FolderLock
+from percodec.sdk.text import native_name, printable, shown, with_home
 
 ROAD = "synthetic://road?frames=4000&height=96&width=128"
 
@@ -278,6 +278,26 @@ def test_locks_and_planted_names(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text()) == {"a": 1}
 
 
+def test_commands_that_fill_a_folder_have_it_alone(bundle_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    cv2.imwrite(str(tmp_path / "f" / "a.png"), np.full((96, 128, 3), 90, np.uint8))
+    data = ("--data", "pics=f", "--set", 'data.train=[["folder:{pics}",1.0]]', "--set", "data.val=folder:{pics}", "--threads", "1")
+    commands = [
+        ("profile", bundle_folder, "synthetic://road?frames=10", "--frames", "10", "--warmup", "0", "--parts", "fixed", "--out", "o"),
+        ("restore", "compress", "f", "o", "--codec", "jpeg:q30"),
+        ("train", "codec", "--out", "o", *data, "--set", "crops.size=64", "--set", "schedule.steps=1"),
+    ]
+    pytest.importorskip("torch", reason="needs the export extra")
+    (tmp_path / "o").mkdir()
+    lock = FolderLock(tmp_path / "o")
+    for words in commands:
+        done = run(*words, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert f"in use by another run (process {os.getpid()})".encode() in done.stderr
+    lock.close()
+    assert run(*commands[1], cwd=tmp_path).returncode == 0
+
+
 def test_label_maps_have_one_run_at_a_time(bundle_folder: Path, tmp_path: Path) -> None:
     process = start("--bundle", bundle_folder, "--no-overlay", "--save-labels", "maps", cwd=tmp_path)
     try:
@@ -315,6 +335,18 @@ def test_one_writer_at_a_time(bundle_folder: Path, tmp_path: Path) -> None:
     assert b"in use by another run" in done.stderr
     lock.close()
     assert run("decode", "a.mcap", "-o", ".", "--bundle", bundle_folder, cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["\x1b]0;owned\x07.mp4", "a\u202egpm.mp4", "a\x9b2J.mp4", "a\rb.mp4"])
+def test_names_do_not_steer_the_terminal(bundle_folder: Path, clip: Path, tmp_path: Path, name: str) -> None:
+    clip.rename(tmp_path / name)
+    done = run("run", name, "--out", f"o{name}", "--bundle", bundle_folder, "--no-selftest", "--no-sheet", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lost = run("run", f"no{name}", "--out", "p", "--bundle", bundle_folder, cwd=tmp_path)
+    assert lost.returncode == 1
+    for text in (done.stdout.decode(), lost.stderr.decode()):
+        assert not set(text) & set("\x1b\x07\x9b\r\u202e")
+    assert printable(name) in done.stdout.decode()
 
 
 def test_encode_says_what_run_says_of_its_source(bundle_folder: Path, tmp_path: Path) -> None:

@@ -154,3 +154,23 @@ def test_chains_of_tags_and_pages(tmp_path: Path, suffix: str, codec: str) -> No
     for less in (1, 5, 150, len(whole) // 2):
         path.write_bytes(whole[:-less])
         assert container_is_cut(path), less
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_a_second_camera_in_the_file_is_told_of(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"two{suffix}"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=25) for _ in range(2)]
+        for stream, (width, height) in zip(streams, ((64, 48), (96, 64)), strict=True):
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for k in range(5):
+            for stream in streams:
+                frame = av.VideoFrame.from_ndarray(np.full((stream.height, stream.width, 3), 20 * k, np.uint8), "rgb24")
+                frame.pts, frame.time_base = k, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    source = open_source(str(path))
+    assert len(list(iter(source.read, None))) == 5
+    assert source.info.notes == ["2 tracks of pictures; one of them is read"]
+    assert open_source(str(made(tmp_path / f"one{suffix}", EVEN[:3], sound_s=1))).info.notes == []

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 from percodec.sdk.errors import BackendError, PercodecError, UsageError
-from percodec.sdk.text import escape_output, with_home
+from percodec.sdk.text import escape_output, printable, with_home
 
 _GROUP = "percodec.commands"
 
@@ -141,7 +141,7 @@ def _fail(error: BaseException, text: str, code: int) -> int:
     if os.environ.get("PERCODEC_DEBUG") == "1":
         raise error
     with contextlib.suppress(OSError):  # the terminal was closed
-        print(f"percodec: error: {' '.join(text.split())}", file=sys.stderr)
+        print(f"percodec: error: {printable(' '.join(text.split()))}", file=sys.stderr)
     return code
 
 

@@ -20,6 +20,7 @@ from percodec.sdk.files import read_file
 from percodec.sdk.log import LogReader, read_log
 from percodec.sdk.log.names import MAX_RECORD_BYTES
 from percodec.sdk.log.segments import segment_paths
+from percodec.sdk.text import printable
 
 
 def configure_inspect(parser: argparse.ArgumentParser) -> None:
@@ -190,12 +191,12 @@ def _print(facts: dict[str, Any], indent: str = "") -> None:
     width = max(len(k) for k in facts) if facts else 0
     for key, value in facts.items():
         if isinstance(value, dict):
-            print(f"{indent}{key}")
+            print(printable(f"{indent}{key}"))
             _print(value, indent + "  ")
         elif isinstance(value, list):
-            print(f"{indent}{key:<{width}}  {', '.join(v if isinstance(v, str) else json.dumps(v) for v in value)}")
+            print(printable(f"{indent}{key:<{width}}  {', '.join(v if isinstance(v, str) else json.dumps(v) for v in value)}"))
         else:
-            print(f"{indent}{key:<{width}}  {value:.5g}" if isinstance(value, float) else f"{indent}{key:<{width}}  {value}")
+            print(printable(f"{indent}{key:<{width}}  {value:.5g}" if isinstance(value, float) else f"{indent}{key:<{width}}  {value}"))
 
 
 __all__ = ["about_bundle", "about_log", "about_packet", "configure_inspect", "inspect"]

@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+_CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")  # all but tab and newline; of direction, too
 _HOME = re.compile(r"(-\w|(?:[\w-]+=)*)(~)(?=/|$)")
 
 
@@ -23,6 +24,11 @@ def native_name(path: Path | str) -> bytes:
 def shown(text: str) -> str:
     """`text` with what has no UTF-8 form escaped, for files and libraries that take Unicode."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def printable(text: str) -> str:
+    """`text` with what steers a terminal escaped: names and values from outside must not move its cursor, or rename its window."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def has_utf8(text: str) -> bool:
@@ -43,4 +49,4 @@ def escape_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-__all__ = ["escape_output", "has_utf8", "native_name", "shown", "with_home"]
+__all__ = ["escape_output", "has_utf8", "native_name", "printable", "shown", "with_home"]

@@ -30,6 +30,8 @@ from percodec.export.restore.workers import Workers
 from percodec.runtime.images import decode_image
 from percodec.sdk.errors import CodecError, DataError, SourceError, UsageError
 from percodec.sdk.files import read_file
+from percodec.sdk.folder_lock import NAME as LOCK
+from percodec.sdk.folder_lock import FolderLock
 
 RECORDS = "percodec-data.jsonl"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".avif", ".heic", ".jp2", ".tif", ".tiff")
@@ -169,27 +171,28 @@ def mirror(
     if gone:
         raise UsageError(f"{out} holds {known[gone[0]].stored}, but its source {gone[0]} is gone; use another folder")
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / RECORDS).exists():
-        _replace(out / RECORDS, json.dumps(settings) + "\n")
-    records: dict[str, Record] = {}
-    failures: list[Failure] = []
-    with (out / RECORDS).open("a", encoding="utf-8") as journal, Workers(Unit(source, out, work), workers) as pool:
-        for result in pool.run([(file, known.get(file)) for file in files]):
-            if isinstance(result, Failure):
-                failures.append(result)
-            else:
-                records[result.file] = result
-                if known.get(result.file) != result:
-                    journal.write(result.line())
-                    journal.flush()
-            progress(len(records) + len(failures), len(files))
-    if failures:
-        shown = "; ".join(f"{f.file}: {f.reason}" for f in sorted(failures, key=lambda f: f.file)[:5])
-        raise DataError(
-            f"{len(failures)} of {len(files)} files could not be done: {shown}. The others are in {out}; give the same command again to "
-            "go on from there"
-        )
-    return _finish(source, out, settings, [records[file] for file in files])
+    with FolderLock(out):
+        if not (out / RECORDS).exists():
+            _replace(out / RECORDS, json.dumps(settings) + "\n")
+        records: dict[str, Record] = {}
+        failures: list[Failure] = []
+        with (out / RECORDS).open("a", encoding="utf-8") as journal, Workers(Unit(source, out, work), workers) as pool:
+            for result in pool.run([(file, known.get(file)) for file in files]):
+                if isinstance(result, Failure):
+                    failures.append(result)
+                else:
+                    records[result.file] = result
+                    if known.get(result.file) != result:
+                        journal.write(result.line())
+                        journal.flush()
+                progress(len(records) + len(failures), len(files))
+        if failures:
+            shown = "; ".join(f"{f.file}: {f.reason}" for f in sorted(failures, key=lambda f: f.file)[:5])
+            raise DataError(
+                f"{len(failures)} of {len(files)} files could not be done: {shown}. The others are in {out}; give the same command again "
+                "to go on from there"
+            )
+        return _finish(source, out, settings, [records[file] for file in files])
 
 
 def _finish(source: Path, out: Path, settings: Settings, records: list[Record]) -> dict[str, Any]:
@@ -240,7 +243,7 @@ def _walk(source: Path) -> Iterator[str]:
 def _known(out: Path, settings: Settings) -> dict[str, Record]:
     """What earlier runs with the same settings have done in `out`."""
     if not (out / RECORDS).exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or any(p.name != LOCK for p in out.iterdir())):
             raise UsageError(f"{out} is not empty and was not made by this command; use another folder")
         return {}
     made_by, records = _read_records(out / RECORDS)

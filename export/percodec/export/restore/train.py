@@ -34,6 +34,7 @@ from percodec.export.train.from_config import build_model, commit
 from percodec.export.train.loop import Run, Schedule, resumable
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import UsageError
+from percodec.sdk.folder_lock import FolderLock
 
 
 class Restoring(nn.Module):
@@ -145,59 +146,60 @@ def train_restorer(
     made_of = {name: digest_of(path) for name, path in starts.items() if path is not None} | pairs.made_of()
     if not restart:
         resumable(out, config, made_of)
-    if restart:
-        for name in ("last.pt", "best.pt", "train.csv", "val.csv"):
-            (out / name).unlink(missing_ok=True)
-    batches = PairCrops(pairs, centers, config["crops"]["size"], config["crops"]["batch"], config["seed"])
-
-    @torch.no_grad()
-    def validate(m: Any) -> dict[str, Any]:
-        found: dict[str, list[float]] = {"psnr": [], "ms_ssim": []}
-        for twin, picture in pairs.indices(aside=True):
-            item = pairs.item(twin, picture)
-            height, width = (side // 8 * 8 for side in item.clean.shape[:2])
-            image = torch.from_numpy(item.clean[:height, :width].copy()).permute(2, 0, 1)[None].float()
-            given = torch.from_numpy(item.compressed.copy())
-            x = centers[given.long()][None] if centers is not None else given[:height, :width].permute(2, 0, 1)[None].float()
-            with torch.autocast(device.type, torch.bfloat16):
-                restored = m(x.to(device), torch.tensor([item.bpp], device=device)).clamp(0, 255).round().float().cpu()
-            found["psnr"].append(psnr(restored, image))
-            found["ms_ssim"].append(float(ms_ssim(restored, image, scales=5 if min(height, width) >= 176 else 3).mean()))
-        return {k: sum(v) / len(v) for k, v in found.items()}
-
     out.mkdir(parents=True, exist_ok=True)
-    (out / "config.json").write_text(json.dumps(config, indent=1))
-    run = Run(
-        folder=out,
-        model=model,
-        objective=Objective(model, config, frozen),
-        schedule=Schedule(**config["schedule"]),
-        batch=batches.batch,
-        validate=validate,
-        score=lambda record: float(record["step"]),  # the schedule's end: PSNR would choose the least restored
-        config=config,
-        made_of=made_of,
-        progress=progress,
-        device=device,
-    )
-    record = run.fit()
-    facts = {
-        "network": r["network"],
-        "parameters": count_parameters(model.restorer),
-        "config": {k: config[k] for k in ("restorer", "crops", "schedule", "seed")},
-        "bpp": list(pairs.bpp),
-        "pictures": len(pairs.names),
-        "trained_on": [(origin_of(twin) or {}).get("codec") for twin in twins],
-        "bundle": None if bundle is None else bundle.digest,
-        "aside": record,
-        "commit": commit(),
-    }
-    best = build_restorer(config, 0 if bundle is None else bundle.latent_shape[0])
-    best.load_state_dict(load_checkpoint(out / "best.pt")["model"])
+    with FolderLock(out):
+        if restart:
+            for name in ("last.pt", "best.pt", "train.csv", "val.csv"):
+                (out / name).unlink(missing_ok=True)
+        batches = PairCrops(pairs, centers, config["crops"]["size"], config["crops"]["batch"], config["seed"])
 
-    (out / "restorer.onnx").write_bytes(restorer_graph(best.restorer, centers, {KEY: json.dumps(facts)}))
-    (out / "best.json").write_text(json.dumps(record, indent=1))
-    return record
+        @torch.no_grad()
+        def validate(m: Any) -> dict[str, Any]:
+            found: dict[str, list[float]] = {"psnr": [], "ms_ssim": []}
+            for twin, picture in pairs.indices(aside=True):
+                item = pairs.item(twin, picture)
+                height, width = (side // 8 * 8 for side in item.clean.shape[:2])
+                image = torch.from_numpy(item.clean[:height, :width].copy()).permute(2, 0, 1)[None].float()
+                given = torch.from_numpy(item.compressed.copy())
+                x = centers[given.long()][None] if centers is not None else given[:height, :width].permute(2, 0, 1)[None].float()
+                with torch.autocast(device.type, torch.bfloat16):
+                    restored = m(x.to(device), torch.tensor([item.bpp], device=device)).clamp(0, 255).round().float().cpu()
+                found["psnr"].append(psnr(restored, image))
+                found["ms_ssim"].append(float(ms_ssim(restored, image, scales=5 if min(height, width) >= 176 else 3).mean()))
+            return {k: sum(v) / len(v) for k, v in found.items()}
+
+        (out / "config.json").write_text(json.dumps(config, indent=1))
+        run = Run(
+            folder=out,
+            model=model,
+            objective=Objective(model, config, frozen),
+            schedule=Schedule(**config["schedule"]),
+            batch=batches.batch,
+            validate=validate,
+            score=lambda record: float(record["step"]),  # the schedule's end: PSNR would choose the least restored
+            config=config,
+            made_of=made_of,
+            progress=progress,
+            device=device,
+        )
+        record = run.fit()
+        facts = {
+            "network": r["network"],
+            "parameters": count_parameters(model.restorer),
+            "config": {k: config[k] for k in ("restorer", "crops", "schedule", "seed")},
+            "bpp": list(pairs.bpp),
+            "pictures": len(pairs.names),
+            "trained_on": [(origin_of(twin) or {}).get("codec") for twin in twins],
+            "bundle": None if bundle is None else bundle.digest,
+            "aside": record,
+            "commit": commit(),
+        }
+        best = build_restorer(config, 0 if bundle is None else bundle.latent_shape[0])
+        best.load_state_dict(load_checkpoint(out / "best.pt")["model"])
+
+        (out / "restorer.onnx").write_bytes(restorer_graph(best.restorer, centers, {KEY: json.dumps(facts)}))
+        (out / "best.json").write_text(json.dumps(record, indent=1))
+        return record
 
 
 def _start(model: Restoring, path: Path) -> None:

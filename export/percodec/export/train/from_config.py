@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from percodec.export.train.tasks import Joint, Objective, class_weights, no_clas
 from percodec.export.train.validate import score, validate_codec, validate_head
 from percodec.export.train.views import ViewCrops, Views
 from percodec.sdk.errors import UsageError
+from percodec.sdk.folder_lock import FolderLock
 
 Progress = Callable[[int, int, dict[str, float]], None]
 Say = Callable[[str], None]
@@ -107,43 +109,45 @@ def train(
     distributed.wait()
     first = distributed.rank() == 0
     if first:
-        if restart:
-            for name in ("last.pt", "best.pt", "train.csv", "val.csv"):
-                (out / name).unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
-        _record(config, out, origin, provenance(specs, config["data"]["val"], sets, val), command)
-    distributed.wait()
-    pictures = teacher is not None and teacher.reads == "original"
-    batches, val_views = _batches(config, model, sets, val, device, views, pictures, say)
-    objective = Objective(model, config, weights, isinstance(batches, ViewCrops), teacher)
+    with FolderLock(out) if first else contextlib.nullcontext():
+        if first:
+            if restart:
+                for name in ("last.pt", "best.pt", "train.csv", "val.csv"):
+                    (out / name).unlink(missing_ok=True)
+            _record(config, out, origin, provenance(specs, config["data"]["val"], sets, val), command)
+        distributed.wait()
+        pictures = teacher is not None and teacher.reads == "original"
+        batches, val_views = _batches(config, model, sets, val, device, views, pictures, say)
+        objective = Objective(model, config, weights, isinstance(batches, ViewCrops), teacher)
 
-    def check(m: Any) -> dict[str, Any]:
-        record = {} if m.codec is None or m.frozen else validate_codec(m.codec, val, device)
-        return record if m.head is None else {**record, **validate_head(m, config, val, val_views, device)}
+        def check(m: Any) -> dict[str, Any]:
+            record = {} if m.codec is None or m.frozen else validate_codec(m.codec, val, device)
+            return record if m.head is None else {**record, **validate_head(m, config, val, val_views, device)}
 
-    def anneal(fraction: float) -> None:
-        c = config["codec"]
-        if model.codec is not None and isinstance(model.codec.quantizer, Quantizer) and c["sigma"] != c["sigma_final"]:
-            model.codec.quantizer.sigma = c["sigma"] * (c["sigma_final"] / c["sigma"]) ** fraction
+        def anneal(fraction: float) -> None:
+            c = config["codec"]
+            if model.codec is not None and isinstance(model.codec.quantizer, Quantizer) and c["sigma"] != c["sigma_final"]:
+                model.codec.quantizer.sigma = c["sigma"] * (c["sigma_final"] / c["sigma"]) ** fraction
 
-    run = Run(
-        folder=out,
-        model=model,
-        objective=objective,
-        schedule=Schedule(**config["schedule"]),
-        batch=batches.batch,
-        validate=check,
-        score=lambda record: score(config, record),
-        config=config,
-        made_of=made_of,
-        progress=progress,
-        device=device,
-        before_step=anneal,
-    )
-    best = run.fit()
-    if first:
-        (out / "best.json").write_text(json.dumps(best, indent=1))
-    return best
+        run = Run(
+            folder=out,
+            model=model,
+            objective=objective,
+            schedule=Schedule(**config["schedule"]),
+            batch=batches.batch,
+            validate=check,
+            score=lambda record: score(config, record),
+            config=config,
+            made_of=made_of,
+            progress=progress,
+            device=device,
+            before_step=anneal,
+        )
+        best = run.fit()
+        if first:
+            (out / "best.json").write_text(json.dumps(best, indent=1))
+        return best
 
 
 def _init_klt(config: Config, model: Joint, sets: list[DataSet], also: Path | None, say: Say) -> None:

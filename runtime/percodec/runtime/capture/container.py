@@ -14,6 +14,7 @@ from pathlib import Path
 from percodec.runtime.capture.container_ends import End, flv_end, ogg_end
 from percodec.sdk.errors import SourceError
 
+_TRACKS, _TRACK, _TRACK_TYPE = 0x1654AE6B, 0xAE, 0x83
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 _IN_SEGMENT = frozenset((0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367, _CLUSTER, 0xEC, 0xBF))
 _IN_CLUSTER = frozenset((0xE7, 0xA3, 0xA0, 0xA7, 0xAB, 0xEC, 0xBF, 0x5854, 0xAF))
@@ -28,6 +29,19 @@ def container_is_cut(path: Path) -> bool:
         "flv": lambda data: flv_end(data) is End.CUT, "ogg": lambda data: ogg_end(data) is End.CUT,
     }  # fmt: skip
     return _asked(path, lambda kind, data: kinds[kind](data))
+
+
+def tracks_of_pictures(path: Path) -> int:
+    """How many an MP4/MOV or Matroska file holds: of several, as recorders with two cameras write them, one is read. 1 for other files."""
+    counted: list[int] = []
+
+    def count(kind: str, data: mmap.mmap) -> bool:
+        if kind in ("mp4", "matroska"):
+            counted.append(_mp4_tracks(data) if kind == "mp4" else _matroska_tracks(data))
+        return True
+
+    _asked(path, count)
+    return max([1, *counted])
 
 
 def container_is_damaged(path: Path, last_s: float, frame_s: float, missing: int) -> bool:
@@ -136,6 +150,15 @@ def _boxes(data: mmap.mmap, at: int, end: int) -> dict[bytes, list[tuple[int, in
     return found
 
 
+def _mp4_tracks(data: mmap.mmap) -> int:
+    found = 0
+    for moov in _boxes(data, 0, len(data)).get(b"moov", []):
+        for track in _boxes(data, *moov).get(b"trak", []):
+            for media in _boxes(data, *track).get(b"mdia", []):
+                found += any(data[at + 8 : at + 12] == b"vide" for at, _ in _boxes(data, *media).get(b"hdlr", []))
+    return found
+
+
 def _mp4_duration(data: mmap.mmap) -> float | None:
     """How long the first track of pictures is shown, in seconds, by its header; None where that says nothing (fragments)."""
     for moov in _boxes(data, 0, len(data)).get(b"moov", []):
@@ -175,6 +198,21 @@ def _segment(data: mmap.mmap) -> tuple[int, int | None]:
     if kind != _SEGMENT:
         raise ValueError("no segment")
     return at, size
+
+
+def _matroska_tracks(data: mmap.mmap) -> int:
+    at, size = _segment(data)
+    end, found = len(data) if size is None else min(len(data), at + size), 0
+    while at < end:
+        kind, at, size = _element(data, at)
+        if kind in (_TRACKS, _TRACK):
+            continue  # its content follows
+        if kind == _TRACK_TYPE:
+            found += data[at] == 1
+        if kind == _CLUSTER or size is None:
+            break
+        at += size
+    return found
 
 
 def _matroska_is_cut(data: mmap.mmap) -> bool:
@@ -221,4 +259,4 @@ def _transport_stream_is_broken(data: mmap.mmap) -> bool:
     return False
 
 
-__all__ = ["container_is_cut", "container_is_damaged"]
+__all__ = ["container_is_cut", "container_is_damaged", "tracks_of_pictures"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.runtime.capture.container import container_is_cut, container_is_damaged
+from percodec.runtime.capture.container import container_is_cut, container_is_damaged, tracks_of_pictures
 from percodec.runtime.capture.opencv import opencv
 from percodec.runtime.capture.source import DEFAULT_FRAME_RATE, SourceInfo
 from percodec.sdk.errors import SourceError
@@ -45,6 +45,8 @@ class VideoFile:
             fps if 0.1 <= fps <= 1000 else DEFAULT_FRAME_RATE,
             frames if 0 < frames < 2**30 else None,
         )
+        if (tracks := tracks_of_pictures(path)) > 1:
+            self.info.notes.append(f"{tracks} tracks of pictures; one of them is read")
         self._period_ns = 1e9 / (self.info.fps or DEFAULT_FRAME_RATE)
         self._next, self._first_ms = 0, 0.0
         self._last_ns = self._base_ns = self._untimed = 0

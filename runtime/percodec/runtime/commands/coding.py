@@ -23,6 +23,7 @@ from percodec.runtime.commands.arguments import (
     whole,
 )
 from percodec.sdk.errors import UsageError
+from percodec.sdk.text import printable
 
 
 def configure_encode(parser: argparse.ArgumentParser) -> None:
@@ -72,8 +73,8 @@ def encode(args: argparse.Namespace) -> int:
 
 def decode(args: argparse.Namespace) -> int:
     from percodec.runtime.run.coding import decode_file, segmentation_head
-    from percodec.runtime.run.folder_lock import FolderLock
     from percodec.runtime.run.labels import LabelMaps
+    from percodec.sdk.folder_lock import FolderLock
 
     out, path = Path(args.out), Path(args.input)
     if out.exists() and not out.is_dir():
@@ -114,9 +115,9 @@ def _print_coding(args: argparse.Namespace, result: dict[str, Any], seconds: flo
     text += f", {result['psnr_db']:.2f} dB PSNR" if result["psnr_db"] is not None else ""
     print(f"{text}  ({fps:.1f} fps)")
     for note in result["notes"]:
-        print(f"note     {note}")
+        print(printable(f"note     {note}"))
     for name in result["files"]:
-        print(f"wrote    {name}")
+        print(printable(f"wrote    {name}"))
 
 
 __all__ = ["configure_decode", "configure_encode", "decode", "encode"]

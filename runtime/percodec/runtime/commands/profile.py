@@ -10,6 +10,7 @@ from typing import Any
 
 from percodec.sdk.errors import PercodecError, UsageError
 from percodec.sdk.files import read_file, write_whole
+from percodec.sdk.folder_lock import FolderLock
 
 FILES = {
     "profile.json": "every figure",
@@ -88,32 +89,32 @@ def profile(args: argparse.Namespace) -> int:
     )
     budget = read_budget(Path(args.budget)) if args.budget else None
     out = Path(args.out) if args.out else Path("percodec-profile") / (bundle.resolve().name or "bundle")
-    _prepare(out, args.overwrite)
-    terminal = sys.stderr.isatty()
+    with _prepare(out, args.overwrite):
+        terminal = sys.stderr.isatty()
 
-    def step(text: str) -> None:
+        def step(text: str) -> None:
+            if terminal:
+                sys.stderr.write("\r  " + text.ljust(60)[:76])
+                sys.stderr.flush()
+
+        result = run_profile(settings, step)
         if terminal:
-            sys.stderr.write("\r  " + text.ljust(60)[:76])
-            sys.stderr.flush()
-
-    result = run_profile(settings, step)
-    if terminal:
-        sys.stderr.write("\r" + " " * 78 + "\r")
-    report = result.report
-    broken = over_budget(report, budget) if budget is not None else []
-    report["budget"] = None if budget is None else {"file": Path(args.budget).name, "limits": budget, "broken": broken}
-    try:
-        (out / "profile.html").write_text(html(report, result.spans), encoding="utf-8")
-        (out / "trace.json").write_text(trace(result.spans), encoding="utf-8")
-        if args.export_times:
-            part = next(iter(result.spans.values())).get("fixed", {})
-            try:
-                write_whole(Path(args.export_times), (json.dumps(queries(part), indent=1) + "\n").encode())
-            except OSError as error:
-                raise UsageError(f"{args.export_times}: cannot be written ({error.strerror})") from error
-        write_json(out / "profile.json", report)
-    except OSError as error:
-        raise UsageError(f"{error.filename or out}: cannot be written ({error.strerror})") from error
+            sys.stderr.write("\r" + " " * 78 + "\r")
+        report = result.report
+        broken = over_budget(report, budget) if budget is not None else []
+        report["budget"] = None if budget is None else {"file": Path(args.budget).name, "limits": budget, "broken": broken}
+        try:
+            (out / "profile.html").write_text(html(report, result.spans), encoding="utf-8")
+            (out / "trace.json").write_text(trace(result.spans), encoding="utf-8")
+            if args.export_times:
+                part = next(iter(result.spans.values())).get("fixed", {})
+                try:
+                    write_whole(Path(args.export_times), (json.dumps(queries(part), indent=1) + "\n").encode())
+                except OSError as error:
+                    raise UsageError(f"{args.export_times}: cannot be written ({error.strerror})") from error
+            write_json(out / "profile.json", report)
+        except OSError as error:
+            raise UsageError(f"{error.filename or out}: cannot be written ({error.strerror})") from error
     if args.json:
         print(json.dumps(report, indent=2))
     else:
@@ -127,16 +128,19 @@ def profile(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(out: Path, overwrite: bool) -> None:
+def _prepare(out: Path, overwrite: bool) -> FolderLock:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: is a file; --out must name a folder")
-    there = [name for name in FILES if (out / name).exists()]
-    if there and not overwrite:
-        raise UsageError(f"{out}: already holds a profile ({', '.join(there)}); choose another --out or add --overwrite")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out}: cannot be created ({error.strerror})") from error
+    lock = FolderLock(out)
+    there = [name for name in FILES if (out / name).exists()]
+    if there and not overwrite:
+        lock.close()
+        raise UsageError(f"{out}: already holds a profile ({', '.join(there)}); choose another --out or add --overwrite")
+    return lock
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from percodec.runtime.commands.arguments import add_allow_damaged, add_common, add_heads, bundle_of, heads_of, whole
 from percodec.sdk.errors import LogError
+from percodec.sdk.text import printable
 
 
 def configure_replay(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def replay(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(result.as_dict(), indent=2))
     else:
-        print(f"replayed {result.frames} frames of {path} with {bundle.name} {bundle.digest[:12]}")
+        print(printable(f"replayed {result.frames} frames of {path} with {bundle.name} {bundle.digest[:12]}"))
         if against is not None:
             print(
                 f"against  {against}: {result.compared} compared, {len(result.latents_differ)} latents differ, "
@@ -42,9 +43,9 @@ def replay(args: argparse.Namespace) -> int:
             print(f"lost     {len(result.lost)} packets that need one which is missing, {result.damaged} damaged records")
         shares = sorted(result.class_shares.items(), key=lambda item: -item[1])
         if shares:
-            print("classes  " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
+            print(printable("classes  " + ", ".join(f"{name} {share:.1%}" for name, share in shares)))
     for text in result.contradictions:
-        print(f"wrong    {text}", file=sys.stderr if args.json else sys.stdout)
+        print(printable(f"wrong    {text}"), file=sys.stderr if args.json else sys.stdout)
     sys.stdout.flush()
     forgiven = args.allow_damaged
     missing = [] if forgiven and (result.incomplete or result.truncated) else result.missing

@@ -25,6 +25,7 @@ from percodec.runtime.commands.arguments import (
 )
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import UsageError
+from percodec.sdk.text import printable
 
 RESULTS = {
     "overlay": "segmentation over the camera picture, as video",
@@ -150,10 +151,10 @@ def _live(args: argparse.Namespace, source: str, out: Path, *, overwrite: bool, 
     if args.json:
         print(json.dumps(result.report, indent=2))
     else:
-        print(render_table(result.report))
+        print(printable(render_table(result.report)))
         for name, entry in result.report["files"].items():
-            print(f"wrote    {out / entry['file']}  ({size_text(entry['bytes'])})  {RESULTS[name]}")
-        print(f"wrote    {out / 'report.json'}")
+            print(printable(f"wrote    {out / entry['file']}  ({size_text(entry['bytes'])})  {RESULTS[name]}"))
+        print(printable(f"wrote    {out / 'report.json'}"))
     sys.stdout.flush()
     if result.error is not None:
         raise result.error

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from percodec.runtime.capture.opencv import opencv
 from percodec.runtime.pipeline.records import FrameRecord
 from percodec.runtime.pipeline.slots import Slot
-from percodec.runtime.run.folder_lock import FolderLock
 from percodec.sdk.errors import LogError, UsageError
 from percodec.sdk.files import write_whole
+from percodec.sdk.folder_lock import FolderLock
 
 _NAME = re.compile(r"frame_\d{8,}_t\d+\.png(\.part)?")
 

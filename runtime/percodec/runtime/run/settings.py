@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from percodec.runtime.run.folder_lock import FolderLock
 from percodec.runtime.session import DEFAULT_BUNDLE
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import UsageError
+from percodec.sdk.folder_lock import FolderLock
 from percodec.sdk.log.segments import SegmentLimits, segment_paths
 
 SEGMENTS = "packets"  # the folder of a segmented log

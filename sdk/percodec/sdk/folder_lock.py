@@ -16,7 +16,10 @@ _NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class FolderLock:
-    """Taken by the constructor, which raises `UsageError` naming the process that holds it. Where a file system has no locks, none."""
+    """Taken by the constructor, given up by `close` or at the end of a `with`. Where a file system has no locks, none.
+
+    The constructor raises `UsageError` naming the process that holds it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
@@ -32,6 +35,12 @@ class FolderLock:
         with contextlib.suppress(OSError):
             return os.path.samestat(os.fstat(self._fd), os.lstat(self._path))
         return False
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Let others in. Idempotent."""
