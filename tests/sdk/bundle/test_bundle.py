@@ -156,6 +156,17 @@ def test_links_pipes_and_strangers_are_refused(folder: Path) -> None:
     refused(folder, "decoder.onnx", "No such file")
 
 
+@pytest.mark.parametrize(
+    "header", [b"{'descr': '|u1', 'fortran_order': False, 'shape': (\n", b"(" * 60, b"{'descr': [], 'shape': 1}", b"9" * 70]
+)
+def test_a_header_of_an_array_that_is_none_is_refused(header: bytes) -> None:
+    from percodec.sdk.bundle.arrays import array_from_bytes
+
+    data = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header
+    with pytest.raises(BundleError, match=r"not a readable \.npy"):
+        array_from_bytes(data, "frames.npy", (-1, 1))
+
+
 def test_what_desktops_leave_in_a_folder_is_no_part_of_it(folder: Path) -> None:
     for name in (".DS_Store", "._manifest.json", "selftest/._frames.npy", "Thumbs.db", ".AppleDouble/manifest.json"):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from percodec.sdk.errors import BundleError
+from percodec.sdk.errors import BundleError, reason
 
 
 def array_from_bytes(data: bytes, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -19,8 +19,8 @@ def array_from_bytes(data: bytes, name: str, shape: tuple[int, ...]) -> NDArray[
         if version != (1, 0):
             raise ValueError(f"npy version {version}, expected 1.0")
         found, fortran, dtype = npy.read_array_header_1_0(stream)
-    except (ValueError, EOFError) as e:
-        raise BundleError(f"{name} is not a readable .npy file: {str(e)[:100]}; export the bundle again") from e
+    except Exception as e:  # the header is a Python literal, and whatever its parser raises comes through
+        raise BundleError(f"{name} is not a readable .npy file: {reason(e)[:100]}; export the bundle again") from e
     wanted = (found[0] if found and shape[0] == -1 else shape[0], *shape[1:])
     body = memoryview(data)[stream.tell() :]
     count = 1
