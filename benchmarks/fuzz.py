@@ -6,7 +6,8 @@ The C++ targets are libFuzzer's, coverage-guided, with the address and undefined
 
     cmake -S cmake -B build/fuzz -DCMAKE_CXX_COMPILER=clang++-14 -DPERCODEC_FUZZ=ON && cmake --build build/fuzz
 
-`packet` any bytes; `payload` any words behind checksums that agree, every kernel judging alike; `model` any tables. `manifest` and `log`:
+`graph` compares two readers: what `checked_graph` accepts must mean the same to the `onnx` package, before and after it was written again.
+`packet` any bytes; `payload` any words behind checksums that agree, every kernel judging alike; `model` any tables. `manifest`, `log`, `engine` (its record):
 the Python readers, fed mutations of valid ones. Whatever they are given, they answer with an error of `percodec.sdk.errors` or with
 data, in bounded time and memory. Exit 1 and the input in a file where one does not.
 """
@@ -15,9 +16,11 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import random
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,10 +29,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
 import record
 
 from percodec.sdk.bundle import Bundle
+from percodec.sdk.bundle.engines import EngineKey, read_engine, write_engine
 from percodec.sdk.bundle.manifest import parse_manifest
+from percodec.sdk.bundle.onnx_ops import LEFT_OUT, checked_graph
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import PercodecError
 from percodec.sdk.log import LogWriter, read_log
@@ -37,7 +46,7 @@ from percodec.sdk.log import LogWriter, read_log
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "tests" / "conformance" / "packets"
 NATIVE = {"packet": 5_000_000, "model": 2_000_000, "payload": 1_500_000}
-READERS = {"manifest": 300_000, "log": 100_000}
+READERS = {"manifest": 300_000, "log": 100_000, "graph": 2_000_000, "engine": 100_000}
 SPLICES = (b"", b"0", b"-1", b"1e999", b"null", b"{}", b"[", b'"', b"\\u0000", b"..", b"/", b"\xff" * 8, b"\0" * 16, b"9" * 400)
 SLOWEST_S, MOST_KB = 5.0, 256 * 1024
 
@@ -104,6 +113,52 @@ def read_all(path: Path, data: bytes) -> None:
         pass
 
 
+def graph_of_all_kinds() -> bytes:
+    """A small model with every kind of field that a bundle's graphs have."""
+    sides = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, shape) for n, shape in (("x", ["batch", 4]), ("y", [1, 4]))]
+    weights = [onnx.numpy_helper.from_array(np.arange(4, dtype=kind), f"w{kind}") for kind in ("float32", "int64")]
+    weights += [onnx.helper.make_tensor("u", onnx.TensorProto.INT64, [3], [1, 300, -1]), onnx.helper.make_tensor("f", 1, [2], [0.5, 2.0])]
+    nodes = [
+        onnx.helper.make_node("Transpose", ["x"], ["t"], perm=[0, 1]),
+        onnx.helper.make_node("LeakyRelu", ["t"], ["l"], alpha=0.5, name="leaky"),
+        onnx.helper.make_node("Constant", [], ["c"], value_floats=[1.0, 2.0]),
+        onnx.helper.make_node("Resize", ["l", "", "wfloat32"], ["y"], mode="nearest"),
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", sides[:1], sides[1:], initializer=weights)
+    return bytes(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)]).SerializeToString())
+
+
+def read_both(data: bytes) -> None:
+    """What ours accepts, theirs must read, and read alike."""
+    again = checked_graph(data, "graph")
+    theirs, ours = onnx.ModelProto.FromString(data), onnx.ModelProto.FromString(again)
+    strip(theirs), strip(ours)
+    if theirs.SerializeToString(deterministic=True) != ours.SerializeToString(deterministic=True):
+        raise AssertionError("the two readers take the graph differently")
+
+
+def strip(message: Any) -> None:
+    """Clear what `checked_graph` leaves behind."""
+    for descriptor, value in list(message.ListFields()):
+        computes = descriptor.name == "domain" and message.DESCRIPTOR.name in ("NodeProto", "OperatorSetIdProto")
+        if descriptor.name in LEFT_OUT and not computes:
+            message.ClearField(descriptor.name)
+        elif descriptor.message_type is not None:
+            for inner in [value] if hasattr(value, "ListFields") else value:
+                strip(inner)
+
+
+def record_in(bundle: Bundle) -> Path:
+    source = hashlib.sha256(bundle.graph("encoder")).hexdigest()
+    key = EngineKey(bundle.digest, "encoder", source, source, "int8", "host", "ort", "20", "", "", (), ("image",))
+    return write_engine(bundle.path, key, bundle.graph("encoder"), {"selftest": {"max_symbol_disagreement": 0.01}})
+
+
+def read_record(bundle: Bundle, path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    read_engine(bundle, "host", "int8", "encoder", {"flavour": "ort"})
+
+
 def native(build: Path, name: str, runs: int, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as corpus:
         for path in GOLDEN.iterdir():
@@ -128,23 +183,30 @@ def main() -> int:
     parser.add_argument("--build", type=Path, default=None, help="folder of the libFuzzer targets; without it only the Python readers")
     for name, runs in {**NATIVE, **READERS}.items():
         parser.add_argument(f"--{name}", type=int, default=runs, metavar="RUNS")
+    parser.add_argument("--only", metavar="NAME,...", default=",".join([*NATIVE, *READERS]), help="targets to run; default: all")
     parser.add_argument("--bundle", type=Path, default=HERE / "bundles" / "lab-0.0983", help="whose manifest and latents are the seeds")
     parser.add_argument("--seed", type=int, default=1)
     record.add_arguments(parser)
     args = parser.parse_args()
     targets: dict[str, Any] = {}
+    chosen = args.only.split(",")
     if args.build is not None:
-        for name in NATIVE:
+        for name in filter(chosen.__contains__, NATIVE):
             targets[name] = native(args.build, name, getattr(args, name), args.seed)
             print(f"{name}: {targets[name]}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         bundle = Bundle.open(args.bundle)
-        seeds = {"manifest": manifest_of(args.bundle), "log": log_of(bundle, Path(folder) / "seed.mcap")}
+        seeds = {"manifest": manifest_of(args.bundle), "log": log_of(bundle, Path(folder) / "seed.mcap"), "graph": graph_of_all_kinds()}
+        copy = Bundle.open(shutil.copytree(args.bundle, Path(folder) / "bundle"))
+        path = record_in(copy)
+        seeds["engine"] = path.read_bytes()
         readers: dict[str, Callable[[bytes], None]] = {
             "manifest": lambda data: void(parse_manifest(data)),
             "log": lambda data: read_all(Path(folder) / "log.mcap", data),
+            "graph": read_both,
+            "engine": lambda data: read_record(copy, path, data),
         }
-        for name in READERS:
+        for name in filter(chosen.__contains__, READERS):
             targets[name] = feed(name, seeds[name], getattr(args, name), args.seed, readers[name])
             print(f"{name}: {targets[name]}", flush=True)
     counts = "".join(f" --{name} {getattr(args, name)}" for name, runs in {**NATIVE, **READERS}.items() if getattr(args, name) != runs)
@@ -158,7 +220,8 @@ def main() -> int:
         "targets": targets,
     }
     print(f"{result['executions']:,} executions, no crash, hang or allocation over budget")
-    record.write_result(args, "fuzz", result)
+    if chosen == [*NATIVE, *READERS]:
+        record.write_result(args, "fuzz", result)
     return 0
 
 

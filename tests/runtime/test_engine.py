@@ -100,7 +100,7 @@ def test_backends_that_are_not_there(bundle: Bundle, backend: str, match: str) -
 
 def test_the_graph_must_be_what_the_manifest_says(bundle: Bundle) -> None:
     source, (destination,) = graph_specs(bundle, "encoder")
-    with pytest.raises(BackendError, match="cannot load the graph"):
+    with pytest.raises(BundleError, match="is not an ONNX model"):
         OrtEngine(b"not a model", source, (destination,))
     with pytest.raises(BundleError, match="input must be uint8 'image'"):
         OrtEngine(encoder_graph(HEIGHT, WIDTH + 8), source, (destination,))
@@ -163,7 +163,7 @@ def host_engine(bundle: Bundle, graph: str, data: bytes, **selftest: float) -> N
 
 
 def test_what_a_bundle_holds_for_cpus_is_its_default(tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path / "tiny")
+    bundle = make_bundle(tmp_path / "tiny", metrics={"limits": {"int8": {"symbols_differ": 0.25, "labels_differ": 0.1}}})
     assert open_engine(bundle, "encoder").precision == "fp32"
     host_engine(bundle, "encoder", encoder_graph(gain=1.02), max_symbol_disagreement=0.25, min_label_agreement=0.9)
     encoder, head = open_engine(bundle, "encoder"), open_engine(bundle, "head_segmentation")
@@ -194,6 +194,16 @@ def test_a_selftest_past_the_limits_of_its_precision_fails(tmp_path: Path) -> No
     host_engine(bundle, "encoder", encoder_graph(gain=1.5), max_symbol_disagreement=0.01, min_label_agreement=0.99)
     with pytest.raises(SelfTestError, match=r"differ on the ort int8 encoder, the bundle allows 1\.000%"):
         run_selftest(bundle, open_engine(bundle, "encoder"), None)
+
+
+@pytest.mark.parametrize("said", [{}, {"limits": 5}, {"limits": {"int8": 5}}, {"limits": {"int8": {"symbols_differ": "all"}}}])
+def test_a_record_cannot_switch_the_selftest_off(tmp_path: Path, said: dict[str, object]) -> None:
+    bundle = make_bundle(tmp_path / "tiny", metrics=said)
+    host_engine(bundle, "encoder", encoder_graph(gain=1.5), max_symbol_disagreement=1.0, min_label_agreement=0.0)
+    encoder = open_engine(bundle, "encoder")
+    assert encoder.limits == (0.05, 0.95)
+    with pytest.raises(SelfTestError, match=r"differ on the ort int8 encoder, the bundle allows 5\.000%"):
+        run_selftest(bundle, encoder, None)
 
 
 def test_selftest_rejects_a_bundle_that_expects_something_else(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -210,4 +212,12 @@ def alive(pid: int) -> bool:
 
 
 def test_the_command_is_this_interpreter() -> None:
-    assert COMMAND[1:] == ("-m", "percodec.runtime.supervise.worker")
+    assert COMMAND[0] == sys.executable
+
+
+def test_the_worker_imports_nothing_from_where_it_was_started(tmp_path: Path) -> None:
+    for name in ("queue", "json", "numpy"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')\nraise SystemExit(9)\n")
+    done = subprocess.run([*COMMAND, "no json"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "JSONDecodeError" in done.stderr, "it came as far as its own argument"
+    assert not (tmp_path / "ran").exists()

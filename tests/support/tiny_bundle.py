@@ -164,6 +164,7 @@ def make_bundle(
     expected_labels: NDArray[np.uint8] | None = None,
     leave_out: tuple[str, ...] = (),
     selftest: SelfTest | None = None,
+    metrics: dict[str, object] | None = None,
 ) -> Bundle:
     """Write a bundle to `folder`. `gain` changes what the encoder computes, `expected_labels` what the self-test expects.
 
@@ -194,6 +195,6 @@ def make_bundle(
         precision=dict.fromkeys(graphs, "fp32"),
         labels=LABELS,
         selftest=selftest,
-        metrics={},
+        metrics=metrics or {},
         provenance={"data": [], "split": "none", "commit": "none", "seed": 0, "command": "tests/support/tiny_bundle.py", "config": {}},
     )

@@ -52,6 +52,7 @@ class Engine(Protocol):
 
     backend: str
     precision: str
+    digest: str  # SHA-256 of the file it was loaded from: what a run records of it
     limits: tuple[float, float] | None  # of this precision's self-test: most symbols that differ, least labels that agree
     source: TensorSpec
     outputs: tuple[TensorSpec, ...]

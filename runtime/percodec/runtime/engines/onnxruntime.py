@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from percodec.runtime.engines.engine import EXPORTED, TensorSpec
 from percodec.runtime.pipeline.slots import POISON
 from percodec.sdk.bundle.graphs import FREE_SIDES
+from percodec.sdk.bundle.onnx_ops import checked_graph
 from percodec.sdk.errors import BackendError, BundleError, reason
 
 _PROVIDER = "CPUExecutionProvider"
@@ -40,10 +42,10 @@ class OrtEngine:
         precision: str = EXPORTED,
         limits: tuple[float, float] | None = None,
     ) -> None:
-        self.precision, self.limits = precision, limits
+        self.precision, self.limits, self.digest = precision, limits, hashlib.sha256(model).hexdigest()
         self.source, self.outputs, self._what = source, outputs, what
         self._ort = onnxruntime()
-        self._session = open_session(model, threads=threads, what=what, sides=_sides((source, *outputs)))
+        self._session = open_session(checked_graph(model, what), threads=threads, what=what, sides=_sides((source, *outputs)))
         _check_io(what, "input", self._session.get_inputs(), (source,))
         _check_io(what, "output", self._session.get_outputs(), outputs)
         self._prove_binding()
@@ -118,6 +120,8 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    # Bytes say by themselves which of two formats they are; only one of them is checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     for name, side in (sides or {}).items():

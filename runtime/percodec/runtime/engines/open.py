@@ -28,6 +28,7 @@ from percodec.sdk.fit import CELL
 from percodec.sdk.targets import TARGETS
 
 _BUILT_FOR_CPU = ("int8", "fp16")  # the first that a bundle holds is its CPU default
+LOOSEST = 0.05  # share of symbols or labels that a precision may change in the self-test
 GPU_PRECISIONS = ("int8+fp16", "fp16", "fp32")  # what is taken where nobody chose, the first that the bundle holds
 
 
@@ -134,7 +135,7 @@ def open_gpu_engine(bundle: Bundle, graph: str, cuda: Cuda, *, flavour: str, pre
     target, chosen = found[0]
     data, report = read_engine(bundle, target, chosen, graph, here)
     source, outputs = graph_specs(bundle, graph)
-    what, limits = f"{bundle.name}/{graph}", selftest_limits(report)
+    what, limits = f"{bundle.name}/{graph}", selftest_limits(bundle, chosen, report)
     return TrtEngine(cuda, data, source, outputs, flavour=flavour, what=what, precision=chosen, limits=limits)
 
 
@@ -150,7 +151,7 @@ def cpu_graph(bundle: Bundle, graph: str, precision: str | None) -> tuple[bytes,
         return bundle.graph(graph), EXPORTED, None
     data, report = read_engine(bundle, "host", chosen, graph, {"flavour": "ort"})
     check_graph(data, f"engines/host-{chosen}/{graph}.onnx")
-    return data, chosen, selftest_limits(report)
+    return data, chosen, selftest_limits(bundle, chosen, report)
 
 
 def takes_any_size(model: bytes) -> bool:
@@ -186,19 +187,36 @@ def _refuse_size(backend: str, frame: tuple[int, int] | None) -> None:
         raise UsageError(f"backend {backend} has engines for the bundle's own frame only; other sizes run on ort")
 
 
-def selftest_limits(report: dict[str, Any]) -> tuple[float, float] | None:
-    """What a built engine's report allows its self-test: most symbols that differ, least labels that agree; None where it says nothing."""
-    limits = report.get("selftest", {})
-    values = [limits.get(k) for k in ("max_symbol_disagreement", "min_label_agreement")]
-    return (values[0], values[1]) if all(isinstance(v, float) and 0 <= v <= 1 for v in values) else None
+def selftest_limits(bundle: Bundle, precision: str, report: dict[str, Any]) -> tuple[float, float] | None:
+    """What a built engine's report allows its self-test: most symbols that differ, least labels that agree; None where it says nothing.
+
+    A report can only tighten what the manifest allows (`metrics.limits`, by precision: `symbols_differ`, `labels_differ`), else `LOOSEST`:
+    whoever can write a record beside a bundle cannot switch the self-test off.
+    """
+    limits = report.get("selftest")
+    asked = [limits.get(k) for k in ("max_symbol_disagreement", "min_label_agreement")] if isinstance(limits, dict) else []
+    shares = [float(v) for v in asked if isinstance(v, int | float) and 0 <= v <= 1]
+    if len(shares) != 2:
+        return None
+    said = bundle.manifest["metrics"].get("limits", {})
+    said = said.get(precision) if isinstance(said, dict) else None
+    most = [said.get(k) if isinstance(said, dict) else None for k in ("symbols_differ", "labels_differ")]
+    symbols, labels = (float(v) if isinstance(v, int | float) and 0 <= v <= 1 else LOOSEST for v in most)
+    return min(shares[0], symbols), max(shares[1], 1 - labels)
 
 
 def _about(backend: str, encoder: Engine, heads: Mapping[str, Engine]) -> dict[str, Any]:
-    return {"backend": backend, "precision": {"encoder": encoder.precision, **{name: head.precision for name, head in heads.items()}}}
+    engines = {"encoder": encoder, **heads}
+    return {
+        "backend": backend,
+        "precision": {name: engine.precision for name, engine in engines.items()},
+        "engines": {name: engine.digest for name, engine in engines.items()},
+    }
 
 
 __all__ = [
     "GPU_PRECISIONS",
+    "LOOSEST",
     "Made",
     "cpu_graph",
     "gpu",

@@ -11,6 +11,7 @@ last words, for TensorRT says why only to its logger.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections import deque
 from collections.abc import Callable
@@ -45,7 +46,7 @@ class TrtEngine:
         precision: str,
         limits: tuple[float, float] | None = None,
     ) -> None:
-        self.backend, self.precision, self.limits = flavour, precision, limits
+        self.backend, self.precision, self.limits, self.digest = flavour, precision, limits, hashlib.sha256(data).hexdigest()
         self.source, self.outputs = source, outputs
         self._cuda, self._what = cuda, what
         self._trt = load_tensorrt(flavour)

@@ -36,7 +36,12 @@ from percodec.sdk.errors import BackendError
 BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 GIVE_UP, WINDOW_S = 3, 600.0
 START_S = 120.0
-COMMAND = (sys.executable, "-m", "percodec.runtime.supervise.worker")
+# Not -m, which puts the current folder first on the path: whoever can write there would run code in the worker.
+_START = (
+    "import os, sys; sys.path[:] = [p for p in sys.path if os.path.isabs(p)]; "
+    "from percodec.runtime.supervise.worker import main; raise SystemExit(main())"
+)
+COMMAND = (sys.executable, "-c", _START)
 
 
 class _Link:

@@ -1,4 +1,4 @@
-"""The process that owns the engines: `python -m percodec.runtime.supervise.worker JSON`, started by `supervise.supervisor`.
+"""The process that owns the engines: started with a JSON argument by `supervise.supervisor`.
 
 Frames, symbols and the outputs of all heads live in one anonymous shared memory file, laid out as slots; over two pipes go only which
 slot to run and how it went. The process ends itself at once when the GPU is lost to it (a sticky CUDA error), with exit code `LOST`.
@@ -154,8 +154,5 @@ def main() -> int:
     worker.serve()
     return 0
 
-
-if __name__ == "__main__":
-    raise SystemExit(main())
 
 __all__ = ["FAILED", "LOST", "OUTPUTS", "READY", "REPLY", "REQUEST", "RUN", "SYMBOLS", "layout", "main", "views"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.sdk.bundle.arrays import array_from_bytes
+from percodec.sdk.bundle.files import UnfitFileError, read_file
 from percodec.sdk.bundle.graphs import Shapes, check_signature, graph_from_json, graph_from_name, labels_from_json
 from percodec.sdk.bundle.manifest import MAX_FILES, MAX_MANIFEST_BYTES, MAX_SELFTEST, parse_manifest
 from percodec.sdk.bundle.onnx_ops import check_graph
@@ -166,24 +166,11 @@ class Bundle:
 
 
 def _read(folder: Path, name: str, size: int, sha256: str | None) -> bytes:
-    """A regular file inside the folder, not reached through a link, of exactly `size` bytes (at most, without a hash)."""
-    here = folder
-    for part in name.split("/"):
-        here = here / part
-        if here.is_symlink():
-            raise BundleError(f"{name} is reached through a link; a bundle holds plain files only")
+    """Exactly `size` bytes with this hash; without a hash at most `size`."""
     try:
-        handle = os.open(here, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as e:
-        raise BundleError(f"{name}: {e.strerror}; copy or export the bundle again") from e
-    with os.fdopen(handle, "rb") as f:
-        state = os.fstat(f.fileno())
-        if not stat.S_ISREG(state.st_mode):
-            raise BundleError(f"{name} is not a plain file")
-        if state.st_size > size or (sha256 is not None and state.st_size != size):
-            limit = f"listed with {size}" if sha256 is not None else f"limit {size}"
-            raise BundleError(f"{name} has {state.st_size} bytes, {limit}; copy or export the bundle again")
-        data = f.read(size + 1)
+        data = read_file(folder, name, size, None if sha256 is None else size)
+    except UnfitFileError as e:
+        raise BundleError(f"{name} {e}; copy or export the bundle again") from e
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
         raise BundleError(f"{name} was altered: its SHA-256 is not the manifest's; copy or export the bundle again")
     return data
@@ -193,6 +180,7 @@ def _hidden_besides(folder: Path, files: dict[str, Any]) -> list[str]:
     """Files that desktops left in the folder; they are never read. Raises `BundleError` for any other that the manifest does not list."""
     hidden, count = [], 0
     for root, folders, names in os.walk(folder, followlinks=False):
+        count += len(folders)
         if Path(root) == folder:
             folders[:] = [f for f in folders if f not in _RESERVED]
         for name in [*names, *(f for f in folders if f.startswith(".") or (Path(root) / f).is_symlink())]:
@@ -204,6 +192,8 @@ def _hidden_besides(folder: Path, files: dict[str, Any]) -> list[str]:
                 raise BundleError(f"holds {relative[:100]!r}, which the manifest does not list; remove it or export the bundle again")
             hidden.append(relative)
         folders[:] = [f for f in folders if not f.startswith(".")]
+        if count > 4 * MAX_FILES:
+            raise BundleError(f"holds more than {4 * MAX_FILES} files and folders; remove what the manifest does not list")
     return sorted(hidden)
 
 

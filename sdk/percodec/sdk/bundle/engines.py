@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from percodec.sdk.bundle.bundle import Bundle
+from percodec.sdk.bundle.files import UnfitFileError, read_file
 from percodec.sdk.camera import is_camera_graph
 from percodec.sdk.errors import EngineError
 
@@ -152,18 +153,32 @@ def _record(path: Path, where: str, again: str) -> dict[str, Any]:
     try:
         record = json.loads(raw)
         seal = record.pop("seal")
-        key = record["key"]
-        known = {f.name for f in fields(EngineKey)}
-        whole = record["format"] == FORMAT and record["version"][0] == VERSION[0] and set(key) == known
-        whole = whole and isinstance(record["file"]["bytes"], int) and _NAME.fullmatch(Path(record["file"]["name"]).stem) is not None
-        whole = whole and record["file"]["name"] == Path(record["file"]["name"]).name and isinstance(record["report"], dict)
+        whole, intact = _is_record(record), seal == _seal(record)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise EngineError(f"{where}: its record is damaged; {again}") from error
     if not whole:
         raise EngineError(f"{where}: its record is of another version or damaged; {again}")
-    if seal != _seal(record):
+    if not intact:
         raise EngineError(f"{where}: its record was altered after the build; {again}")
     return dict(record)
+
+
+def _is_record(record: Mapping[str, Any]) -> bool:
+    """Whether every part that is used later is there and of its type."""
+    key, entry, lists = record["key"], record["file"], ("flags", "profiles")
+    name = entry["name"]
+    return (
+        record["format"] == FORMAT
+        and record["version"][0] == VERSION[0]
+        and set(key) == {f.name for f in fields(EngineKey)}
+        and all(isinstance(value, str) for k, value in key.items() if k not in lists)
+        and all(isinstance(key[k], list) and all(isinstance(value, str) for value in key[k]) for k in lists)
+        and type(entry["bytes"]) is int
+        and isinstance(entry["sha256"], str)
+        and name == Path(name).name
+        and _NAME.fullmatch(Path(name).stem) is not None
+        and isinstance(record["report"], dict)
+    )
 
 
 def _seal(record: Mapping[str, Any]) -> str:
@@ -171,14 +186,10 @@ def _seal(record: Mapping[str, Any]) -> str:
 
 
 def _bytes(path: Path, where: str, most: int, again: str) -> bytes:
-    if path.is_symlink() or path.parent.is_symlink():
-        raise EngineError(f"{where} is reached through a link; a bundle holds plain files only")
     try:
-        with path.open("rb") as f:
-            data = f.read(most + 1)
-    except OSError as error:
-        raise EngineError(f"{where} is not there ({error.strerror}); {again}") from error
-    return data
+        return read_file(path.parent.parent.parent, "/".join(path.parts[-3:]), most)
+    except UnfitFileError as error:
+        raise EngineError(f"{where} {'is not there (no such file)' if error.absent else error}; {again}") from error
 
 
 def _replace(path: Path, data: bytes) -> None:

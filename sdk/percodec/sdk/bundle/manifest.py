@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,7 @@ FORMAT = "percodec-bundle"
 VERSION = (1, 1)
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 256 << 20
+MAX_BUNDLE_BYTES = 384 << 20  # of all files together: all of them are held in memory
 MAX_FILES = 256
 MAX_SIDE = 16384
 MAX_SELFTEST = 64
@@ -43,8 +45,14 @@ def parse_manifest(data: bytes) -> dict[str, Any]:
     def no_constant(text: str) -> Any:
         raise ValueError(f"{text} is not JSON")
 
+    def finite(text: str) -> float:
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError(f"{text[:20]} is too large a number")
+        return number
+
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=no_constant, parse_float=finite)
     except (ValueError, RecursionError) as e:
         raise BundleError(f"manifest.json is not valid JSON: {str(e)[:100]}; copy or export the bundle again") from e
     root = Node(value, "")
@@ -122,6 +130,7 @@ def _check_files(files: Node) -> None:
     if not 1 <= len(entries) <= MAX_FILES:
         raise BundleError(f"manifest.json: files must name 1..{MAX_FILES} files, got {len(entries)}")
     seen: set[str] = set()
+    total = 0
     for name, entry in entries:
         if not PATH.fullmatch(name) or name in ("manifest.json", "signature"):
             raise BundleError(f"manifest.json: files names {name[:60]!r}, which is not a path allowed in a bundle")
@@ -129,8 +138,10 @@ def _check_files(files: Node) -> None:
             raise BundleError(f"manifest.json: files names {name[:60]!r} twice in different case; rename one")
         seen.add(name.lower())
         entry.object(("bytes", "sha256"))
-        entry["bytes"].integer(0, MAX_FILE_BYTES)
+        total += entry["bytes"].integer(0, MAX_FILE_BYTES)
         entry["sha256"].text(_SHA256)
+    if total > MAX_BUNDLE_BYTES:
+        raise BundleError(f"manifest.json: the files have {total} bytes together, a bundle at most {MAX_BUNDLE_BYTES}; leave some out")
 
 
 __all__ = ["MAX_MANIFEST_BYTES", "parse_manifest"]

@@ -60,8 +60,8 @@ class Node:
     def text(self, pattern: re.Pattern[str] | None = None, most: int = 200) -> str:
         if not isinstance(self.value, str) or len(self.value) > most or (pattern and not pattern.fullmatch(self.value)):
             raise self.fail(f"text like {pattern.pattern}" if pattern else f"text of at most {most} characters")
-        if not has_utf8(self.value):
-            raise self.fail("text that has a UTF-8 form")
+        if not has_utf8(self.value) or not self.value.isprintable():
+            raise self.fail("text that can be printed")
         return self.value
 
     def one_of(self, values: tuple[str, ...]) -> str:
