@@ -6,10 +6,10 @@ The C++ targets are libFuzzer's, coverage-guided, with the address and undefined
 
     cmake -S cmake -B build/fuzz -DCMAKE_CXX_COMPILER=clang++-14 -DPERCODEC_FUZZ=ON && cmake --build build/fuzz
 
-`graph` compares two readers: what `checked_graph` accepts must mean the same to the `onnx` package, before and after it was written again.
-`packet` any bytes; `payload` any words behind checksums that agree, every kernel judging alike; `model` any tables. `manifest`, `log`, `engine` (its record):
-the Python readers, fed mutations of valid ones. Whatever they are given, they answer with an error of `percodec.sdk.errors` or with
-data, in bounded time and memory. Exit 1 and the input in a file where one does not.
+`graph` compares two readers: what `checked_graph` accepts must mean the same to the `onnx` package, before and after it was written
+again. `packet` any bytes; `payload` any words behind checksums that agree, every kernel judging alike; `model` any tables. `manifest`,
+`log` and `engine` (its record): the Python readers, fed mutations of valid ones. Whatever they are given, they answer with an error of
+`percodec.sdk.errors` or with data, in bounded time and memory. Exit 1 and the input in a file where one does not.
 """
 
 from __future__ import annotations
