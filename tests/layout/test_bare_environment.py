@@ -19,6 +19,8 @@ from support.tree import Module
 CORE = ("numpy", "PyYAML")
 NEEDS_ORT = ("run", "demo", "encode", "decode", "replay")
 NEEDS_EXPORT = ("train", "export")
+NEEDS_ITS_OWN = ("uplink", "ingest")
+NEEDS = [*((c, "ort") for c in NEEDS_ORT), *((c, "export") for c in NEEDS_EXPORT), *((c, c) for c in NEEDS_ITS_OWN)]
 
 
 def _link(distribution: str, site: Path) -> None:
@@ -74,7 +76,7 @@ def test_the_extension_is_in_the_wheel(bare: Path) -> None:
 def test_help_lists_every_command(bare: Path) -> None:
     done = _run(bare.with_name("percodec"), "--help")
     assert done.returncode == 0, done.stderr
-    for command in ("inspect", "doctor", *NEEDS_ORT, *NEEDS_EXPORT):
+    for command in ("inspect", "doctor", *NEEDS_ORT, *NEEDS_EXPORT, *NEEDS_ITS_OWN):
         assert command in done.stdout
     assert "Traceback" not in done.stderr
 
@@ -90,7 +92,7 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("command", "extra"), [*((c, "ort") for c in NEEDS_ORT), *((c, "export") for c in NEEDS_EXPORT)])
+@pytest.mark.parametrize(("command", "extra"), NEEDS)
 def test_a_command_without_its_extra_says_what_to_install(bare: Path, drive: Path, tmp_path: Path, command: str, extra: str) -> None:
     arguments = {
         "run": ["synthetic://road?frames=2", "--out", tmp_path / "run"],
@@ -99,6 +101,8 @@ def test_a_command_without_its_extra_says_what_to_install(bare: Path, drive: Pat
         "decode": [drive / "frame.pcpk", "-o", tmp_path / "decoded"],
         "replay": [drive / "packets.mcap"],
         "train": ["codec", "--data", f"camvid={drive}", "--out", tmp_path / "train"],
+        "uplink": [drive, "--to", "nats://127.0.0.1:9", "--insecure-loopback", "--vehicle", "v1"],
+        "ingest": ["--from", "nats://127.0.0.1:9", "--archive", tmp_path / "archive", "--insecure-loopback"],
         "export": [drive / "packets.mcap", "--out", tmp_path / "bundle"],
     }[command]
     done = _run(bare.with_name("percodec"), command, *arguments)

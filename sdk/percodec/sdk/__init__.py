@@ -25,6 +25,7 @@ from percodec.sdk.errors import (
     SelfTestError,
     SourceError,
     TrainingError,
+    UplinkError,
     UsageError,
 )
 
@@ -69,6 +70,7 @@ __all__ = [
     "SourceError",
     "TensorInfo",
     "TrainingError",
+    "UplinkError",
     "UsageError",
     "VideoCodec",
     "count_pairs",

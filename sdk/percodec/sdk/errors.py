@@ -13,6 +13,7 @@ PercodecError                 exit code 1 unless said otherwise
 ├── MessageError              a ROS message is damaged, or holds something else than it should
 ├── BackendError              the requested engine or provider is not available, or failed
 │   └── EngineError           an engine file is not of this bundle or machine, or was altered
+├── UplinkError               a broker, a certificate or a message of the uplink is not what it should be
 ├── TrainingError             a training run cannot go on: its loss or its weights are no numbers any more
 ├── ExportError               a graph cannot be turned into what was asked for
 └── SelfTestError             the engine ran, but did not compute what the bundle says it must
@@ -77,6 +78,10 @@ class ExportError(PercodecError):
     """A graph cannot be turned into what was asked for: a precision, an engine, a smaller error."""
 
 
+class UplinkError(PercodecError):
+    """A broker, a certificate or a message between vehicle and archive is not what it should be."""
+
+
 class TrainingError(PercodecError):
     """A training run cannot go on: its loss or its weights are no numbers any more."""
 
@@ -111,6 +116,7 @@ __all__ = [
     "SelfTestError",
     "SourceError",
     "TrainingError",
+    "UplinkError",
     "UsageError",
     "reason",
 ]

@@ -1,4 +1,4 @@
-"""The vehicle's commands, by name. Argument checks and printing; the work is elsewhere.
+"""The vehicle's commands, by name, and ingest beside the archive. Argument checks and printing; the work is elsewhere.
 
 `percodec.sdk.cli` imports the module of a command when it is used.
 """
@@ -19,6 +19,8 @@ def commands() -> list[Command]:
         Command("replay", "predict again from logged packets and compare with the live run", f"{here}.replay", "ort"),
         Command("bag", "ROS bags without ROS: pictures to packets, packets to labels or pictures", f"{here}.bag", "bag"),
         Command("profile", "latency, jitter, drops, memory and power of a bundle on this machine", f"{here}.profile", "ort"),
+        Command("uplink", "ship logs from the vehicle to the archive, live frames first, nothing lost", f"{here}.uplink", "uplink"),
+        Command("ingest", "take what vehicles sent from the broker into the archive", f"{here}.uplink", "ingest"),
         Command("doctor", "what this machine can run, and what is missing", f"{here}.doctor"),
     ]
 

@@ -23,8 +23,8 @@ from percodec.sdk.log.names import CLOSED, ENCODING, MAX_RECORD_BYTES, SCHEMA, T
 
 SYNC_SECONDS = 1.0
 _CHECK_SPACE_EVERY = 64
-_DESCRIPTION = b"One percodec packet per message: a coded latent, format in BITSTREAM.md of percodec."
-_DEFINITIONS = (TOPIC, SCHEMA, _DESCRIPTION, ENCODING)
+DESCRIPTION = b"One percodec packet per message: a coded latent, format in BITSTREAM.md of percodec."
+_DEFINITIONS = (TOPIC, SCHEMA, DESCRIPTION, ENCODING)
 
 
 class LoggedBundle(Protocol):
@@ -265,4 +265,4 @@ def _version() -> str:
         return "unknown"
 
 
-__all__ = ["LogWriter", "LoggedBundle"]
+__all__ = ["DESCRIPTION", "LogWriter", "LoggedBundle"]

@@ -1,0 +1,165 @@
+"""`Archive`: packets at rest, in a folder or a bucket, as logs and an index of them. Once, however often they came.
+
+    VEHICLE/RECORDING/SEGMENT-FIRST-END-COUNT-NAME.mcap       a shard: a log by itself; the folder reads as one log
+    VEHICLE/RECORDING/SEGMENT-FIRST-END-COUNT-NAME.parquet    its index: a row a packet, with the packet's place in the shard
+    quarantine/VEHICLE/...                                    what is damaged, with the reason beside it
+
+A shard exists as soon as it is whole: synced and renamed in a folder, one PUT in a bucket. Its name tells its records, those without holes
+without a look inside. Before a shard is written the recording's folder is listed, so that what another ingest stored is left out; in a
+folder both hold a lock meanwhile. Parquet because whatever asks about a fleet reads it, and pyarrow is all it needs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from percodec.runtime.uplink.index import packed_index
+from percodec.runtime.uplink.ranges import RecordSet
+from percodec.runtime.uplink.wire import Record, SegmentId
+from percodec.sdk.errors import LogError, UplinkError, UsageError
+from percodec.sdk.log.whole import records_of, whole_log
+
+_SHARD = re.compile(r"(\d{6,9})-(\d{8,10})-(\d{8,10})-(\d{1,10})-[0-9a-f]{12}\.mcap")
+HOLDS = "holds"  # metadata of a shard with holes: its ranges, as JSON
+
+
+class Archive:
+    """`where`: a folder, or what fsspec opens, as s3://bucket/folder. Raises `UsageError` where it cannot be opened."""
+
+    def __init__(self, where: str) -> None:
+        import fsspec
+
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(where)
+            self._files.makedirs(self._root, exist_ok=True)
+        except Exception as error:  # each file system has its own
+            raise UsageError(f"--archive {where}: cannot be opened ({str(error)[:200] or type(error).__name__})") from error
+        protocol = self._files.protocol
+        self._local = "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+        self._known: dict[str, dict[int, RecordSet]] = {}  # by folder of a recording
+        self._shards: dict[str, set[str]] = {}
+
+    def stored(self, vehicle: str, recording: str) -> dict[int, RecordSet]:
+        """What is stored of a recording, by segment, as the archive is now."""
+        folder = f"{vehicle}/{recording}"
+        known, shards = self._known.setdefault(folder, {}), self._shards.setdefault(folder, set())
+        for path in self._list(folder):
+            name = PurePosixPath(path).name
+            match = _SHARD.fullmatch(name)
+            if match is None or name in shards:
+                continue
+            segment, first, end, count = map(int, match.groups())
+            held = known.setdefault(segment, RecordSet())
+            if end - first == count:
+                held.add(first, end)
+            else:
+                held.update(self._inside(f"{folder}/{name}"))
+            shards.add(name)
+        for path in self._list(f"quarantine/{folder}"):
+            if match := re.fullmatch(r"(\d{1,9})-(\d{1,10})\.packet", PurePosixPath(path).name):
+                known.setdefault(int(match[1]), RecordSet()).add(int(match[2]), int(match[2]) + 1)
+        return known
+
+    def store(self, vehicle: str, segment: SegmentId, metadata: Mapping[str, str], records: dict[int, Record]) -> int:
+        """Write what of `records`, by sequence, is not there yet. Returns how many that was; all are on the disk afterwards."""
+        folder = f"{vehicle}/{segment.recording}"
+        with self._alone(folder):
+            held = self.stored(vehicle, segment.recording).setdefault(segment.number, RecordSet())
+            new = {number: record for number, record in sorted(records.items()) if number not in held}
+            if not new:
+                return 0
+            numbers = RecordSet()
+            for number in new:
+                numbers.add(number, number + 1)
+            first, end = min(new), max(new) + 1
+            stem = f"{segment.number:06d}-{first:08d}-{end:08d}-{len(new)}-{os.urandom(6).hex()}"
+            more = {} if end - first == len(new) else {HOLDS: json.dumps(numbers.ranges)}
+            data, places = whole_log({**metadata, "vehicle": vehicle, **more}, [(n, r.timestamp_ns, r.packet) for n, r in new.items()])
+            self._put(f"{folder}/{stem}.mcap", data)
+            held.update(numbers)
+            self._shards[folder].add(f"{stem}.mcap")
+        index = packed_index(vehicle, segment, metadata, new, f"{stem}.mcap", places)
+        self._put(f"{folder}/{stem}.parquet", index)
+        return len(new)
+
+    def index_anew(self) -> int:
+        """Write the indexes that a crash kept from being written. Returns how many."""
+        made = 0
+        for path in self._files.glob(f"{self._root}/*/*/*.mcap"):
+            beside = path.removesuffix(".mcap") + ".parquet"
+            if self._files.exists(beside) or not _SHARD.fullmatch(PurePosixPath(path).name):
+                continue
+            *_, vehicle, recording, name = PurePosixPath(path).parts
+            metadata, records = records_of(self._files.cat_file(path))
+            found = {number: Record(0, number, time_ns, packet) for number, time_ns, packet, _ in records}
+            places = {number: place for number, _, _, place in records}
+            segment = SegmentId(recording, int(name.split("-")[0]))
+            self._put(f"{vehicle}/{recording}/{PurePosixPath(beside).name}", packed_index(vehicle, segment, metadata, found, name, places))
+            made += 1
+        return made
+
+    def quarantine(self, vehicle: str, name: str, data: bytes, why: str) -> None:
+        """Keep something damaged, with the reason. The same again changes nothing."""
+        self._put(f"quarantine/{vehicle}/{name}.json", json.dumps({"reason": why, "bytes": len(data)}).encode())
+        self._put(f"quarantine/{vehicle}/{name}.packet", data)
+
+    def _inside(self, name: str) -> RecordSet:
+        """The records of a shard with holes, as its metadata tell."""
+        metadata, _ = records_of(self._files.cat_file(f"{self._root}/{name}", start=0, end=1 << 20), head_only=True)
+        try:
+            return RecordSet((int(first), int(end)) for first, end in json.loads(metadata[HOLDS]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise LogError(f"{name}: does not say which records it holds; the archive is damaged there") from error
+
+    def _list(self, folder: str) -> list[str]:
+        self._files.invalidate_cache()
+        try:
+            return [str(path) for path in self._files.ls(f"{self._root}/{folder}", detail=False)]
+        except FileNotFoundError:
+            return []
+
+    @contextlib.contextmanager
+    def _alone(self, folder: str) -> Iterator[None]:
+        if not self._local:
+            yield
+            return
+        Path(self._root, folder).mkdir(parents=True, exist_ok=True)
+        with Path(self._root, folder, ".lock").open("w") as lock:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _put(self, name: str, data: bytes) -> None:
+        """Whole and on the disk, or not there. Raises `UplinkError`."""
+        try:
+            if self._local:
+                _write(Path(self._root, name), data)
+            else:
+                self._files.pipe_file(f"{self._root}/{name}", data)
+        except Exception as error:  # each file system has its own
+            raise UplinkError(f"archive {self._root}/{name}: cannot be written ({str(error)[:200] or type(error).__name__})") from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside: Any = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+__all__ = ["Archive"]
