@@ -68,14 +68,37 @@ def test_executables_are_the_nodes() -> None:
     assert set(ast.literal_eval(names)) == set(NODES)
 
 
+def _imports(path: Path) -> dict[str, set[str]]:
+    """Module -> names taken from it; `import x` takes none."""
+    found: dict[str, set[str]] = {}
+    for item in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(item, ast.ImportFrom) and item.module:
+            found.setdefault(item.module, set()).update(alias.name for alias in item.names)
+        elif isinstance(item, ast.Import):
+            found |= {alias.name: set() for alias in item.names}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "percodec_ros").glob("*.py")), ids=lambda path: path.stem)
+def test_nodes_take_public_names_of_the_vehicle_and_of_ros(path: Path) -> None:
+    """`percodec.runtime` never takes anything from here: its contract forbids rclpy."""
+    for module, names in _imports(path).items():
+        assert not module.startswith(("percodec.export", "torch", "onnx", "tensorrt")), module
+        assert not any(part.startswith("_") and part != "__future__" for part in module.split(".")), module
+        if module.startswith("percodec."):
+            source = ROOT / module.split(".")[1] / Path(*module.split("."))
+            text = (source / "__init__.py" if source.is_dir() else source.with_suffix(".py")).read_text(encoding="utf-8")
+            lists = [item.value for item in ast.parse(text).body if ast.unparse(item).startswith("__all__ =")]
+            beside = {entry.stem for entry in source.glob("*.py")}
+            assert names <= beside | {name for entry in lists for name in ast.literal_eval(entry)}, module
+
+
 def test_the_manifest_names_what_the_nodes_import() -> None:
     root = ET.parse(PACKAGE / "package.xml").getroot()
     depends = {element.text for element in root.iter("exec_depend")}
     imported = set()
     for path in (PACKAGE / "percodec_ros").glob("*.py"):
-        for item in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(item, ast.ImportFrom) and item.module and item.module.endswith(".msg"):
-                imported.add(item.module.removesuffix(".msg"))
+        imported |= {module.removesuffix(".msg") for module in _imports(path) if module.endswith(".msg")}
     assert imported <= depends
     assert root.attrib["format"] == "3"
     assert root.findtext("license") == "Apache-2.0"
