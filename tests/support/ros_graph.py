@@ -83,10 +83,15 @@ class Graph:
         self.processes.append(process)
         return process
 
-    def collect(self, kind: type[Any], topic: str, qos: QoSProfile | int = 100) -> list[Any]:
-        """Every message of a topic from now on, while the graph spins."""
+    def collect(self, kind: type[Any], topic: str, qos: QoSProfile | int = 100, frame: str = "") -> list[Any]:
+        """Every message of a topic from now on, while the graph spins; `frame`: of a frame that begins like this alone."""
         found: list[Any] = []
-        self.node.create_subscription(kind, topic, found.append, qos)
+
+        def take(message: Any) -> None:
+            if not frame or message.header.frame_id.startswith(frame):
+                found.append(message)
+
+        self.node.create_subscription(kind, topic, take, qos)
         return found
 
     def until(self, condition: Callable[[], Any], what: str = "", patience_s: float = PATIENCE_S) -> None:
