@@ -198,3 +198,18 @@ def test_what_may_never_end_is_not_read(tmp_path: Path, capsys: pytest.CaptureFi
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         assert main(["inspect", str(path)]) == 1
         assert "not a regular file" in capsys.readouterr().err
+
+
+def test_what_a_log_holds_does_not_steer_the_terminal(
+    tiny: Bundle, packet: Callable[[int], bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with LogWriter(tmp_path / "a.mcap", tiny) as log:
+        log.append(packet(0), 0, 0)
+    data = (tmp_path / "a.mcap").read_bytes()
+    for name, odd in ((b"table_hash", b"\x1b]0;x\x07abc"), (b"percodec.Packet", b"\x1b[2Jodec.Packet")):
+        data = data.replace(name, odd[: len(name)].ljust(len(name)))
+    (tmp_path / "a.mcap").write_bytes(data)
+    main(["inspect", str(tmp_path / "a.mcap"), "--allow-damaged"])
+    said = capsys.readouterr()
+    assert "\\x1b]0;x\\x07" in said.out
+    assert "\x1b" not in said.out + said.err

@@ -32,6 +32,7 @@ from percodec.runtime.session import stream_codec
 from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.errors import BagError, UsageError
 from percodec.sdk.fit import PAD
+from percodec.sdk.text import printable
 
 
 def configure_bag(parser: argparse.ArgumentParser) -> None:
@@ -212,9 +213,9 @@ def _tell(args: argparse.Namespace, outcome: Outcome, names: Mapping[str, str], 
         print(json.dumps(result, indent=2))
     else:
         for old, new in names.items():
-            print(f"{old} -> {new}")
+            print(printable(f"{old} -> {new}"))
         print(f"{outcome.messages} messages, {size_text(outcome.read_bytes)} became {size_text(outcome.made_bytes)}, in {seconds:.1f} s")
-        print(f"wrote    {out}  ({size_text(size)})")
+        print(printable(f"wrote    {out}  ({size_text(size)})"))
     sys.stdout.flush()
     faults = [f"{count} messages of {topic} were kept as they are ({outcome.reasons[topic]})" for topic, count in outcome.refused.items()]
     faults += outcome.damage[:1] + ([f"and {len(outcome.damage) - 1} more damaged places"] if len(outcome.damage) > 1 else [])
@@ -230,9 +231,11 @@ def _info(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"kind": opened.kind, "topics": [topic.as_dict() for topic in topics], "damage": opened.damage}, indent=2))
     else:
-        print(f"{args.input}: {opened.kind}, {sum(t.messages for t in topics)} messages, {size_text(sum(t.bytes for t in topics))}")
+        print(
+            printable(f"{args.input}: {opened.kind}, {sum(t.messages for t in topics)} messages, {size_text(sum(t.bytes for t in topics))}")
+        )
         for topic in topics:
-            print(_row(topic))
+            print(printable(_row(topic)))
     sys.stdout.flush()
     lost, broken = sum(t.lost for t in topics), sum(t.broken for t in topics)
     if opened.damage:

@@ -19,6 +19,7 @@ from percodec.sdk.device import facts
 from percodec.sdk.errors import PercodecError
 from percodec.sdk.machine import machine_info, versions
 from percodec.sdk.targets import TARGETS, Facts, traps
+from percodec.sdk.text import printable
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def doctor(args: argparse.Namespace) -> int:
     from percodec.runtime.session import DEFAULT_BUNDLE
 
     checks = examine(Path(args.bundle) if args.bundle else DEFAULT_BUNDLE)
-    print(json.dumps([check.as_dict() for check in checks], indent=2) if args.json else render(checks))
+    print(json.dumps([check.as_dict() for check in checks], indent=2) if args.json else printable(render(checks)))
     return 1 if any(check.status == "fail" for check in checks) else 0
 
 

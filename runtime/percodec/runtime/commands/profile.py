@@ -11,6 +11,7 @@ from typing import Any
 from percodec.sdk.errors import PercodecError, UsageError
 from percodec.sdk.files import read_file, write_whole
 from percodec.sdk.folder_lock import FolderLock
+from percodec.sdk.text import printable
 
 FILES = {
     "profile.json": "every figure",
@@ -118,7 +119,7 @@ def profile(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report, indent=2))
     else:
-        print(render(report))
+        print(printable(render(report)))
         print()
         for name, what in FILES.items():
             print(f"wrote    {out / name}  {what}")
@@ -159,7 +160,7 @@ def _compare(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"rows": rows, "different": notes}, indent=2))
     else:
-        print(render_comparison(rows))
+        print(printable(render_comparison(rows)))
         if notes:
             print(f"\nnote     not the same {', '.join(notes)}")
     return 0
