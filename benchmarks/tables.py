@@ -252,7 +252,26 @@ def ros(result: dict[str, Any]) -> str:
     return f"{lab_tables.table(['what', 'measured'], rows)}\n{about}\n"
 
 
+def bag(result: dict[str, Any]) -> str:
+    """What `percodec bag compress` makes of a recorded drive, from `bench_bag.py`."""
+    rows = []
+    for found in result["rows"]:
+        equal = found["at_equal_ms_ssim"]
+        others = [f"{equal[name] / 1000:.1f} kB" if equal[name] else "none as low" for name in ("jpeg", "avif")]
+        size = f"{found['bytes_per_picture'] / 1000:.1f} kB"
+        speed = f"{found['pictures_per_second']:.1f} /s"
+        name = found["bundle"] + (", --stream" if found["stream"] else "")
+        rows.append([name, f"{found['raw_ratio']:.0f} x", size, f"{found['ms_ssim']:.4f}", *others, speed])
+    head = ["bundle", "raw bag over ours", "a packet", "MS-SSIM", "JPEG as like", "AVIF as like", "pictures"]
+    quality, machine = result["jpeg80"], result["machine"]
+    about = f"`{result['video']}` at {'x'.join(map(str, result['size']))}, two cameras of {result['frames']} pictures, a raw bag of "
+    about += f"{result['raw_bytes'] / 1e9:.2f} GB; JPEG at quality 80: {quality['bytes'] / 1000:.1f} kB a picture, MS-SSIM "
+    about += f"{quality['ms_ssim']:.4f}. {machine['cpu']}, {machine['cores']} cores, load average {result['load_average']:.1f} at the start"
+    return f"{lab_tables.table(head, rows)}\n{about}, {result['date']}: `{result['command']}`\n"
+
+
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "bench_bag": bag,
     "bench_demo": demo,
     "bench_bundle": bundle,
     "bench_pipeline": pipeline,

@@ -28,7 +28,7 @@ from percodec.runtime.messages.pictures import rgb_from_image
 from percodec.runtime.session import Session
 from percodec.sdk import LogWriter, read_log
 from percodec.sdk.cli import main
-from percodec.sdk.errors import BackendError, BagError
+from percodec.sdk.errors import BackendError, BagError, UsageError
 from percodec.sdk.types import Frame, Latent
 
 FRONT, REAR = f"{bags.FRONT}/percodec", f"{bags.REAR}/percodec"
@@ -312,6 +312,17 @@ def test_killed_at_ten_moments_no_half_file_stands(tmp_path: Path) -> None:
     source = bags.write_bag(tmp_path / "in", frames=60, size=(640, 360))
     (tmp_path / "out").mkdir()
     _kills(source, tmp_path / "out", 10)
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    out = tmp_path / "x.mcap"
+    with BagWriter(out) as first:
+        with pytest.raises(UsageError, match="in use by another run"):
+            BagWriter(out)
+        first.finish()
+    with BagWriter(out, overwrite=True) as again:
+        again.finish()
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_a_termination_clears_up(tmp_path: Path) -> None:

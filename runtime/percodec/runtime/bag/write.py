@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 from percodec.runtime.bag.information import information_of, text_of
 from percodec.runtime.bag.mcap_files import ROSBAG2
 from percodec.runtime.bag.records import Attachment, Channel, Message, Metadata, Record, library
+from percodec.runtime.run.folder_lock import NAME as LOCK
+from percodec.runtime.run.folder_lock import FolderLock
 from percodec.sdk.errors import BagError, UsageError
 
 CHUNK = 1 << 20
@@ -20,8 +22,9 @@ CHUNK = 1 << 20
 class BagWriter:
     """`add` records, then `finish`; as a context manager it cleans up unless it was finished.
 
-    A name that ends in .mcap is a file, any other a folder. The part is written beside it, under a hidden name. Times, sequence numbers,
-    schemas and channel metadata are written as they are given; chunks are packed with zstd and have checksums.
+    A name that ends in .mcap is a file, any other a folder. Beside it a hidden folder, `.NAME.part`, holds what is not whole yet, and lets
+    in one writer at a time. Times, sequence numbers, schemas and channel metadata are written as they are given; chunks are packed with
+    zstd and have checksums.
     """
 
     def __init__(self, path: Path, *, profile: str = "ros2", overwrite: bool = False) -> None:
@@ -36,14 +39,18 @@ class BagWriter:
         if folder and path.exists() and not (path / "metadata.yaml").is_file() and any(path.iterdir()):
             raise UsageError(f"{path}: is a folder that holds no bag; choose another name")
         self.path, self._folder, self._done = path, folder, False
-        self._part = path.with_name(f".{path.name}.part")
+        self._place = path.with_name(f".{path.name}.part")
+        self._part = self._place / path.name
         self._name = f"{path.name}_0.mcap" if folder else path.name
+        self._lock: FolderLock | None = None
         self._counts: dict[Channel, int] = {}
         self._ids: dict[Channel, int] = {}
         self._schemas: dict[tuple[str, str, bytes], int] = {}
         self._times: tuple[int, int] | None = None
         self._file: BinaryIO | None = None
         try:
+            self._place.mkdir(exist_ok=True)
+            self._lock = FolderLock(self._place)
             self._clear()
             if folder:
                 self._part.mkdir()
@@ -93,10 +100,11 @@ class BagWriter:
             self._file.close()
             if self._folder and made is not None:
                 (self._part / "metadata.yaml").write_text(text_of(made), encoding="utf-8")
-            self._place()
+            self._name_it()
         except OSError as error:
             raise self._failed(error) from error
         self._done = True
+        self.abandon()
         return size
 
     def abandon(self) -> None:
@@ -105,7 +113,10 @@ class BagWriter:
             if self._file is not None:
                 self._file.close()
         with contextlib.suppress(OSError):
-            self._clear()
+            if self._lock is not None:
+                self._clear()
+                self._lock.close()
+                self._place.rmdir()
 
     def __enter__(self) -> BagWriter:
         return self
@@ -123,14 +134,11 @@ class BagWriter:
             self._counts[channel] = 0
         return self._ids[channel]
 
-    def _place(self) -> None:
-        """Under its name, by a rename; what stood there goes last."""
-        old = self.path.with_name(f".{self.path.name}.old")
+    def _name_it(self) -> None:
+        """By a rename; what stood there goes last."""
         if self._folder and self.path.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.rename(self.path, old)
+            os.rename(self.path, self._place / "old")
         os.rename(self._part, self.path)
-        shutil.rmtree(old, ignore_errors=True)
         handle = os.open(self.path.absolute().parent, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -138,10 +146,11 @@ class BagWriter:
             os.close(handle)
 
     def _clear(self) -> None:
-        if self._part.is_dir():
-            shutil.rmtree(self._part)
-        else:
-            self._part.unlink(missing_ok=True)
+        for left in self._place.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left.name != LOCK:
+                left.unlink()
 
     def _failed(self, error: OSError) -> BagError:
         return BagError(f"{self.path} cannot be written ({error.strerror or error}); nothing was written under that name")
