@@ -134,7 +134,7 @@ def restored(bag: Path, bundle: Path, place: Path) -> list[Picture]:
 
 def likeness(a: list[Picture], b: list[Picture]) -> float:
     """Mean MS-SSIM."""
-    tensors = [[torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1)[None].float() for p in side] for side in (a, b)]
+    tensors = [[torch.from_numpy(p.copy()).permute(2, 0, 1)[None].float() for p in side] for side in (a, b)]
     return float(np.mean([float(ms_ssim(x, y)) for x, y in zip(*tensors, strict=True)]))
 
 

@@ -74,6 +74,15 @@ def test_a_bundle_is_added_to_with_torch_blocked(tmp_path: Path) -> None:
     assert (tmp_path / "more" / "engines" / "host-int8" / "encoder.json").is_file()
 
 
+def test_an_older_bundle_is_freed_with_torch_blocked(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="needs the build extra")
+    done = _run(
+        COMMAND, ["torch", "torchvision", "onnxscript", "PIL", "cv2"], "export", str(ROAD), "--any-size", "--out", str(tmp_path / "any")
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "any" / "engines" / "host-int8" / "encoder.json").is_file()
+
+
 def test_importing_does_no_work(modules: list[Module]) -> None:
     """The heavy libraries stay out until a command needs them: importing every sdk and runtime module loads no inference library."""
     names = [module.name for module in modules if module.name.startswith(("percodec.sdk", "percodec.runtime"))]

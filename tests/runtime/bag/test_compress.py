@@ -258,6 +258,18 @@ def test_jpeg_is_taken_depth_is_left_and_a_broken_picture_stays(tmp_path: Path, 
     assert (rows["/rgb/percodec"]["lost"], rows["/rgb"]["broken"]) == (0, 1)
 
 
+def test_class_ids_are_no_pictures_unless_named(plain: Path, tmp_path: Path) -> None:
+    labels, out = tmp_path / "labels.mcap", tmp_path / "out.mcap"
+    assert main(["bag", "predict", str(plain), str(labels), "--topic", bags.FRONT]) == 0
+    compress(labels, out)
+    topic = "/front/segmentation/labels"
+    ids = [[m.data for m in messages(path) if m.channel.topic == topic] for path in (labels, out)]
+    assert len(ids[0]) == 4
+    assert ids[0] == ids[1]
+    assert main(["bag", "compress", str(labels), str(out), "--topic", topic, "--overwrite"]) == 0
+    assert f"{topic}/percodec" in {m.channel.topic for m in messages(out)}
+
+
 def test_pictures_may_stay_and_be_fitted(plain: Path, tmp_path: Path) -> None:
     out = tmp_path / "both.mcap"
     more = ["--topic", f"{bags.FRONT}=/mine", "--keep-raw", "--fit", "bundle"]

@@ -44,6 +44,7 @@ def test_no_viewer_takes_it_for_a_picture(word: str) -> None:
         "bgr8; percodec 1.0 road-edge@3982f12bb62 1280x720 crop",
         "bgr8; percodec 1.0 road-edge@3982f12bb620 0x720 crop",
         "bgr8; percodec 1.0 road-edge@3982f12bb620 1280x16385 crop",
+        "bgr8; percodec 1.0 road-edge@3982f12bb620 16384x16384 pad",
         "bgr8; percodec 1.0 road-edge@3982f12bb620 1280x720 zoom",
         "bgr8; percodec 1.0 road-edge@3982f12bb620 1280x720 crop\n",
         "bgr8; percodec 1.0 ../x@3982f12bb620 1280x720 crop",

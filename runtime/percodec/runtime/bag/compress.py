@@ -14,7 +14,7 @@ from percodec.runtime.bag.packets import PacketWriter
 from percodec.runtime.bag.records import CDR, Channel, Message, Metadata
 from percodec.runtime.bag.sessions import Sessions, Size
 from percodec.runtime.messages.cdr import CompressedImage, Header, Image
-from percodec.runtime.messages.format import PacketFormat, is_packet_format
+from percodec.runtime.messages.format import PacketFormat
 from percodec.runtime.messages.pictures import ENCODINGS, picture_from_image, rgb_from_compressed
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import MessageError, UsageError
@@ -38,14 +38,17 @@ def packet_topic(topic: str) -> str:
 
 
 def targets(bag: Bag, topics: Sequence[str], everything: bool, firsts: dict[str, str]) -> list[Target]:
-    """What is to be compressed. `topics`: TOPIC or TOPIC=NEW; `firsts`: see `first_formats`. Raises `UsageError` naming the topic."""
+    """What is to be compressed. `topics`: TOPIC or TOPIC=NEW; `firsts`: see `first_formats`. Raises `UsageError` naming the topic.
+
+    `everything`: topics of colour, and of JPEG and PNG. Grey pictures have to be named, for they may be class ids.
+    """
     by_topic = {channel.topic: channel for channel in bag.channels}
     if everything:
-        raw = [name for name, channel in by_topic.items() if channel.schema == Image.NAME and firsts.get(name) in ENCODINGS]
+        raw = [name for name, channel in by_topic.items() if channel.schema == Image.NAME and _is_colour(firsts.get(name, ""))]
         coded = [name for name, channel in by_topic.items() if channel.schema == CompressedImage.NAME and _is_picture(firsts.get(name, ""))]
         topics = sorted([*raw, *(name for name in coded if packet_topic(name) not in {packet_topic(other) for other in raw})])
         if not topics:
-            raise UsageError(f"no topic of the bag has pictures; it has {_listed(by_topic)}")
+            raise UsageError(f"no topic of the bag has colour pictures (name others with --topic); it has {_listed(by_topic)}")
     found = []
     for text in topics:
         name, _, new = text.partition("=")
@@ -147,8 +150,13 @@ def about(bundle: Bundle, steps: Iterable[tuple[Target, Compress]]) -> Metadata:
     return Metadata("percodec", tuple(values.items()))
 
 
+def _is_colour(encoding: str) -> bool:
+    return encoding in ENCODINGS and encoding not in ("mono8", "8UC1")
+
+
 def _is_picture(text: str) -> bool:
-    return bool(text) and not is_packet_format(text) and "compressedDepth" not in text and not text.startswith(("16UC1", "32FC1"))
+    coded = any(word in text.lower() for word in ("jpeg", "jpg", "png")) and "compressedDepth" not in text
+    return coded and not text.startswith(("16UC1", "32FC1", "mono8", "8UC1"))
 
 
 def _listed(topics: Iterable[str]) -> str:

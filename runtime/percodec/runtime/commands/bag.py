@@ -67,7 +67,7 @@ def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser.add_argument("input", metavar="IN", help="bag: .mcap, a rosbag2 folder, .db3, a ROS 1 .bag")
     parser.add_argument("output", metavar="OUT", help="bag to write: NAME.mcap, or a folder")
     parser.add_argument("--topic", action="append", default=[], metavar="TOPIC", help="TOPIC, or TOPIC=NEW to name the new one; repeatable")
-    parser.add_argument("--all", action="store_true", help="every topic that fits")
+    parser.add_argument("--all", action="store_true", help="every topic that fits; of pictures those in colour")
     parser.add_argument("--backend", default="ort", metavar="NAME", help="ort (default), ort:fp32, ort:int8")
     parser.add_argument("--threads", metavar="N", help="pictures at the same time (default: one for each core)")
     _common(parser)

@@ -19,6 +19,7 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
+from percodec.runtime.capture.opencv import MAX_PIXELS
 from percodec.sdk.errors import BundleError, MessageError
 from percodec.sdk.fit import FITS, MAX_SIDE, PAD
 
@@ -62,7 +63,7 @@ class PacketFormat:
 
     @classmethod
     def from_text(cls, text: str) -> PacketFormat:
-        """Raises `MessageError` for any other format, an unknown major version, or sizes outside 1..16384."""
+        """Raises `MessageError` for any other format, an unknown major version, or sizes outside 1..16384 and 2^27 pixels."""
         match = _TEXT.fullmatch(text)
         if match is None:
             raise MessageError(f"format {text[:80]!r} is not that of a percodec packet; give a topic of packets, as <image>/percodec")
@@ -71,8 +72,8 @@ class PacketFormat:
             raise MessageError(f"format {text[:80]!r}: packets of version {major}.{minor} are not known here; install a newer percodec")
         if fit not in (*FITS, PAD):
             raise MessageError(f"format {text[:80]!r}: the fit {fit!r} is not known; there are {', '.join((*FITS, PAD))}")
-        if not (1 <= int(width) <= MAX_SIDE and 1 <= int(height) <= MAX_SIDE):
-            raise MessageError(f"format {text[:80]!r}: sides are from 1 to {MAX_SIDE} pixels")
+        if not (1 <= int(width) <= MAX_SIDE and 1 <= int(height) <= MAX_SIDE and int(width) * int(height) <= MAX_PIXELS):
+            raise MessageError(f"format {text[:80]!r}: sides are from 1 to {MAX_SIDE} pixels, and pictures have at most {MAX_PIXELS}")
         return cls(encoding, bundle, digest, int(width), int(height), fit)
 
     def __str__(self) -> str:
