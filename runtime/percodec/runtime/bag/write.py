@@ -12,9 +12,9 @@ from typing import Any, BinaryIO
 from percodec.runtime.bag.information import information_of, text_of
 from percodec.runtime.bag.mcap_files import ROSBAG2
 from percodec.runtime.bag.records import Attachment, Channel, Message, Metadata, Record, library
-from percodec.runtime.run.folder_lock import NAME as LOCK
-from percodec.runtime.run.folder_lock import FolderLock
 from percodec.sdk.errors import BagError, UsageError
+from percodec.sdk.folder_lock import NAME as LOCK
+from percodec.sdk.folder_lock import FolderLock
 
 CHUNK = 1 << 20
 
