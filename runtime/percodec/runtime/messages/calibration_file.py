@@ -9,6 +9,7 @@ import yaml
 
 from percodec.runtime.messages.cdr import CameraInfo, Header
 from percodec.sdk.errors import UsageError, reason
+from percodec.sdk.files import read_file
 
 MAX_COEFFICIENTS = 100
 
@@ -16,7 +17,7 @@ MAX_COEFFICIENTS = 100
 def camera_info_from_yaml(path: Path) -> CameraInfo:
     """The file's `CameraInfo`, with an empty header. Raises `UsageError` naming the key that is missing or is not what it must be."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.safe_load(read_file(path, 1 << 20).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {getattr(error, 'strerror', None) or 'is no text'}; give a calibration file (YAML)") from error
     except yaml.YAMLError as error:
