@@ -7,6 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import cv2
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
 from support.ros_graph import Graph, image, pictures
@@ -58,6 +59,25 @@ def test_lives_leave_no_memory_behind(graph: Graph) -> None:
         pages = int(Path(f"/proc/{process.popen.pid}/statm").read_text(encoding="ascii").split()[1])
         resident.append(pages * 4096 / 1e6)
     assert max(resident[4:]) - min(resident[1:4]) < 5, resident
+
+
+def test_a_source_that_fails_ends_the_active_life_with_the_reason(graph: Graph, tmp_path: Path) -> None:
+    """As a camera that is unplugged; here a folder with a damaged picture behind a good one."""
+    assert cv2.imwrite(str(tmp_path / "1.png"), pictures(1)[0])
+    (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes()[:-100])
+    packets = graph.collect(CompressedImage, "/image_raw/percodec")
+    process = graph.run("camera", source=str(tmp_path), autostart=False)
+    for _ in range(2):
+        assert graph.change("camera", "configure")
+        graph.until(lambda: graph.node.count_publishers("/image_raw/percodec"))
+        assert graph.change("camera", "activate")
+        graph.until(lambda: graph.state("camera") == "unconfigured", "the end of its life")
+        graph.until(lambda: graph.status("camera").get("state") == "unconfigured")
+        assert graph.status("camera")["level"] == "2"
+        assert "the 1 readable images were processed" in graph.status("camera")["message"]
+    assert len(packets) <= 2
+    assert process.end() == 0
+    assert "Traceback" not in process.output
 
 
 def test_a_camera_that_is_not_there_is_the_reason(graph: Graph) -> None:

@@ -135,17 +135,14 @@ class PercodecNode(LifecycleNode):
         except PercodecError as error:
             self.fault = f"cannot be activated: {reason(error)}"
             self.get_logger().error(self.fault)
+            self._finish()
             super().on_deactivate(state)
             return FAILURE
         self.fault, self.state, self.active_since = "", "active", time.monotonic_ns()
         return done
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.active_since = 0
-        if self.input is not None:
-            self.input.close()
-            self.input = None
-        self.end()
+        self._finish()
         done = super().on_deactivate(state)
         if self.fault:
             return ERROR
@@ -166,8 +163,16 @@ class PercodecNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._finish()
         self._let_go()
         return super().on_error(state)
+
+    def _finish(self) -> None:
+        self.active_since = 0
+        if self.input is not None:
+            self.input.close()
+            self.input = None
+        self.end()
 
     def _let_go(self) -> None:
         self.close()
