@@ -2,7 +2,7 @@
 
 For `uplink_trial.py` and `bench_uplink.py`. By itself it plays one camera:
 
-    python benchmarks/uplink_rig.py BUNDLE LOG STREAM FPS FRAMES SEGMENT [BYTES]
+    python benchmarks/uplink_rig.py BUNDLE LOG STREAM FPS FRAMES SEGMENT
 """
 
 from __future__ import annotations
@@ -25,25 +25,19 @@ from percodec.sdk import Bundle, PacketCodec, SegmentedLogWriter, SegmentLimits,
 PERCODEC = [sys.executable, "-c", "import sys; from percodec.sdk.cli import main; sys.exit(main())"]
 
 
-def play(bundle_path: Path, log: Path, stream: int, fps: float, frames: int, segment: str, size: int = 7000) -> None:
-    """Write a live log in time, packets of about `size` bytes, as a camera's run would."""
+def play(bundle_path: Path, log: Path, stream: int, fps: float, frames: int, segment: str) -> None:
+    """Write a live log in time, as a camera's run would: the bundle's self-test latents, shifted from frame to frame."""
     bundle = Bundle.open(bundle_path)
     coder = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:], stream_id=stream)
-    rng = np.random.default_rng(stream)
-    shape, symbols = bundle.latent_shape, []
-    for _ in range(8):
-        noisy = rng.integers(0, bundle.levels, shape, dtype=np.uint8)
-        share = min(1.0, size / max(1, len(coder.encode(noisy, 0, 0)) - 400))
-        noisy[:, int(shape[1] * share) :] = 0
-        symbols.append(noisy)
-    coder = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:], stream_id=stream)
+    latents = bundle.selftest().symbols
     begin = time.monotonic()
     with SegmentedLogWriter(log, bundle, SegmentLimits.from_text(segment), stream_id=stream, live=True) as writer:
         for frame in range(frames):
             if fps:
                 time.sleep(max(0.0, begin + frame / fps - time.monotonic()))
             now = time.monotonic_ns()
-            writer.append(coder.encode(symbols[frame % 8], frame, now), frame, now)
+            symbols = np.ascontiguousarray(np.roll(latents[frame % len(latents)], frame % 8, axis=2))
+            writer.append(coder.encode(symbols, frame, now), frame, now)
 
 
 class Fleet:
@@ -76,9 +70,9 @@ class Fleet:
         words = ["uplink", str(self.logs(vehicle)), "--to", url or self.broker.url, "--resend-after", self.resend]
         return self._start([*words, *self.more.get(vehicle, []), *tls(self.broker.vehicles[vehicle])], f"agent-{vehicle}")
 
-    def start_camera(self, vehicle: str, stream: int, fps: float, frames: int, segment: str = "1MB,5s", size: int = 7000) -> Path:
+    def start_camera(self, vehicle: str, stream: int, fps: float, frames: int, segment: str = "1MB,5s") -> Path:
         log = self.logs(vehicle) / f"camera-{stream}-{next(self.runs)}"
-        words = [sys.executable, __file__, str(self.bundle), str(log), str(stream), str(fps), str(frames), segment, str(size)]
+        words = [sys.executable, __file__, str(self.bundle), str(log), str(stream), str(fps), str(frames), segment]
         self.cameras.append(subprocess.Popen(words, stdin=subprocess.DEVNULL))
         return log
 
@@ -184,7 +178,7 @@ def rss_mb(pid: int) -> float:
 
 
 if __name__ == "__main__":
-    bundle_, log_, stream_, fps_, frames_, segment_, *size_ = sys.argv[1:]
-    play(Path(bundle_), Path(log_), int(stream_), float(fps_), int(frames_), segment_, *map(int, size_))
+    bundle_, log_, stream_, fps_, frames_, segment_ = sys.argv[1:]
+    play(Path(bundle_), Path(log_), int(stream_), float(fps_), int(frames_), segment_)
 
 __all__ = ["PERCODEC", "Fleet", "compare", "cpu_seconds", "play", "rss_mb", "tls"]

@@ -101,7 +101,8 @@ def test_the_archive_has_the_vehicles_very_packets(start: Start, broker: Loopbac
     found = ended(ship(start, broker, "v1", logs, "--drain"))
     assert (found["records"]["stored"], found["records"]["resent"], found["records"]["discarded"]) == (151, 0, 0)
     assert found["state"] == "READY"
-    assert stopped(ingest)["stored"] == 151
+    stopped(ingest)
+    assert sum(1 for path in (tmp_path / "archive" / "v1").iterdir() for _ in read_log(path)) == 151
     for name in ("old", "live"):
         here = read_log(logs / name)
         there = read_log(tmp_path / "archive" / "v1" / here.metadata["recording"])
@@ -177,8 +178,9 @@ def test_a_damaged_packet_is_set_aside_and_the_rest_goes_on(start: Start, broker
     ingest = take(start, broker)
     found = ended(ship(start, broker, "v4", logs, "--drain"))
     assert found["records"]["stored"] == 10
-    counts = stopped(ingest)
-    assert (counts["stored"], counts["quarantined"]) == (9, 1)
+    assert stopped(ingest)["quarantined"] == 1
+    (there,) = (tmp_path / "archive" / "v4").iterdir()
+    assert [record.sequence for record in read_log(there, allow_damaged=True)] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     (why,) = (tmp_path / "archive" / "quarantine" / "v4").rglob("*-4.json")
     assert "CRC" in why.read_text() or "checksum" in why.read_text()
 

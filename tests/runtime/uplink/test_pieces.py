@@ -97,14 +97,14 @@ def test_the_window_follows_the_link() -> None:
     for _ in range(3000):
         size = 10_000
         in_queue = max(0.0, queue_free_at - now)
-        waiting = int(window.bytes / size)
+        waiting = int(window.bytes(now) / size)
         for _ in range(waiting):
             queue_free_at = max(queue_free_at, now) + size / 750_000
         window.acknowledged(size * waiting, now, queue_free_at + 0.02)
         now += max(0.005, in_queue / 2)
-    assert MIN_BYTES <= window.bytes < 120_000
+    assert MIN_BYTES < window.bytes(now) < 120_000
     window.reset()
-    assert window.bytes == MIN_BYTES
+    assert window.bytes(now) == MIN_BYTES
 
 
 def open_segments(folder: Path) -> list[Segment]:

@@ -39,9 +39,9 @@ from percodec.runtime.uplink.wire import (
 )
 from percodec.sdk.errors import UplinkError
 
-TICK_S = 0.02
+TICK_S = 0.03
 ASK_S = 5.0
-_SCAN_S, _SAVE_S = 0.5, 1.0
+_SCAN_S, _SAVE_S = 1.0, 1.0
 _RETRY_S = (0.2, 5.0)
 
 
@@ -65,7 +65,11 @@ class _UnderWay:
     records: dict[SegmentId, RecordSet]
     bytes: int
     sent_s: float
-    live: bool
+    since_s: float | None  # when the oldest of it was found; None for backlog
+
+    @property
+    def live(self) -> bool:
+        return self.since_s is not None
 
 
 class Agent:
@@ -88,6 +92,7 @@ class Agent:
         self._wake: asyncio.Future[None] | None = None
         self._started = time.monotonic()
         self._scan_now = False
+        self._more = False  # acknowledgements are waited for, to send on
 
     def stop(self) -> None:
         """Ends `run` soon."""
@@ -147,14 +152,14 @@ class Agent:
                 if segment.tail.has_writer() and not segment.claimed:
                     self._queue(segment).add(segment, 0, segment.tail.count, now)
                 grown += segment.tail.total(0, segment.tail.count)
-        for segment in self._shelf.segments.values():
-            if segment.tail.ended or segment.tail.damaged:
+        for segment in self._shelf.open:
+            if not segment.growing:
                 continue
             before = segment.tail.count
             if self._shelf.grow(segment):
                 self._queue(segment).add(segment, before, segment.tail.count, now)
                 grown += segment.tail.total(before, segment.tail.count)
-            self._scan_now |= segment.tail.ended  # another follows
+            self._scan_now |= not segment.growing  # another follows
         for queue in self._live.values():
             queue.age(now)
         return grown
@@ -163,22 +168,26 @@ class Agent:
         return self._live.setdefault(segment.id.recording, LiveQueue())
 
     async def _send(self, now: float) -> None:
+        window = self._window.bytes(now)
         while self._link is not None and not self._link.lost.is_set():
             live = sum(one.bytes for one in self._under_way.values() if one.live)
             old = sum(one.bytes for one in self._under_way.values() if not one.live)
             picked: Pick = []
-            if live < max(BUNDLE_BYTES, self._window.bytes):
+            since = now
+            if live < max(BUNDLE_BYTES, window):
+                since = min((queue.since_s for queue in self._live.values()), default=now)
                 for queue in self._live.values():
                     picked += queue.take(max(1, BUNDLE_BYTES - sum(s.tail.size(k) for s, k in picked)))
             is_live = bool(picked)
-            if not picked and old < self._window.bytes:
-                budget = min(BUNDLE_BYTES, max(1, int(min(self._window.bytes / 2, self._window.bytes - old))))
-                picked = backlog(self._shelf.segments.values(), budget)
+            if not picked and old < window:
+                budget = min(BUNDLE_BYTES, max(1, int(min(window / 2, window - old))))
+                picked = backlog(self._shelf.open, budget)
+            self._more = bool(picked) or old >= window
             if not picked:
                 return
-            await self._publish(picked, is_live, now)
+            await self._publish(picked, since if is_live else None, now)
 
-    async def _publish(self, picked: Pick, live: bool, now: float) -> None:
+    async def _publish(self, picked: Pick, since: float | None, now: float) -> None:
         segments: dict[SegmentId, int] = {}
         claimed: dict[SegmentId, RecordSet] = {}
         records, size = [], 0
@@ -203,7 +212,7 @@ class Agent:
         metadata = tuple(self._shelf.segments[one].tail.metadata for one in segments)
         self._count += 1
         number = self._count
-        self._under_way[number] = _UnderWay(claimed, size, now, live)
+        self._under_way[number] = _UnderWay(claimed, size, now, since)
         await self._link.publish(packed(Message(metadata, tuple(records))), lambda refusal: self._answered(number, refusal))
 
     def _answered(self, number: int, refusal: str) -> None:
@@ -218,8 +227,8 @@ class Agent:
             return
         self.status.unsay("refused")
         self._window.acknowledged(one.bytes, one.sent_s, now)
-        if one.live:
-            self.status.live_delays_s.append(now - one.sent_s)
+        if one.since_s is not None:
+            self.status.live_delays_s.append(now - one.since_s)
         for name, records in one.records.items():
             if (segment := self._shelf.segments.get(name)) is not None:
                 segment.entry.sent.update(records)
@@ -227,7 +236,8 @@ class Agent:
         self._recent.append((now, one.records))
         while now - self._recent[0][0] > self._settings.resend_after_s:
             self._recent.popleft()
-        self._awake()
+        if self._more:
+            self._awake()
 
     def _release(self, one: _UnderWay) -> None:
         """It goes again, as backlog."""

@@ -6,6 +6,7 @@ packet, for nobody could decode those before it.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 
@@ -27,6 +28,11 @@ class LiveQueue:
         if segment.live_from is None:
             segment.live_from = first
         self._waiting.extend((now_s, segment, index) for index in range(first, end))
+
+    @property
+    def since_s(self) -> float:
+        """When the first of those that wait was found; infinite where none does."""
+        return self._waiting[0][0] if self._waiting else math.inf
 
     def age(self, now_s: float) -> None:
         """Leave to the backlog what has waited too long."""

@@ -25,6 +25,10 @@ class Segment:
         self.live_from: int | None = None
 
     @property
+    def growing(self) -> bool:
+        return not (self.tail.ended or self.tail.damaged)
+
+    @property
     def done(self) -> bool:
         """Whether everything that can be read of it is stored."""
         return not self.tail.damaged and self.entry.stored.count >= self.tail.count
@@ -42,6 +46,7 @@ class Shelf:
     def __init__(self, source: Path, ledger: Ledger, max_bytes: int | None) -> None:
         self.source, self.ledger, self.max_bytes = source, ledger, max_bytes
         self.segments: dict[SegmentId, Segment] = {}
+        self.open: list[Segment] = []  # those that grow or have a backlog, as of the last scan
         self.over = False  # the limit cannot be kept: what is open alone is larger
         self.disk_bytes = 0
         self._foreign: dict[Path, int] = {}  # size when it was looked at
@@ -49,8 +54,9 @@ class Shelf:
 
     def scan(self) -> list[Segment]:
         """Look for new files, and for those that are gone. Returns the new segments, oldest first."""
-        found = []
+        found, there = [], set()
         for path in self._walk():
+            there.add(path)
             if path in self._paths:
                 continue
             try:
@@ -70,10 +76,12 @@ class Shelf:
             self._paths.add(path)
             self.grow(segment)
             found.append(segment)
-        for segment in [s for s in self.segments.values() if not s.tail.path.exists()]:
-            self._drop(segment)
+        if gone := self._paths - there:
+            for segment in [s for s in self.segments.values() if s.tail.path in gone]:
+                self._drop(segment)
         if found:
             self.segments = dict(sorted(self.segments.items(), key=lambda item: (item[1].tail.begun_ns, item[0])))
+        self.open = [s for s in self.segments.values() if s.growing or s.claimed.count < s.tail.count]
         return sorted(found, key=lambda s: s.id)
 
     def missing(self) -> None:
@@ -112,6 +120,7 @@ class Shelf:
         segment.tail.close()
         self._paths.discard(segment.tail.path)
         del self.segments[segment.id]
+        self.open = [one for one in self.open if one is not segment]
         return self.ledger.forget(segment.id)
 
     def _walk(self) -> Iterator[Path]:

@@ -105,7 +105,7 @@ class Status:
             "disk_bytes": self.disk_bytes,
             "max_disk_bytes": self.max_bytes,
             "segments": self._segments,
-            "window_bytes": int(self._window.bytes),
+            "window_bytes": int(self._window.bytes(self.updated_s)),
             "ack_ms": round(1e3 * self._window.rtt_s, 1),
             "live_ack_ms": {f"p{q}": round(1e3 * delays[min(len(delays) - 1, len(delays) * q // 100)], 1) for q in (50, 99)}
             if delays

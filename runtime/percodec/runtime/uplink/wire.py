@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import struct
@@ -73,15 +74,21 @@ def segment_id(metadata: Mapping[str, str]) -> SegmentId:
 
 def packed(message: Message) -> bytes:
     """The bytes of a message."""
-    head: dict[str, Any] = {"segments": message.segments}
-    if message.ask is not None:
-        head |= {"ask": message.ask, "asked": [str(one) for one in message.asked]}
-    words = zlib.compress(json.dumps(head).encode(), 1)
+    if message.ask is None:
+        words = _head_of(tuple(tuple(one.items()) for one in message.segments))
+    else:
+        head = {"segments": message.segments, "ask": message.ask, "asked": [str(one) for one in message.asked]}
+        words = zlib.compress(json.dumps(head).encode(), 1)
     parts = [_HEAD.pack(_MAGIC, _VERSION, len(words)), words]
     for record in message.records:
         parts += [_RECORD.pack(record.segment, record.sequence, record.timestamp_ns, len(record.packet)), record.packet]
     body = b"".join(parts)
     return body + _CRC.pack(zlib.crc32(body))
+
+
+@functools.lru_cache(64)
+def _head_of(segments: tuple[tuple[tuple[str, str], ...], ...]) -> bytes:
+    return zlib.compress(json.dumps({"segments": [dict(one) for one in segments]}).encode(), 1)
 
 
 def unpacked(data: bytes) -> Message:
