@@ -35,6 +35,7 @@ WARM_UP = 20
 PATIENCE_S = 60.0
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(HERE.parent / "tests" / "ros2" / "loopback.xml")
+os.environ["ROS_LOG_DIR"] = str(HERE.parent / "build" / "ros-log")
 os.environ.setdefault("ROS_DOMAIN_ID", "83")
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
 

@@ -17,6 +17,7 @@ READY = importlib.util.find_spec("rclpy") is not None
 collect_ignore_glob = [] if READY else ["test_*.py"]
 
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["ROS_LOG_DIR"] = str(ROOT / "build" / "ros-log")
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
 os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(Path(__file__).with_name("loopback.xml")))
 DOMAINS = itertools.count(os.getpid())
