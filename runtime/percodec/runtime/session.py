@@ -18,7 +18,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,6 +36,8 @@ from percodec.runtime.pipeline.pipeline import Pipeline
 from percodec.runtime.pipeline.records import HeadTask
 from percodec.runtime.pipeline.slots import Slot
 from percodec.runtime.pipeline.timing import Profiler
+from percodec.runtime.trust.check import admit
+from percodec.runtime.trust.policy import find_policy
 from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.codec import PacketCodec, PacketHeader, VideoCodec
@@ -347,11 +349,32 @@ def default_bundle() -> Path:
     return DEFAULT_BUNDLE
 
 
-def open_bundle(path: Path) -> Bundle:
-    """`Bundle.open` with a friendlier word when the default one is not installed."""
+@dataclass(frozen=True)
+class Demand:
+    """What a bundle must be to be opened. `policy`: a trust policy's file, None for the machine's; `digest`: its own, or the beginning."""
+
+    policy: Path | None = None
+    digest: str | None = None
+
+
+def open_bundle(path: Path, demand: Demand = Demand()) -> Bundle:
+    """`Bundle.open` of a bundle that this machine's trust policy admits. The one that comes with percodec is trusted as a part of it.
+
+    Raises `BundleError`; `TrustError` before any model of the bundle is read.
+    """
     if path == DEFAULT_BUNDLE and not path.is_dir():
         raise BundleError("the demo bundle road-edge is not part of this installation; name a bundle with --bundle FOLDER")
-    return Bundle.open(path)
+    if path == DEFAULT_BUNDLE:
+        return Bundle.open(path, demand.digest)
+    if not path.is_dir():
+        return Bundle.open(path)  # which says what is wrong with it
+    verdict, said = admit(path, find_policy(demand.policy))
+    if demand.digest is not None and (len(demand.digest) < 8 or not verdict.digest.startswith(demand.digest.lower())):
+        raise BundleError(f"bundle {path}: digest is {verdict.digest[:16]}..., expected {demand.digest[:16]}; this is another bundle")
+    bundle = Bundle.open(path, verdict.digest, verdict.engines)
+    if said is not None:
+        bundle.notes = (*bundle.notes, said)
+    return bundle
 
 
 def _latent(header: PacketHeader, symbols: NDArray[np.uint8]) -> Latent:
@@ -360,6 +383,7 @@ def _latent(header: PacketHeader, symbols: NDArray[np.uint8]) -> Latent:
 
 __all__ = [
     "DEFAULT_BUNDLE",
+    "Demand",
     "Session",
     "Stream",
     "chosen_heads",

@@ -25,6 +25,7 @@ from percodec.sdk.errors import (
     SelfTestError,
     SourceError,
     TrainingError,
+    TrustError,
     UplinkError,
     UsageError,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "SourceError",
     "TensorInfo",
     "TrainingError",
+    "TrustError",
     "UplinkError",
     "UsageError",
     "VideoCodec",

@@ -5,6 +5,7 @@ PercodecError                 exit code 1 unless said otherwise
 ├── DataError                 a data set, image or video cannot be used
 ├── SourceError               a camera, video or folder cannot be opened, or ended early
 ├── BundleError               a bundle is missing, incomplete, altered or of an unknown version
+├── TrustError                a bundle or an engine is not signed by a key that is trusted here
 ├── CodecError                coded data
 │   ├── PacketError           a packet is truncated, altered, foreign or of an unknown version
 │   └── EntropyModelError     tables that are not a valid entropy model
@@ -44,6 +45,10 @@ class SourceError(PercodecError):
 
 class BundleError(PercodecError):
     """A bundle is missing, incomplete, altered or of an unknown version."""
+
+
+class TrustError(PercodecError):
+    """A bundle or an engine is not signed by a key that is trusted here, or a key or a policy cannot be used."""
 
 
 class CodecError(PercodecError):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import UsageError
 from percodec.sdk.log.segments import SegmentLimits
+
+if TYPE_CHECKING:
+    from percodec.runtime.session import Demand
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +20,8 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="ort", metavar="NAME", help="ort (default), ort:fp32, ort:int8, tensorrt, tensorrt_rtx")
     parser.add_argument("--threads", default="1", metavar="N", help="threads inside each network (default 1)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")
+    parser.add_argument("--expect-digest", metavar="HEX", help="refuse any other bundle than the one of this digest, or its beginning")
+    parser.add_argument("--trust-policy", metavar="FILE", help="policy of signatures to hold the bundle to (default: the machine's)")
 
 
 def add_heads(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +74,17 @@ def key_every_of(args: argparse.Namespace) -> int:
 def bundle_of(args: argparse.Namespace) -> Bundle:
     from percodec.runtime.session import DEFAULT_BUNDLE, open_bundle
 
-    return open_bundle(Path(args.bundle) if args.bundle else DEFAULT_BUNDLE)
+    return open_bundle(Path(args.bundle) if args.bundle else DEFAULT_BUNDLE, demand_of(args))
+
+
+def demand_of(args: argparse.Namespace) -> Demand:
+    """What `--expect-digest` and `--trust-policy` say, where a command has them. Raises UsageError."""
+    from percodec.runtime.session import Demand
+
+    policy, digest = getattr(args, "trust_policy", None), getattr(args, "expect_digest", None)
+    if digest is not None and not re.fullmatch(r"[0-9a-fA-F]{8,64}", digest):
+        raise UsageError(f"--expect-digest {digest[:80]!r}: give 8 to 64 hex digits, as percodec inspect BUNDLE prints them")
+    return Demand(None if policy is None else Path(policy), digest)
 
 
 def limit_of(args: argparse.Namespace) -> int | None:
@@ -111,6 +127,7 @@ __all__ = [
     "add_log",
     "add_stream",
     "bundle_of",
+    "demand_of",
     "heads_of",
     "key_every_of",
     "limit_of",

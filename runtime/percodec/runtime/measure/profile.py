@@ -29,7 +29,7 @@ from percodec.runtime.pipeline.options import Outputs, PipelineOptions
 from percodec.runtime.pipeline.pipeline import STAGES
 from percodec.runtime.pipeline.slots import Slot
 from percodec.runtime.pipeline.timing import Profiler, Spans, rss_bytes
-from percodec.runtime.session import Session, pipeline_of
+from percodec.runtime.session import Session, open_bundle, pipeline_of
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import SourceError, UsageError
@@ -81,7 +81,7 @@ def run_profile(settings: ProfileSettings, on_step: Callable[[str], None] = lamb
     unknown = [part for part in settings.parts if part not in PARTS]
     if unknown:
         raise UsageError(f"--parts {unknown[0]}: unknown; use some of {','.join(PARTS)}")
-    bundle = Bundle.open(settings.bundle)
+    bundle = open_bundle(settings.bundle)
     backends = [b for b in settings.backends if b not in REFERENCES]
     references = [b for b in settings.backends if b in REFERENCES]
     if not backends:

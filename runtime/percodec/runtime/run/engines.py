@@ -72,7 +72,7 @@ class _Supervised:
             settings.bundle, (image, symbols), outputs, (settings.backend, *settings.fallback), health,
             config={
                 "threads": settings.threads, "provider": settings.provider, "transfer": settings.transfer, "selftest": settings.selftest,
-                "digest": bundle.digest,
+                "digest": bundle.digest, "engines": None if bundle.engines is None else dict(bundle.engines),
             },
         )  # fmt: skip
         self.close = self._supervisor.close

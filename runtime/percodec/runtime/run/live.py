@@ -56,7 +56,7 @@ def run_live(
 
     Raises PercodecError for anything wrong before the first frame; later errors are in the result, beside the report.
     """
-    bundle = open_bundle(settings.bundle)
+    bundle = open_bundle(settings.bundle, settings.demand)
     heads = chosen_heads(bundle, settings.heads) or (bundle.head(None).name,)  # raises where there is none
     alone = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:], stream_id=settings.stream_id)
     coder = stream_codec(bundle, settings.stream_id, settings.key_every) if settings.stream else alone

@@ -7,6 +7,7 @@ per minute are at the source's own frame rate when it has one (a file is process
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 from percodec.runtime.capture.source import SourceInfo
@@ -53,7 +54,12 @@ def build_report(
         "format": FORMAT,
         "version": [1, 0],
         "outcome": shown(outcome),
-        "bundle": {"name": bundle.name, "digest": bundle.digest, "frame": [bundle.frame_height, bundle.frame_width]},
+        "bundle": {
+            "name": bundle.name,
+            "digest": bundle.digest,
+            "frame": [bundle.frame_height, bundle.frame_width],
+            **({"notes": [shown(note) for note in bundle.notes]} if bundle.notes else {}),
+        },
         "source": {
             "spec": shown(info.spec),
             "kind": info.kind,
@@ -112,6 +118,7 @@ def render_table(report: dict[str, Any]) -> str:
         f"source   {source['spec']}  ({source['kind']}, {size})",
         *(f"         {note}" for note in source.get("notes", ())),
         f"bundle   {bundle['name']}  {bundle['digest'][:12]}  ({bundle['frame'][1]}x{bundle['frame'][0]})",
+        *(line for note in bundle.get("notes", ()) for line in wrap(note, 90, initial_indent=" " * 9, subsequent_indent=" " * 9)),
         f"machine  {report['machine']['cpu']}, {report['machine']['cores']} cores, {report['machine']['memory_gb']} GB",
         "",
         f"{'stage':<12}{'p50':>9}{'p90':>9}{'p99':>9}{'max':>9}  ms",

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from percodec.runtime.session import DEFAULT_BUNDLE
+from percodec.runtime.session import DEFAULT_BUNDLE, Demand
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import UsageError
 from percodec.sdk.folder_lock import FolderLock
@@ -24,12 +24,13 @@ class RunSettings:
     packet at least every `key_every`. `isolate`: engines in a process of their own; `fallback`: backends that take over where the first
     keeps failing. `reconnect_s`: how long a camera that is lost may stay lost. `camera`: its pictures as they are, prepared on the GPU
     where there is one. `save_labels`: folder for label maps, None for none. `log_segment`: a log in segments, None for one file.
-    `stream_id`: the camera's number, in every packet.
+    `stream_id`: the camera's number, in every packet. `demand`: what the bundle must be before it is opened.
     """
 
     source: str
     out: Path
     bundle: Path = DEFAULT_BUNDLE
+    demand: Demand = Demand()  # noqa: RUF009
     backend: str = "ort"
     provider: str | None = None
     transfer: str = "auto"

@@ -69,7 +69,9 @@ def views(shared: mmap.mmap, specs: Sequence[TensorSpec], count: int) -> list[li
 class _Worker:
     def __init__(self, config: dict[str, Any]) -> None:
         self._out, self._lock = os.fdopen(config["reply_fd"], "wb", buffering=0), threading.Lock()
-        bundle = Bundle.open(Path(config["bundle"]), config.get("digest"))  # the log names one bundle: no other may run under it
+        bundle = Bundle.open(
+            Path(config["bundle"]), config.get("digest"), config.get("engines")
+        )  # the log names one bundle: no other may run under it
         specs = [TensorSpec(name, tuple(shape), dtype) for name, shape, dtype in config["specs"]]
         count = int(config["count"])
         shared = mmap.mmap(config["memory_fd"], layout(specs, count)[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,12 +32,14 @@ class Bundle:
 
     `graphs`: what each graph takes and gives, in the manifest's order. `heads`: the heads' names without "head_", the default one first.
     `entropy_model`: tables of packets that stand alone; `stream_model`: of predicted ones (profile 2), None where the bundle has none.
-    `notes`: what was left aside when it was opened.
+    `notes`: what was left aside when it was opened. `engines`: by "FOLDER/GRAPH" the SHA-256 of records of engines
+    that may be used; None where any may.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], digest: str, files: dict[str, bytes]) -> None:
         self.path = path
         self.notes: tuple[str, ...] = ()
+        self.engines: Mapping[str, tuple[str, ...]] | None = None
         self.manifest = manifest
         self.digest = digest
         self._files = files
@@ -67,11 +69,13 @@ class Bundle:
         self._selftest = self._read_selftest()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], expect_digest: str | None = None) -> Bundle:
+    def open(
+        cls, path: str | os.PathLike[str], expect_digest: str | None = None, engines: Mapping[str, Sequence[str]] | None = None
+    ) -> Bundle:
         """Read and check a bundle folder; each file is read once and only those bytes are used afterwards.
 
         `expect_digest` pins the SHA-256 (hex, or its beginning of at least 8 digits) of manifest.json, which itself pins every
-        other file. Raises `BundleError`.
+        other file. `engines`: see the class. Raises `BundleError`.
         """
         folder = Path(path)
         if not folder.is_dir():
@@ -88,6 +92,7 @@ class Bundle:
             bundle = cls(folder, manifest, digest, files)
         except BundleError as e:
             raise BundleError(f"bundle {folder}: {e}") from e
+        bundle.engines = None if engines is None else MappingProxyType({name: tuple(records) for name, records in engines.items()})
         if hidden:
             bundle.notes = (f"{len(hidden)} hidden files such as {shown(hidden[0])} are no part of the bundle",)
         return bundle

@@ -99,7 +99,8 @@ def read_engine(bundle: Bundle, target: str, precision: str, graph: str, here: M
     camera = f" --camera {graph.removeprefix('camera_').replace('_', ':', 1)}" if is_camera_graph(graph) else ""
     again = f"build it here: percodec build {bundle.path} --target {target} --precision {precision}{camera}"
     where = f"engine {folder.name}/{graph}"
-    record = _record(folder / f"{graph}.json", where, again)
+    pinned = None if bundle.engines is None else bundle.engines.get(f"{folder.name}/{graph}", ())
+    record = _record(folder / f"{graph}.json", where, again, pinned)
     key = _key(record)
     wanted = {"bundle": bundle.digest, "graph": graph, "precision": precision, "target": target, **here}
     # Of one graph the bundle knows the bytes. For two made into one, and for a camera's (made of name, frame, fit), the digest speaks.
@@ -148,8 +149,13 @@ def _recorded(folder: Path, record: Mapping[str, Any], where: str, again: str) -
     return data
 
 
-def _record(path: Path, where: str, again: str) -> dict[str, Any]:
+def _record(path: Path, where: str, again: str, pinned: tuple[str, ...] | None = None) -> dict[str, Any]:
     raw = _bytes(path, where, MAX_RECORD_BYTES, again)
+    if pinned is not None and hashlib.sha256(raw).hexdigest() not in pinned:
+        raise EngineError(
+            f"{where} is not among the engines that are signed here; sign it (percodec sign bundle), or run the graphs as exported "
+            "(--backend ort:fp32)"
+        )
     try:
         record = json.loads(raw)
         seal = record.pop("seal")
