@@ -121,6 +121,7 @@ __all__ = [
     "SelfTestError",
     "SourceError",
     "TrainingError",
+    "TrustError",
     "UplinkError",
     "UsageError",
     "reason",

@@ -76,4 +76,4 @@ def take_transform(codec: Autoencoder, basis: Tensor, back: Tensor, bias: Tensor
         codec.g_s.linear.bias.copy_(bias)  # type: ignore[union-attr, operator]
 
 
-__all__ = ["BLOCK", "BlockDecoder", "block", "lapped", "take_transform"]
+__all__ = ["BLOCK", "BlockDecoder", "block", "lapped", "refinement", "take_transform"]
