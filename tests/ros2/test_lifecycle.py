@@ -81,10 +81,12 @@ def test_a_source_that_fails_ends_the_active_life_with_the_reason(graph: Graph, 
 
 
 def test_a_camera_that_is_not_there_is_the_reason(graph: Graph) -> None:
-    graph.run("camera", source="v4l2://97")
+    process = graph.run("camera", source="v4l2://97", ratehz=5.0)
     graph.until(lambda: graph.status("camera").get("level") == "2", "the reason")
     assert "cannot be activated: /dev/video97: no such camera" in graph.status("camera")["message"]
     assert graph.state("camera") == "inactive"
+    assert "there is no parameter ratehz" in process.output
+    assert process.output.count("there is no parameter") == 1
 
 
 def test_parameters_change_when_and_within_what_they_say(graph: Graph) -> None:

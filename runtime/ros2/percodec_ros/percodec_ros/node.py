@@ -51,6 +51,10 @@ class PercodecNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._asked)  # before they are declared: it also judges what the command line says
         for parameter in NODES[name]:
             self.declare_parameter(parameter.name, parameter.default, _descriptor(parameter))
+        # ROS drops what nobody declares without a word; where rclpy lets us see it, a slip of the pen is said.
+        for given in sorted(getattr(self, "_parameter_overrides", ())):
+            if not self.has_parameter(given) and not given.startswith("qos_overrides."):
+                self.get_logger().warning(f"there is no parameter {given}; see config/{name}.param.yaml")
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # the simulation's time may stand still
         self.create_timer(LOOK_S, self._look, clock=steady)
