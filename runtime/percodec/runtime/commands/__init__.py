@@ -22,6 +22,7 @@ def commands() -> list[Command]:
         Command("uplink", "ship logs from the vehicle to the archive, live frames first, nothing lost", f"{here}.uplink", "uplink"),
         Command("ingest", "take what vehicles sent from the broker into the archive", f"{here}.uplink", "ingest"),
         Command("sign", "keys, signatures of bundles, and who vouches for one here", f"{here}.sign", "sign"),
+        Command("bundle", "install releases of bundles on a vehicle, switch between them, go back", f"{here}.store"),
         Command("doctor", "what this machine can run, and what is missing", f"{here}.doctor"),
     ]
 

@@ -61,14 +61,15 @@ def judge(folder: Path, policy: Policy, now: datetime | None = None) -> Verdict:
     return Verdict(digest, name, tuple(trusted), latest, tuple(why), engines if policy.unsigned == "require" else None)
 
 
-def admit(folder: Path, policy: Policy) -> tuple[Verdict, str | None]:
-    """The verdict, and what to tell the user of a bundle that nobody trusted signed. Remembers the release that may run.
+def admit(folder: Path, policy: Policy, remember: bool = True) -> tuple[Verdict, str | None]:
+    """The verdict, and what to tell the user of a bundle that nobody trusted signed. `remember`: the release that may run, in the state.
 
     Raises `TrustError` where the policy requires a signature and none counts.
     """
     verdict = judge(folder, policy)
     if verdict.trusted:
-        _remember(policy, verdict)
+        if remember:
+            _remember(policy, verdict)
         return verdict, None
     said = f"bundle {verdict.name} {verdict.digest[:12]} is not signed by a key that is trusted here: {'; '.join(verdict.why)}"
     if policy.unsigned == "require":
