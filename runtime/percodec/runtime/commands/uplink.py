@@ -43,7 +43,7 @@ def configure_uplink(parser: argparse.ArgumentParser) -> None:
         "example:\n  percodec uplink logs --to nats://archive.example:4222 --ca ca.crt --cert v1.crt --key v1.key --max-disk 50GB"
     )
     parser.add_argument("source", metavar="SOURCE_DIR", help="folder that holds the runs' folders")
-    parser.add_argument("--to", required=True, metavar="URL", help="broker: nats://HOST:PORT")
+    parser.add_argument("--to", required=True, metavar="URL", help="broker: nats://HOST:PORT or mqtts://HOST:PORT")
     parser.add_argument("--max-disk", metavar="SIZE", help="delete logs beyond this, stored ones first (default: nothing is deleted)")
     parser.add_argument("--drain", action="store_true", help="end when everything is stored and nobody writes a log")
     parser.add_argument("--vehicle", metavar="NAME", help="the vehicle's id, with --insecure-loopback")
@@ -56,18 +56,19 @@ def configure_ingest(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "example:\n  percodec ingest --from nats://127.0.0.1:4222 --archive archive --ca ca.crt --cert ingest.crt --key ingest.key"
     )
-    parser.add_argument("--from", required=True, dest="source", metavar="URL", help="broker: nats://HOST:PORT")
+    parser.add_argument("--from", required=True, dest="source", metavar="URL", help="broker: nats://HOST:PORT or mqtts://HOST:PORT")
     parser.add_argument("--archive", required=True, metavar="WHERE", help="folder, or s3://BUCKET/FOLDER and what else fsspec opens")
     parser.add_argument("--flush", default="5", metavar="S", help="longest that packets wait to share a file, seconds (default 5)")
     parser.add_argument("--ack-wait", default="30", metavar="S", help="the broker delivers again what is not stored by then (default 30)")
     parser.add_argument(
         "--stream-size", default="10GB", metavar="SIZE", help="what the broker may hold, where its stream is new (default 10GB)"
     )
+    parser.add_argument("--name", default="", metavar="NAME", help="with mqtts: this ingest's name, where several share one machine")
     _configure_link(parser)
 
 
 def uplink(args: argparse.Namespace) -> int:
-    require("uplink", "nats", "cryptography")
+    require("uplink", "paho" if args.to.startswith("mqtt") else "nats", "cryptography")
     from percodec.runtime.uplink.agent import Agent, AgentSettings
     from percodec.runtime.uplink.credentials import VEHICLE, checked_url
 
@@ -106,7 +107,7 @@ def uplink(args: argparse.Namespace) -> int:
 
 
 def ingest(args: argparse.Namespace) -> int:
-    require("ingest", "nats", "cryptography", "fsspec", "pyarrow")
+    require("ingest", "paho" if args.source.startswith("mqtt") else "nats", "cryptography", "fsspec", "pyarrow")
     from percodec.runtime.uplink.archive import Archive
     from percodec.runtime.uplink.credentials import checked_url
     from percodec.runtime.uplink.ingest import Ingest
@@ -124,9 +125,13 @@ def ingest(args: argparse.Namespace) -> int:
         say("DEGRADED" if trouble else "READY", [trouble] if trouble else [], _line(asdict(counts)))
 
     async def connect() -> Source:
-        from percodec.runtime.uplink.nats_source import nats_source
+        if url.startswith("nats:"):
+            from percodec.runtime.uplink.nats_source import nats_source
 
-        return await nats_source(url, credentials, stream_bytes, ack_wait_s)
+            return await nats_source(url, credentials, stream_bytes, ack_wait_s)
+        from percodec.runtime.uplink.mqtt_source import mqtt_source
+
+        return await mqtt_source(url, credentials, args.name)
 
     async def work() -> Counts:
         taker = Ingest(archive, flush_s, tell)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 VEHICLE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SOON = datetime.timedelta(days=14)
+_PORTS = {"nats": 4222, "mqtt": 1883, "mqtts": 8883}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -95,15 +96,16 @@ def checked_url(url: str, option: str, credentials: Credentials | None) -> str:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise UsageError(f"{option} {url!r}: {error}") from error
-    if parts.scheme not in ("nats",) or not host:
-        raise UsageError(f"{option} {url!r}: write nats://HOST:PORT")
+    if parts.scheme not in _PORTS or not host:
+        raise UsageError(f"{option} {url!r}: write nats://HOST:PORT or mqtts://HOST:PORT")
     if parts.username is not None or parts.password is not None:
         raise UsageError(f"{option}: an address holds no name and no password; certificates say who one is")
+    if parts.scheme.startswith("mqtt") and (parts.scheme == "mqtt") != (credentials is None):
+        raise UsageError(f"{option} {url!r}: mqtts:// goes with certificates, mqtt:// with --insecure-loopback")
     if credentials is None and host not in _LOOPBACK:
         raise UsageError(f"{option} {url!r}: --insecure-loopback is for 127.0.0.1 alone; give --ca, --cert and --key")
-    default = 4222
     name = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{name}:{port or default}"
+    return f"{parts.scheme}://{name}:{port or _PORTS[parts.scheme]}"
 
 
 def _no_password() -> str:
