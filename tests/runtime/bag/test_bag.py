@@ -194,6 +194,7 @@ def test_what_is_asked_wrongly_is_told(plain: Path, small: Path, tmp_path: Path,
         (1, "does not exist", ["compress", str(tmp_path / "none"), new, "--all"]),
         (1, "is not an MCAP file", ["info", __file__]),
         (1, "no metadata.yaml", ["info", str(Path(__file__).parent)]),
+        (1, "without percodec's metadata", ["import", str(small), new, "--topic", "/x"]),
         (1, "no tables", ["compress", str(plain), new, "--all", "--stream", "--bundle", str(tmp_path / "bare")]),
     ):
         if "bare" in words[-1]:
@@ -330,7 +331,7 @@ def test_a_termination_clears_up(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     child = _start("compress", str(source), str(tmp_path / "out" / "x.mcap"), "--all")
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").iterdir()) and child.poll() is None and time.monotonic() < deadline:
+    while not list((tmp_path / "out").glob(".x.mcap.part/x.mcap")) and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     child.terminate()
     child.wait(timeout=60)

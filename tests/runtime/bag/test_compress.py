@@ -154,7 +154,7 @@ def test_what_is_not_a_picture_stays_record_by_record(plain: Path, tmp_path: Pat
         records = {record.name: record.metadata for record in reader.iter_metadata()}
         assert records["mine"] == {"a": "1"}
         assert "rosbag2" not in records  # a JSON channel is nothing that ros2 bag plays
-        assert json.loads(records["percodec"][PACKETS[0]])["from"] == bags.FRONT
+        assert json.loads(records["percodec.bag"][PACKETS[0]])["from"] == bags.FRONT
 
 
 @pytest.mark.parametrize("version", [8, 9])

@@ -22,6 +22,7 @@ from percodec.sdk.fit import PAD
 from percodec.sdk.types import Frame, PixelFormat
 
 SUFFIX = "/percodec"
+ABOUT = "percodec.bag"  # name of the metadata record
 PICTURES = (Image.NAME, CompressedImage.NAME)
 
 
@@ -143,11 +144,11 @@ class Compress:
 
 
 def about(bundle: Bundle, steps: Iterable[tuple[Target, Compress]]) -> Metadata:
-    """The record `percodec`: the bundle, and what became of which topic."""
+    """The record `percodec.bag`: the bundle, and what became of which topic. (`percodec` is that of a log.)"""
     values = {"bundle_name": bundle.name, "bundle_digest": bundle.digest}
     for target, step in steps:
         values[target.topic] = json.dumps({"from": target.source.topic, "type": target.source.schema, "formats": step.formats})
-    return Metadata("percodec", tuple(values.items()))
+    return Metadata(ABOUT, tuple(values.items()))
 
 
 def _is_colour(encoding: str) -> bool:
@@ -165,6 +166,7 @@ def _listed(topics: Iterable[str]) -> str:
 
 
 __all__ = [
+    "ABOUT",
     "PICTURES",
     "SUFFIX",
     "Compress",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from percodec.runtime.bag.compress import ABOUT
 from percodec.runtime.bag.records import CDR, QOS, TYPE_HASH, Channel, Message, Metadata, Progress
 from percodec.runtime.bag.transform import Outcome
 from percodec.runtime.bag.write import BagWriter
@@ -44,7 +45,7 @@ def import_log(
         outcome.read_bytes += len(record.packet)
         outcome.made_bytes += len(data)
         progress(min(size, outcome.read_bytes), size)
-    out.add(Metadata("percodec", (("bundle_name", bundle.name), ("bundle_digest", bundle.digest), *log.metadata.items())))
+    out.add(Metadata(ABOUT, (("bundle_name", bundle.name), ("bundle_digest", bundle.digest), *log.metadata.items())))
     if log.truncated:
         outcome.damage.append(f"{path}: the log has no proper end; its {outcome.messages} complete packets were taken")
     if log.complaint():

@@ -116,7 +116,8 @@ class BagWriter:
             if self._lock is not None:
                 self._clear()
                 self._lock.close()
-                self._place.rmdir()
+        with contextlib.suppress(OSError):  # another writer's is not empty
+            self._place.rmdir()
 
     def __enter__(self) -> BagWriter:
         return self
