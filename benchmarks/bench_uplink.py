@@ -85,7 +85,7 @@ def cost(place: Path, cameras: int, seconds: float, rounds: int) -> dict[str, An
 
 
 def narrow(place: Path, seconds: float, backlog_s: float, mbit: float = 6.0, cameras: int = 1) -> dict[str, Any]:
-    """Live delay, from the moment the agent finds a record to its acknowledgement, beside a backlog that never ends."""
+    """Live delay beside a backlog that never ends: from the last look that did not see a record yet, to its acknowledgement."""
     fleet = Fleet(place, DEFAULT_BUNDLE, vehicles=1, ingests=1, flush="2")
     link = NarrowLink(fleet.broker.port, mbit * 1e6)
     try:

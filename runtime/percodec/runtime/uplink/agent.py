@@ -39,7 +39,7 @@ from percodec.runtime.uplink.wire import (
 )
 from percodec.sdk.errors import UplinkError
 
-TICK_S = 0.03
+TICK_S = 0.05  # several frames share a message, and each waits at most this long
 ASK_S = 5.0
 _SCAN_S, _SAVE_S = 1.0, 1.0
 _RETRY_S = (0.2, 5.0)
@@ -92,6 +92,7 @@ class Agent:
         self._wake: asyncio.Future[None] | None = None
         self._started = time.monotonic()
         self._scan_now = False
+        self._looked_s = self._started  # nothing that is new now was there then
         self._more = False  # acknowledgements are waited for, to send on
 
     def stop(self) -> None:
@@ -150,18 +151,19 @@ class Agent:
         if scan:
             for segment in self._shelf.scan():
                 if segment.tail.has_writer() and not segment.claimed:
-                    self._queue(segment).add(segment, 0, segment.tail.count, now)
+                    self._queue(segment).add(segment, 0, segment.tail.count, self._looked_s)
                 grown += segment.tail.total(0, segment.tail.count)
         for segment in self._shelf.open:
             if not segment.growing:
                 continue
             before = segment.tail.count
             if self._shelf.grow(segment):
-                self._queue(segment).add(segment, before, segment.tail.count, now)
+                self._queue(segment).add(segment, before, segment.tail.count, self._looked_s)
                 grown += segment.tail.total(before, segment.tail.count)
             self._scan_now |= not segment.growing  # another follows
         for queue in self._live.values():
             queue.age(now)
+        self._looked_s = now
         return grown
 
     def _queue(self, segment: Segment) -> LiveQueue:
