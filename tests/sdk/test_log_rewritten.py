@@ -174,14 +174,14 @@ def with_chunk(log: Path, piece: bytes) -> Path:
     return path
 
 
-def zeros(size: int, way: str) -> bytes:
+def packed(data: bytes, way: str) -> bytes:
     if way == "zstd":
         zstandard = pytest.importorskip("zstandard")
-        made: bytes = zstandard.ZstdCompressor(level=19).compress(bytes(size))
+        made: bytes = zstandard.ZstdCompressor(level=19).compress(data)
         return made
     lz4 = pytest.importorskip("lz4.frame")
-    packed: bytes = lz4.compress(bytes(size))
-    return packed
+    made = lz4.compress(data)
+    return made
 
 
 def forged(way: str) -> dict[str, bytes]:
@@ -189,10 +189,11 @@ def forged(way: str) -> dict[str, bytes]:
     message = mcap.record(mcap.CHANNEL, struct.pack("<HH", 9, 0) + named)  # of a topic of others: nothing but the chunk is wrong
     message += mcap.record(mcap.MESSAGE, struct.pack("<HIQQ", 9, 0, 0, 0) + bytes(50))
     return {
-        "a size of exabytes": chunk(1 << 60, way.encode(), zeros(1000, way)),
-        "a gigabyte out of little": chunk(1 << 30, way.encode(), zeros(1 << 20, way)),
-        "more than it says": chunk(1000, way.encode(), zeros(100_000_000, way)),
-        "less than it says": chunk(1_000_000, way.encode(), zeros(1000, way)),
+        "a size of exabytes": chunk(1 << 60, way.encode(), packed(bytes(1000), way)),
+        "a gigabyte out of little": chunk(1 << 30, way.encode(), packed(bytes(1 << 20), way)),
+        "more than it says": chunk(1000, way.encode(), packed(bytes(100_000_000), way)),
+        "a record more than it says": chunk(len(message), way.encode(), packed(2 * message, way)),
+        "less than it says": chunk(1_000_000, way.encode(), packed(bytes(1000), way)),
         "no packed bytes": chunk(1000, way.encode(), b""),
         "not packed at all": chunk(len(message), way.encode(), message),
         "a packed size beyond the record": chunk(len(message), b"", message, claimed=1 << 60),
@@ -202,7 +203,7 @@ def forged(way: str) -> dict[str, bytes]:
         "a chunk in a chunk": chunk(len(chunk(len(message), b"", message)), b"", chunk(len(message), b"", message)),
         "no head": mcap.record(mcap.CHUNK, b"abc"),
         "half a record": chunk(len(message) - 1, b"", message[:-1]),
-        "a message of gigabytes": chunk(1 << 20, way.encode(), zeros(1 << 20, way)),
+        "a message of gigabytes": chunk(1 << 20, way.encode(), packed(bytes(1 << 20), way)),
     }
 
 
@@ -210,6 +211,7 @@ SAID = {
     "a size of exabytes": "would unpack to",
     "a gigabyte out of little": "would unpack to",
     "more than it says": "unpacks to another size|a record",
+    "a record more than it says": "unpacks to another size",
     "a wrong checksum": "its checksum differs",
     "another compression": "'bz2'",
 }
