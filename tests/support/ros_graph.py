@@ -154,11 +154,16 @@ class Graph:
         return future.result()
 
     def close(self) -> None:
-        """End every process, then the test's own node."""
-        for process in self.processes:
-            if process.popen.poll() is None:
-                process.popen.kill()
-                process.popen.wait()
+        """End every process, then the test's own node. One that is killed leaves its part of /dev/shm behind, so that comes last."""
+        running = [process.popen for process in self.processes if process.popen.poll() is None]
+        for popen in running:
+            popen.send_signal(signal.SIGINT)
+        for popen in running:
+            try:
+                popen.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                popen.kill()
+                popen.wait()
         self._executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
