@@ -129,6 +129,7 @@ def test_what_never_ends_is_no_file(bundle_folder: Path, tmp_path: Path, monkeyp
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for words in (
         ["decode", name, "-o", "o", *bundle],
+        ["decode", "a.mcap", "-o", "o", "--trust-policy", name, *bundle],
         ["replay", name, *bundle],
         ["inspect", name],
         ["replay", "a.mcap", "--against", name, *bundle],

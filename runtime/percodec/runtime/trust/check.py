@@ -15,6 +15,7 @@ from pathlib import Path
 from percodec.runtime.trust.policy import Policy
 from percodec.runtime.trust.signature import Signature, digest_of, signatures_in
 from percodec.sdk.errors import TrustError
+from percodec.sdk.files import check_file
 
 _MAX_STATE = 1 << 20
 
@@ -98,6 +99,7 @@ def _seen(policy: Policy) -> dict[str, int]:
     if policy.state is None:
         return {}
     try:
+        check_file(policy.state)
         with policy.state.open("rb") as file:
             value = json.loads(file.read(_MAX_STATE))
         if not isinstance(value, dict) or not all(type(v) is int for v in value.values()):

@@ -23,6 +23,7 @@ import yaml
 
 from percodec.runtime.trust.keys import PublicKey
 from percodec.sdk.errors import TrustError
+from percodec.sdk.files import check_file
 
 SYSTEM, VARIABLE = Path("/etc/percodec/trust.yaml"), "PERCODEC_TRUST_POLICY"
 MODES, ROLES = ("require", "warn", "off"), ("bundles", "engines")
@@ -51,6 +52,7 @@ def find_policy(path: Path | None = None) -> Policy:
 
 def read_policy(path: Path) -> Policy:
     try:
+        check_file(path)
         with path.open("rb") as file:
             raw = file.read(_MAX_BYTES + 1)
         if len(raw) > _MAX_BYTES:
