@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,11 @@ def video(once: Once) -> Path:
 def percodec() -> Percodec:
     """Run `percodec ARGS` in a subprocess: percodec("run", path, cwd=..., limit_bytes=...)."""
     return command
+
+
+@pytest.fixture(autouse=True)
+def hangup_as_in_a_terminal() -> Iterator[None]:
+    """Processes inherit an ignored SIGHUP, as under nohup, and percodec respects that: here they begin with the system's default."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

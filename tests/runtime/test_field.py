@@ -132,14 +132,6 @@ def test_hidden_files_are_noted_not_read(bundle_folder: Path, tmp_path: Path) ->
     assert b"2 hidden files were skipped" in done.stdout
 
 
-@pytest.fixture(autouse=True)
-def hangup_as_in_a_terminal() -> Iterator[None]:
-    """Processes inherit an ignored SIGHUP, as under nohup, and percodec respects that: here they begin with the system's default."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
 Live = subprocess.Popen[str]
 
 
