@@ -59,8 +59,11 @@ def percodec() -> Percodec:
 
 
 @pytest.fixture(autouse=True)
-def hangup_as_in_a_terminal() -> Iterator[None]:
-    """Processes inherit an ignored SIGHUP, as under nohup, and percodec respects that: here they begin with the system's default."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def signals_as_in_a_terminal() -> Iterator[None]:
+    """Processes inherit an ignored SIGHUP or SIGINT, as under nohup or behind `&`, and percodec respects that: here they get the defaults."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT)}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -57,8 +57,17 @@ def run_cases(names: list[str], provider: str, library: Path, folders: list[str]
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("provider", ["cuda-python", "pycuda"])
-@pytest.mark.parametrize("cases", CASES)
+# What a provider does is its contract; pipelines, workers and faults stand above it and are tried on one, the long way on both.
+BRIEFLY = [
+    pytest.param(
+        cases, provider, marks=[] if provider == "cuda-python" or cases in ("cases_contract.py", "cases_run.py") else pytest.mark.long
+    )
+    for cases in CASES
+    for provider in ("cuda-python", "pycuda")
+]
+
+
+@pytest.mark.parametrize(("cases", "provider"), BRIEFLY)
 def test_cases(cases, provider, driver_library, provider_path):
     done = run_cases([cases], provider, driver_library, provider_path(provider))
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
