@@ -60,7 +60,7 @@ def percodec() -> Percodec:
 
 @pytest.fixture(autouse=True)
 def signals_as_in_a_terminal() -> Iterator[None]:
-    """Processes inherit an ignored SIGHUP or SIGINT, as under nohup or behind `&`, and percodec respects that: here they get the defaults."""
+    """Processes inherit an ignored SIGHUP or SIGINT (nohup, `&`), and percodec respects that: here they begin with the defaults."""
     before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT)}
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
