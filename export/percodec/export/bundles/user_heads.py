@@ -21,7 +21,7 @@ from percodec.runtime.engines.onnxruntime import open_session
 from percodec.sdk.bundle import OPERATORS, Bundle, GraphInfo, Label, TensorInfo
 from percodec.sdk.bundle.graphs import DTYPES, HEAD, HEAD_TASKS
 from percodec.sdk.bundle.manifest import MAX_FILE_BYTES
-from percodec.sdk.bundle.onnx_ops import check_graph, signature
+from percodec.sdk.bundle.onnx_ops import checked_graph, signature
 from percodec.sdk.errors import BundleError, ExportError, UsageError
 from percodec.sdk.files import read_file
 
@@ -55,7 +55,7 @@ def user_head(bundle: Bundle, name: str, file: Path, task: str, labels: tuple[La
     if f"head_{name}" in bundle.graphs:
         raise UsageError(f"--head {name}: {bundle.name} has a head of this name already; choose another (it has {', '.join(bundle.heads)})")
     try:
-        check_graph(data, str(file))
+        checked = checked_graph(data, str(file))
         inputs, _ = signature(data, str(file))
     except BundleError as e:
         raise ExportError(f"--head {name}: {str(e).rpartition('; ')[0]}; a head may use {', '.join(sorted(OPERATORS))}") from e
@@ -67,7 +67,7 @@ def user_head(bundle: Bundle, name: str, file: Path, task: str, labels: tuple[La
             f"{where} must take one input, symbols uint8 [1 or N, {', '.join(map(str, shape))}] as {bundle.name}'s encoder gives it, "
             f"it takes {', '.join(found) or 'nothing'}; export it with this input and cast and scale inside"
         )
-    answers = _run(where, data, bundle.selftest().symbols)
+    answers = _run(where, checked, bundle.selftest().symbols)
     _check(where, bundle, task, answers)
     outputs = tuple(TensorInfo(key, array.dtype.name, array.shape[1:]) for key, array in answers[0].items())
     count = outputs[0].shape[0] if task == "classification" else _classes(where, data) if task == "segmentation" and not labels else 0

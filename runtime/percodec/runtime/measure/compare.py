@@ -23,7 +23,6 @@ from percodec.runtime.engines.open import graph_specs, open_engine
 from percodec.runtime.measure.load_generator import Pictures
 from percodec.runtime.measure.statistics import distribution
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.bundle.onnx_ops import check_graph
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import UsageError
 from percodec.sdk.files import read_file
@@ -41,7 +40,6 @@ def rgb_network(bundle: Bundle, path: Path | None, threads: int = 1) -> Engine:
         data = read_file(path)
     except OSError as error:
         raise UsageError(f"--rgb {path}: {error.strerror or 'cannot be read'}") from error
-    check_graph(data, path.name)
     image, labels = graph_specs(bundle, "encoder")[0], graph_specs(bundle, "head_segmentation")[1]  # the picture in, the labels out
     return OrtEngine(data, image, labels, threads=threads, what=path.name)
 

@@ -25,6 +25,7 @@ from percodec.sdk.bundle.engines import MAX_RECORD_BYTES, engines_in
 from percodec.sdk.bundle.files import UnfitFileError, read_file
 from percodec.sdk.bundle.manifest import MAX_MANIFEST_BYTES, parse_manifest
 from percodec.sdk.errors import BundleError, TrustError
+from percodec.sdk.files import write_whole
 
 FORMAT, VERSION, FOLDER = "percodec-signature", [1, 0], "signature"
 MAX_SIGNATURES, MAX_BYTES = 16, 64 << 10
@@ -119,9 +120,7 @@ def sign(folder: Path, key: PrivateKey, *, sequence: int, expires: datetime | No
     path = folder / FOLDER / f"{key.public.id}.json"
     try:
         path.parent.mkdir(exist_ok=True)
-        part = path.with_name(f".{path.name}.part-{os.getpid()}")
-        part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        write_whole(path, json.dumps(value, indent=1).encode() + b"\n")
     except OSError as error:
         raise TrustError(f"the signature cannot be written to {path}: {error.strerror or error}") from error
     return path
