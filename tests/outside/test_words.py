@@ -142,6 +142,34 @@ def test_any_words_for_commands_that_may_take_long(walk: Walk, examples: int) ->
     trial(walk, OTHERS, examples, impatient=False)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("bag import log.mcap o --topic \udcff --bundle bundle", "\\\\udcff' is not UTF-8"),
+        ("bag compress bag.mcap o.mcap --topic /a=\udcff --bundle bundle", "is not UTF-8"),
+        ("export bundle --head x=head.onnx:array --out \udcff", "bundle name '\\\\udcff' is not UTF-8; give another with --name"),
+        ("export bundle --head x=head.onnx:array --out o --name \udcff", "is not UTF-8"),
+        ("inspect \ud800", "half of a surrogate pair"),
+        ("bag compress bag.mcap \ud800 --all --bundle bundle", "half of a surrogate pair"),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_where_text_is_kept(walk: Walk, words: str, said: str) -> None:
+    assert walk(words.split()) == ""
+    code, err = walk.last
+    assert code == 2
+    assert said in err
+
+
+@pytest.mark.long
+def test_bytes_that_are_no_text_in_every_place(walk: Walk) -> None:
+    for words in QUICK + OTHERS:
+        places = [k for k, word in enumerate(words) if k and not word.startswith("-")]
+        tries = [[*words[:k], "\udcff", *words[k + 1 :]] for k in places]
+        tries += [[*words, f"{option}=\udcff"] for option, takes in options(words[0]) if takes]
+        for tried in tries:
+            assert walk(tried) == "", tried
+
+
 def test_the_words_begin_with_commands_that_work(walk: Walk) -> None:
     for words in QUICK:
         assert walk(list(words), impatient=True) == ""

@@ -59,6 +59,18 @@ def test_pictures_with_several_pages_say_so(tmp_path: Path) -> None:
     assert "several pages; the first is read" in notes[0]
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_twelve_bits_kept_in_sixteen_say_so(tmp_path: Path, suffix: str) -> None:
+    grey = np.linspace(0, 4095, 64 * 96).reshape(64, 96).astype(np.uint16)
+    said: dict[str, list[str]] = {}
+    for name, picture in (("twelve", grey), ("sixteen", grey * 16), ("dark", (grey // 400).astype(np.uint8))):
+        cv2.imwrite(str(tmp_path / f"{name}.{suffix}"), picture)
+        said[name] = []
+        read_image(tmp_path / f"{name}.{suffix}", said[name])
+    assert "none above 4095: it reads nearly black" in said.pop("twelve")[0]
+    assert said == {"sixteen": [], "dark": []}
+
+
 def test_a_smaller_copy_is_no_page_and_a_circle_ends() -> None:
     def tiff(kind: int, following: int) -> bytes:
         first = struct.pack("<HHHIII", 1, 254, 4, 1, 0, 26)

@@ -93,12 +93,13 @@ def _at(folder: Path) -> Iterator[None]:
 class Walk:
     """Runs commands in a fresh copy of the yard, `change`d, each for at most `patience_s`.
 
-    `__call__` returns what was wrong, or "". `impatient`: not to have ended by then is.
+    `__call__` returns what was wrong, or "". `impatient`: not to have ended by then is. `last`: exit code and error output.
     """
 
     def __init__(self, pristine: Path, place: Path, patience_s: float = 4.0) -> None:
         self._pristine, self._place, self._patience_s = pristine, place, patience_s
         self.count = 0
+        self.last = (0, "")
 
     def __call__(self, words: list[str], impatient: bool = False, change: Callable[[Path], None] | None = None) -> str:
         self.count += 1
@@ -111,6 +112,7 @@ class Walk:
         try:
             with _at(yard), _patience(self._patience_s) as patience:
                 out, err, code = _run(words)
+            self.last = (code, err)
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
             return _wrong(out, err, code, grown, patience["ended"] and impatient)
         finally:

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 from percodec.sdk.errors import BackendError, PercodecError, UsageError
-from percodec.sdk.text import escape_output, printable, with_home
+from percodec.sdk.text import escape_output, has_utf8, printable, shown, with_home
 
 _GROUP = "percodec.commands"
 
@@ -102,7 +102,7 @@ def _closing_signals() -> Iterator[None]:
 def _main(argv: Sequence[str]) -> int:
     try:
         try:
-            code = _dispatch([with_home(word) for word in argv])
+            code = _dispatch([with_home(_bytes_checked(word)) for word in argv])
         except SystemExit as e:  # argparse after --help and --version
             code = e.code if isinstance(e.code, int) else 0
         if sys.stdout is not None:  # None: started with it closed
@@ -124,6 +124,22 @@ def _main(argv: Sequence[str]) -> int:
         return _fail(e, "out of memory; use a smaller input or fewer slots", 1)
     except Exception as e:
         return _fail(e, f"internal: {type(e).__name__}: {e}; set PERCODEC_DEBUG=1 for the traceback", 70)
+
+
+def _bytes_checked(word: str) -> str:
+    """Raises `UsageError` where `word`, from a caller in this process, has no bytes: no file has such a name."""
+    try:
+        os.fsencode(word)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{shown(word)!r} is no text: it holds half of a surrogate pair") from error
+    return word
+
+
+def text_argument(word: str) -> str:
+    """`type` of arguments that are written into files as UTF-8: topics, names. Bytes that are not are refused there."""
+    if not has_utf8(word):
+        raise argparse.ArgumentTypeError(f"{shown(word)!r} is not UTF-8")
+    return word
 
 
 def _drop_output() -> None:
@@ -205,7 +221,7 @@ def _version() -> str:
         return "(not installed)"
 
 
-__all__ = ["Command", "main", "parser_of", "require"]
+__all__ = ["Command", "main", "parser_of", "require", "text_argument"]
 
 
 if __name__ == "__main__":

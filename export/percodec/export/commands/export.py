@@ -10,6 +10,7 @@ from percodec.export.commands.arguments import places_from_arguments, print_reco
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.cli import require
 from percodec.sdk.errors import UsageError
+from percodec.sdk.text import has_utf8, shown
 
 
 def configure_export(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +121,7 @@ def export(args: argparse.Namespace) -> int:
     bundle = export_bundle(
         args.checkpoint,
         args.out,
-        args.name or args.out.name,
+        _name(args),
         places_from_arguments(args.data),
         height,
         width,
@@ -155,7 +156,7 @@ def _extend(args: argparse.Namespace) -> int:
             print(text, flush=True)
 
     more = additions(given, args.heads, args.head_labels, args.stream_from, say)
-    made = extend(given, args.out, args.name or args.out.name, more, args.overwrite)
+    made = extend(given, args.out, _name(args), more, args.overwrite)
     say(f"bundle: {args.out}   digest {made.digest[:16]}, supersedes {given.digest[:16]}")
     say(f"next: percodec run VIDEO --bundle {args.out}{' --heads all' if args.heads else ''}{' --stream' if args.stream else ''}")
     if args.json:
@@ -163,6 +164,13 @@ def _extend(args: argparse.Namespace) -> int:
             json.dumps({"bundle": str(args.out), "digest": made.digest, "heads": list(made.heads), "stream": made.stream_model is not None})
         )
     return 0
+
+
+def _name(args: argparse.Namespace) -> str:
+    name: str = args.name or args.out.name
+    if not has_utf8(name):
+        raise UsageError(f"bundle name {shown(name)!r} is not UTF-8; give another with --name")
+    return name
 
 
 def _any_size(args: argparse.Namespace) -> int:
@@ -173,7 +181,7 @@ def _any_size(args: argparse.Namespace) -> int:
     if args.out.exists() and not args.overwrite:
         raise UsageError(f"{args.out}: exists; choose another --out or add --overwrite")
     given = Bundle.open(args.checkpoint)
-    made = freed_bundle(given, args.out, name=args.name or args.out.name, overwrite=args.overwrite)
+    made = freed_bundle(given, args.out, name=_name(args), overwrite=args.overwrite)
     free = [graph for graph in made.graphs if takes_any_size(made.graph(graph))]
     if args.json:
         print(json.dumps({"bundle": str(args.out), "digest": made.digest, "any_size": free}))

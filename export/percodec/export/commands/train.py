@@ -11,6 +11,7 @@ from pathlib import Path
 from percodec.export.commands.arguments import places_from_arguments, print_record
 from percodec.sdk.cli import require
 from percodec.sdk.errors import UsageError
+from percodec.sdk.text import shown
 
 
 def configure_train(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +118,7 @@ def _command(data: list[str]) -> str:
             word = Path(word).name
         words.append(word)
         previous = word
-    return shlex.join(["percodec", *words])
+    return shown(shlex.join(["percodec", *words]))
 
 
 __all__ = ["configure_train", "train"]

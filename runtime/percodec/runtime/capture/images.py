@@ -30,8 +30,8 @@ def read_image(path: Path, notes: list[str] | None = None) -> NDArray[np.uint8]:
     """uint8 [H,W,3] RGB of an image file: the one way in which runs, training and evaluation read a picture.
 
     Turned upright by its EXIF orientation; 16 bits a sample scaled to 8; grey, palette and CMYK converted; alpha dropped (OpenCV multiplies
-    a TIFF's in); colour profiles ignored; of several frames or pages the first, which `notes` then says once for the file. Raises
-    SourceError naming file and reason.
+    a TIFF's in); colour profiles ignored; of several frames or pages the first. `notes` gets a line for further frames or pages, and for 12
+    bits kept in 16. Raises SourceError naming file and reason.
     """
     try:
         data = read_file(path)
@@ -41,7 +41,10 @@ def read_image(path: Path, notes: list[str] | None = None) -> NDArray[np.uint8]:
         notes.append(f"{path}: animated; its first frame is read, the others are not")
     if notes is not None and has_more_pages(data):
         notes.append(f"{path}: several pages; the first is read, the others are not")
-    return decode_image(data, str(path))
+    picture = decode_image(data, str(path))
+    if notes is not None and _twelve_in_sixteen(data, picture):
+        notes.append(f"{path}: 16 bits a sample, none above 4095: it reads nearly black; scale 12-bit pictures to 16 bits first")
+    return picture
 
 
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
@@ -58,6 +61,14 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
         raise SourceError(f"{name}: not a readable image (damaged, zero pixels, larger than {MAX_PIXELS} pixels, or without an 8-bit form)")
     rgb: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     return rgb
+
+
+def _twelve_in_sixteen(data: bytes, picture: NDArray[np.uint8]) -> bool:
+    if not 0 < picture.max() < 16:
+        return False
+    cv2 = opencv()
+    whole = cv2.imdecode(np.frombuffer(_picture_alone(data), np.uint8), cv2.IMREAD_UNCHANGED)
+    return whole is not None and whole.dtype == np.uint16
 
 
 def _animated(data: bytes) -> bool:

@@ -30,6 +30,7 @@ from percodec.runtime.messages.cdr import CameraInfo
 from percodec.runtime.messages.format import PacketFormat, is_packet_format
 from percodec.runtime.session import stream_codec
 from percodec.sdk.bundle import Bundle, GraphInfo
+from percodec.sdk.cli import text_argument
 from percodec.sdk.errors import BagError, UsageError
 from percodec.sdk.fit import PAD
 from percodec.sdk.text import printable
@@ -57,8 +58,8 @@ def configure_bag(parser: argparse.ArgumentParser) -> None:
     log = actions.add_parser("import", help="a log of percodec (packets.mcap) becomes a bag")
     log.add_argument("input", metavar="LOG", help="packets.mcap of a run")
     log.add_argument("output", metavar="OUT", help="bag to write: NAME.mcap, or a folder")
-    log.add_argument("--topic", required=True, metavar="TOPIC", help="of the packets, for example /front/image_raw/percodec")
-    log.add_argument("--frame-id", default="camera", metavar="NAME", help="frame id of the headers (default camera)")
+    log.add_argument("--topic", type=text_argument, required=True, metavar="TOPIC", help="of the packets: /front/image_raw/percodec")
+    log.add_argument("--frame-id", type=text_argument, default="camera", metavar="NAME", help="frame id of the headers (default camera)")
     _common(log)
 
 
@@ -66,7 +67,8 @@ def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(name, help=text)
     parser.add_argument("input", metavar="IN", help="bag: .mcap, a rosbag2 folder, .db3, a ROS 1 .bag")
     parser.add_argument("output", metavar="OUT", help="bag to write: NAME.mcap, or a folder")
-    parser.add_argument("--topic", action="append", default=[], metavar="TOPIC", help="TOPIC, or TOPIC=NEW to name the new one; repeatable")
+    named = "TOPIC, or TOPIC=NEW to name the new one; repeatable"
+    parser.add_argument("--topic", type=text_argument, action="append", default=[], metavar="TOPIC", help=named)
     parser.add_argument("--all", action="store_true", help="every topic that fits; of pictures those in colour")
     parser.add_argument("--backend", default="ort", metavar="NAME", help="ort (default), ort:fp32, ort:int8")
     parser.add_argument("--threads", metavar="N", help="pictures at the same time (default: one for each core)")
