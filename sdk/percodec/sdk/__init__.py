@@ -34,7 +34,17 @@ if TYPE_CHECKING:
     from percodec.sdk.bundle import Bundle, GraphInfo, Label, SelfTest, TensorInfo, extend_bundle, write_bundle
     from percodec.sdk.clock import ClockAnchor
     from percodec.sdk.codec import EntropyModel, PacketCodec, PacketHeader, VideoCodec, count_pairs, parse_header
-    from percodec.sdk.log import LogReader, LogRecord, LogWriter, SegmentedLogWriter, SegmentLimits, read_log
+    from percodec.sdk.log import (
+        LogProof,
+        LogReader,
+        LogRecord,
+        LogWriter,
+        SegmentedLogWriter,
+        SegmentLimits,
+        read_log,
+        read_log_key,
+        verify_log,
+    )
     from percodec.sdk.types import Frame, Latent, PixelFormat, Prediction
 
 __all__ = [
@@ -54,6 +64,7 @@ __all__ = [
     "Label",
     "Latent",
     "LogError",
+    "LogProof",
     "LogReader",
     "LogRecord",
     "LogWriter",
@@ -79,6 +90,8 @@ __all__ = [
     "extend_bundle",
     "parse_header",
     "read_log",
+    "read_log_key",
+    "verify_log",
     "write_bundle",
 ]
 
@@ -86,7 +99,17 @@ _HOMES = {
     "bundle": ["Bundle", "GraphInfo", "Label", "SelfTest", "TensorInfo", "extend_bundle", "write_bundle"],
     "clock": ["ClockAnchor"],
     "codec": ["EntropyModel", "PacketCodec", "PacketHeader", "VideoCodec", "count_pairs", "parse_header"],
-    "log": ["LogReader", "LogRecord", "LogWriter", "SegmentLimits", "SegmentedLogWriter", "read_log"],
+    "log": [
+        "LogProof",
+        "LogReader",
+        "LogRecord",
+        "LogWriter",
+        "SegmentLimits",
+        "SegmentedLogWriter",
+        "read_log",
+        "read_log_key",
+        "verify_log",
+    ],
     "types": ["Frame", "Latent", "PixelFormat", "Prediction"],
 }
 

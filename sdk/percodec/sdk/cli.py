@@ -27,7 +27,8 @@ _GROUP = "percodec.commands"
 
 
 class Command(NamedTuple):
-    """One subcommand. `module` has `configure_NAME(parser)`, which adds its arguments, and `NAME(args)`, which returns the exit code.
+    """One subcommand. `module` has `configure_NAME(parser)`, which adds its arguments, and `NAME(args)`, which returns the exit code;
+    dashes in the name are underscores there.
 
     `extra`: what `pip install percodec[...]` has to bring where that module cannot be imported.
     """
@@ -47,7 +48,7 @@ class Command(NamedTuple):
 
     def _function(self, name: str) -> Any:
         try:
-            return getattr(import_module(self.module), name)
+            return getattr(import_module(self.module), name.replace("-", "_"))
         except ImportError as error:
             raise BackendError(f"percodec {self.name} cannot run here ({error}); {_install(self.extra)}") from error
 

@@ -7,7 +7,10 @@ from percodec.sdk.cli import Command
 
 def commands() -> list[Command]:
     """What the ground floor adds to `percodec`."""
-    return [Command("inspect", "show what a bundle, packet or log says about itself", "percodec.sdk.inspect")]
+    return [
+        Command("inspect", "show what a bundle, packet or log says about itself", "percodec.sdk.inspect"),
+        Command("verify-log", "prove with its key that a log is as it was written, and complete", "percodec.sdk.evidence"),
+    ]
 
 
 __all__ = ["commands"]

@@ -13,7 +13,7 @@ MOST = 1 << 28
 
 def read_file(path: Path | str, most: int = MOST) -> bytes:
     """The bytes of a regular file. Raises OSError that says why not, also for anything else and for more than `most` bytes."""
-    with os.fdopen(_opened(path), "rb") as file:
+    with os.fdopen(opened(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise OSError(errno.EFBIG, f"has {size} bytes, at most {most} are read", str(path))
@@ -22,7 +22,7 @@ def read_file(path: Path | str, most: int = MOST) -> bytes:
 
 def check_file(path: Path | str) -> None:
     """Raises OSError where `path` is no regular file that can be read."""
-    os.close(_opened(path))
+    os.close(opened(path))
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -42,7 +42,8 @@ def write_whole(path: Path, data: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _opened(path: Path | str) -> int:
+def opened(path: Path | str) -> int:
+    """A descriptor of a regular file, for reading; nobody waits for a pipe or a device. Raises OSError as `read_file`."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except ValueError as error:  # a zero byte
@@ -54,4 +55,4 @@ def _opened(path: Path | str) -> int:
     return fd
 
 
-__all__ = ["MOST", "check_file", "read_file", "write_whole"]
+__all__ = ["MOST", "check_file", "opened", "read_file", "write_whole"]

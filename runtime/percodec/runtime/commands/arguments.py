@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import UsageError
-from percodec.sdk.log.segments import SegmentLimits
+from percodec.sdk.log import SegmentLimits, read_log_key
 
 if TYPE_CHECKING:
     from percodec.runtime.session import Demand
@@ -46,14 +46,20 @@ def add_stream(parser: argparse.ArgumentParser) -> None:
 
 
 def add_log(parser: argparse.ArgumentParser) -> None:
-    """`--log-segment` and `--stream-id`."""
+    """`--log-segment`, `--log-key` and `--stream-id`."""
     parser.add_argument("--log-segment", metavar="LIMITS", help="the log in segments of a size and a time at most, as 64MB,10min")
+    parser.add_argument("--log-key", metavar="FILE", help="every record gets a proof with this key, for percodec verify-log")
     parser.add_argument("--stream-id", default="0", metavar="N", help="the camera's number, in every packet: 0 (default) to 65535")
 
 
 def log_segment_of(args: argparse.Namespace) -> SegmentLimits | None:
     """What `--log-segment` says. Raises UsageError."""
     return None if args.log_segment is None else SegmentLimits.from_text(args.log_segment)
+
+
+def log_key_of(args: argparse.Namespace) -> bytes | None:
+    """The key in the file that `--log-key` names. Raises `LogError`."""
+    return None if args.log_key is None else read_log_key(Path(args.log_key))
 
 
 def stream_id_of(args: argparse.Namespace) -> int:
@@ -131,6 +137,7 @@ __all__ = [
     "heads_of",
     "key_every_of",
     "limit_of",
+    "log_key_of",
     "log_segment_of",
     "positive",
     "size_text",

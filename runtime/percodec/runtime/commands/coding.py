@@ -18,6 +18,7 @@ from percodec.runtime.commands.arguments import (
     bundle_of,
     key_every_of,
     limit_of,
+    log_key_of,
     log_segment_of,
     stream_id_of,
     whole,
@@ -65,7 +66,7 @@ def encode(args: argparse.Namespace) -> int:
     begin = time.monotonic()
     result = encode_source(
         args.input, out, bundle, backend=args.backend, threads=threads, max_frames=limit, stream=args.stream, key_every=every,
-        log_segment=segment, stream_id=stream_id, overwrite=args.overwrite,
+        log_segment=segment, log_key=log_key_of(args), stream_id=stream_id, overwrite=args.overwrite,
     )  # fmt: skip
     _print_coding(args, result.as_dict(bundle), time.monotonic() - begin)
     return 0

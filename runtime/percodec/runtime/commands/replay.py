@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from percodec.runtime.commands.arguments import add_allow_damaged, add_common, add_heads, bundle_of, heads_of, whole
+from percodec.runtime.commands.arguments import add_allow_damaged, add_common, add_heads, bundle_of, heads_of, log_key_of, whole
 from percodec.sdk.errors import LogError
 from percodec.sdk.text import printable
 
@@ -17,6 +17,7 @@ def configure_replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="FILE", help="frames.jsonl of the live run (default: the one beside the log, if any)")
     add_common(parser)
     add_heads(parser)
+    parser.add_argument("--log-key", metavar="FILE", help="check the log's proofs with this key, too, as percodec verify-log does")
     add_allow_damaged(parser)
 
 
@@ -27,7 +28,9 @@ def replay(args: argparse.Namespace) -> int:
     beside = path.with_name("frames.jsonl")
     against = Path(args.against) if args.against else beside if beside.is_file() else None
     bundle, threads = bundle_of(args), whole(args.threads, "--threads", 1, 64)
-    result = replay_log(path, bundle, against=against, backend=args.backend, threads=threads, heads=heads_of(args))
+    result = replay_log(
+        path, bundle, against=against, backend=args.backend, threads=threads, heads=heads_of(args), log_key=log_key_of(args)
+    )
     if args.json:
         print(json.dumps(result.as_dict(), indent=2))
     else:
@@ -39,6 +42,8 @@ def replay(args: argparse.Namespace) -> int:
             )
         if len(result.heads_differ) > 1:
             print("heads    " + ", ".join(f"{name}: {len(frames)} differ" for name, frames in result.heads_differ.items()))
+        if result.proved is not None:
+            print(f"proved   {result.proved} records, with the log's key")
         if result.lost or result.damaged:
             print(f"lost     {len(result.lost)} packets that need one which is missing, {result.damaged} damaged records")
         shares = sorted(result.class_shares.items(), key=lambda item: -item[1])

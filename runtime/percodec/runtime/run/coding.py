@@ -67,12 +67,15 @@ def encode_source(
     stream: bool = False,
     key_every: int = 25,
     log_segment: SegmentLimits | None = None,
+    log_key: bytes | None = None,
     stream_id: int = 0,
     overwrite: bool = False,
 ) -> CodingResult:
     """Code every frame of `spec` into `out`; with `stream` as predicted packets, a key packet at least every `key_every`.
 
-    With `log_segment` `out` is a folder of segments. Raises SourceError after the good frames of a damaged source were written, LogError
+    With `log_segment` `out` is a folder of segments; `log_key`: proofs in the log.
+
+    Raises SourceError after the good frames of a damaged source were written, LogError
     when the disk refuses, when `out` exists (unless `overwrite`), or when somebody is writing it.
     """
     session = Session.open(bundle, backend=backend, heads=(), threads=threads, stream_id=stream_id, selftest=False)
@@ -97,9 +100,9 @@ def encode_source(
                 if log is None:
                     live = source.info.live
                     if log_segment:
-                        log = SegmentedLogWriter(out, bundle, log_segment, stream_id=stream_id, live=live)
+                        log = SegmentedLogWriter(out, bundle, log_segment, stream_id=stream_id, live=live, key=log_key)
                     else:
-                        log = LogWriter(out, bundle, stream_id=stream_id, live=live, overwrite=overwrite)
+                        log = LogWriter(out, bundle, stream_id=stream_id, live=live, overwrite=overwrite, key=log_key)
                     stack.callback(log.close)
                     made = os.stat(out)
                 log.append(packet, frame.frame_id, frame.timestamp_ns)

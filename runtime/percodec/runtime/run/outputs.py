@@ -125,8 +125,8 @@ class RunOutputs:
 def _open_log(out: Path, bundle: Bundle, settings: RunSettings, live: bool) -> LogWriter | SegmentedLogWriter:
     """packets.mcap in `out`, or the folder `packets` of segments. Raises `LogError`."""
     if settings.log_segment is None:
-        return LogWriter(out / "packets.mcap", bundle, stream_id=settings.stream_id, live=live)
-    return SegmentedLogWriter(out / SEGMENTS, bundle, settings.log_segment, stream_id=settings.stream_id, live=live)
+        return LogWriter(out / "packets.mcap", bundle, stream_id=settings.stream_id, live=live, key=settings.log_key)
+    return SegmentedLogWriter(out / SEGMENTS, bundle, settings.log_segment, stream_id=settings.stream_id, live=live, key=settings.log_key)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

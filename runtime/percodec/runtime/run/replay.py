@@ -6,6 +6,7 @@ logged must be in the log. What else is compared: `contradictions`.
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,9 @@ from percodec.runtime.run.logged import LoggedLatents
 from percodec.runtime.run.sinks import read_json_lines
 from percodec.runtime.session import Session
 from percodec.sdk.bundle import Bundle
+from percodec.sdk.errors import LogError
+from percodec.sdk.log import read_log, verify_log
+from percodec.sdk.log.segments import segment_paths
 from percodec.sdk.types import Latent, Prediction
 
 
@@ -27,6 +31,7 @@ class ReplayResult:
 
     `incomplete`: what the log's reader missed, in words; `contradictions`: those of `run.contradictions`, in words. `lost`: packets that
     need one which is missing. `heads_differ`: head that the lines tell of -> frames with another output. `labels_differ`: of any head.
+    `proved`: records that the log's key proves, None without one.
     """
 
     frames: int = 0
@@ -41,6 +46,7 @@ class ReplayResult:
     missing: list[int] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
     class_shares: dict[str, float] = field(default_factory=dict)
+    proved: int | None = None
 
     @property
     def equal(self) -> bool:
@@ -60,18 +66,20 @@ def replay_log(
     backend: str = "ort",
     threads: int = 1,
     heads: tuple[str, ...] | None = None,
+    log_key: bytes | None = None,
 ) -> ReplayResult:
     """Decode and predict every complete record of `path`; compare with the JSON lines in `against` when given.
 
     `heads` None: those that the lines tell of, else the bundle's default one. Raises BundleError for a log of another bundle,
-    PacketError for a damaged packet, LogError for something that is not a log.
+    PacketError for a damaged packet, LogError for something that is not a log, or that `log_key` does not prove.
     """
+    proved = None if log_key is None else _proved(path, log_key)
     latents = LoggedLatents(path, bundle)
     written = read_json_lines(against) if against else []
     lines = {int(line["frame_id"]): line for line in written}
     wanted = heads if heads is not None else _heads_of(lines)
     session = Session.open(bundle, backend=backend, heads=wanted, threads=threads, selftest=False)
-    result = ReplayResult(contradictions=contradictions(latents.log, written))
+    result = ReplayResult(contradictions=contradictions(latents.log, written), proved=proved)
     drawn = next((name for name, info in session.heads.items() if info.task == "segmentation"), None)
     labels = session.heads[drawn].labels if drawn is not None else ()
     pixels = np.zeros(len(labels), np.int64)
@@ -102,6 +110,15 @@ def replay_log(
     total = max(1, int(pixels.sum()))
     result.class_shares = {label.name: round(int(n) / total, 4) for label, n in zip(labels, pixels, strict=True) if n}
     return result
+
+
+def _proved(path: Path, log_key: bytes) -> int:
+    """Records that are proved; a log that somebody changed is not replayed. Segments that are gone from the beginning are no change."""
+    numbers = [read_log(file).metadata.get("segment", "0") for file in segment_paths(path)[:1]] if path.is_dir() else []
+    proof = verify_log(path, log_key, int(numbers[0]) if numbers and re.fullmatch(r"\d{1,9}", numbers[0]) else 0)
+    if proof.findings:
+        raise LogError(f"{path}: is not as it was written: {proof.findings[0]}; percodec verify-log says all of it")
+    return proof.records
 
 
 def _heads_of(lines: dict[int, dict[str, Any]]) -> tuple[str, ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from percodec.runtime.session import DEFAULT_BUNDLE, Demand
@@ -24,7 +24,7 @@ class RunSettings:
     packet at least every `key_every`. `isolate`: engines in a process of their own; `fallback`: backends that take over where the first
     keeps failing. `reconnect_s`: how long a camera that is lost may stay lost. `camera`: its pictures as they are, prepared on the GPU
     where there is one. `save_labels`: folder for label maps, None for none. `log_segment`: a log in segments, None for one file.
-    `stream_id`: the camera's number, in every packet. `demand`: what the bundle must be before it is opened.
+    `log_key`: proofs in it. `stream_id`: the camera's number, in every packet. `demand`: what the bundle must be before it is opened.
     """
 
     source: str
@@ -52,6 +52,7 @@ class RunSettings:
     sheet: bool = True
     log: bool = True
     log_segment: SegmentLimits | None = None
+    log_key: bytes | None = field(default=None, repr=False)
     stream_id: int = 0
     save_labels: Path | None = None
     selftest: bool = True

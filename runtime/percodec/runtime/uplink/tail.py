@@ -53,7 +53,7 @@ class Tail:
             if opcode == mcap.DATA_END:
                 self.ended = True
                 break
-            if not 1 <= opcode <= mcap.DATA_END or length > MAX_RECORD_BYTES:
+            if not (1 <= opcode <= mcap.DATA_END or opcode >= mcap.PRIVATE) or length > MAX_RECORD_BYTES:
                 self.damaged = f"a record of kind {opcode} and {length} bytes at byte {self._at}"
                 break
             if self._at + mcap.PREFIX.size + length > size:

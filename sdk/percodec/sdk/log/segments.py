@@ -69,6 +69,7 @@ class SegmentedLogWriter:
         live: bool = False,
         sync: Literal["none", "interval"] = "none",
         min_free_bytes: int = 64 << 20,
+        key: bytes | None = None,
     ) -> None:
         self.path = Path(folder)
         self.recording = os.urandom(8).hex()
@@ -84,7 +85,7 @@ class SegmentedLogWriter:
         def make(number: int) -> LogWriter:
             return LogWriter(
                 self.path / f"{number:06d}.mcap", bundle, stream_id=stream_id, live=live, sync=sync, min_free_bytes=min_free_bytes,
-                more={"recording": self.recording, "segment": str(number)},
+                more={"recording": self.recording, "segment": str(number)}, key=key,
             )  # fmt: skip
 
         self._make = make
@@ -96,7 +97,7 @@ class SegmentedLogWriter:
         segment = self._segment
         full = segment.bytes >= self._limits.max_bytes or time.monotonic() - self._begun >= self._limits.max_seconds
         if full and segment.records and (packet[3:4] != bytes([PROFILE_TEMPORAL]) or segment.bytes >= 2 * self._limits.max_bytes):
-            segment.close()
+            segment.close(last=False)
             self._before += segment.bytes
             self._open()
         self._segment.append(packet, frame_id, timestamp_ns)

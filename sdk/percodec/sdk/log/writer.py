@@ -10,7 +10,7 @@ import os
 import stat
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, Protocol
@@ -20,6 +20,7 @@ from percodec.sdk.clock import ClockAnchor, boot_id
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.errors import LogError
 from percodec.sdk.log.names import CLOSED, ENCODING, MAX_RECORD_BYTES, SCHEMA, TOPIC
+from percodec.sdk.log.proof import Prover, proof_metadata
 
 SYNC_SECONDS = 1.0
 _CHECK_SPACE_EVERY = 64
@@ -47,7 +48,7 @@ class LogWriter:
     `live`: timestamps are of this machine's monotonic clock now, as a camera's are; else they are media time, which has no time of day.
     `sync`: "none" leaves it to the kernel, "interval" calls fdatasync about once a second in the background.
     `min_free_bytes`: appending stops with a `LogError` when the disk has less than that. Raises `LogError`, also where the file
-    exists and `overwrite` is not given. `more`: further metadata.
+    exists and `overwrite` is not given. `more`: further metadata. `key`: every record gets a proof, see `log.proof`.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class LogWriter:
         overwrite: bool = False,
         min_free_bytes: int = 64 << 20,
         more: Mapping[str, str] | None = None,
+        key: bytes | None = None,
     ) -> None:
         self.path = Path(path)
         self.begun = ClockAnchor.now()
@@ -93,13 +95,15 @@ class LogWriter:
             "boot_id": boot_id(),
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             **(more or {}),
+            **(proof_metadata(key) if key is not None else {}),
         }
         self._closed.set()  # until it is whole
         try:
             head, at = mcap.opening(f"percodec {_version()}", *_DEFINITIONS, metadata)
             self._metadata = ("percodec", at, mcap.PREFIX.size + int.from_bytes(head[at + 1 : at + 9], "little"))
+            self._prover = None if key is None else Prover(key, head)
             self._check_space()
-            self._write(head)
+            self._write(head if self._prover is None else head + self._prover.head())
             _sync_folder(self.path.parent)
             self._closed.clear()
         finally:
@@ -125,23 +129,28 @@ class LogWriter:
             raise LogError(f"log {self.path}: the packet of frame {frame_id} has {len(packet)} bytes, limit {MAX_RECORD_BYTES - 64}")
         if self.records % _CHECK_SPACE_EVERY == 0:
             self._check_space()
-        self._write(mcap.message(self.records, timestamp_ns, packet))
+        message = mcap.message(self.records, timestamp_ns, packet)
+        self._write(message if self._prover is None else message + self._prover.record(self.records, message))
         earliest, latest = self._times if self.records else (timestamp_ns, timestamp_ns)
         self._times = (min(earliest, timestamp_ns), max(latest, timestamp_ns))
         self.records += 1
 
-    def close(self) -> None:
-        """Write the summary and close. Raises `LogError` where that fails; the log stays readable without it."""
+    def close(self, last: bool = True) -> None:
+        """Write the summary and close. Raises `LogError` where that fails; the log stays readable without it.
+
+        `last`: False where the recording goes on in another segment.
+        """
         if self._closed.is_set():
             return
         self._closed.set()
         if self._syncer:
             self._syncer.join()
         try:
-            last = mcap.metadata_record(CLOSED, _texts(ClockAnchor.now()))
-            metadata = (self._metadata, (CLOSED, self.bytes, len(last)))
-            at, crc = self.bytes + len(last), zlib.crc32(last, self._crc)
-            self._write(last + mcap.closing(at, crc, _DEFINITIONS, metadata, self.records, self._times))
+            values = {**_texts(ClockAnchor.now()), "records": str(self.records), "last": "yes" if last else "no"}
+            end = mcap.metadata_record(CLOSED, values)
+            metadata = (self._metadata, (CLOSED, self.bytes, len(end)))
+            end += b"" if self._prover is None else self._prover.end(end)
+            self._write(end + closing(self.bytes + len(end), zlib.crc32(end, self._crc), metadata, self.records, self._times))
             self._raise_sync_error()  # the kernel tells of a lost page once only, and the background heard it
             os.fdatasync(self._fd)
         except OSError as e:
@@ -201,6 +210,11 @@ class LogWriter:
             except OSError as e:
                 self._sync_error = e
                 return
+
+
+def closing(at: int, crc: int, metadata: Sequence[tuple[str, int, int]], records: int, times: tuple[int, int]) -> bytes:
+    """What follows the last Metadata of a log: see `mcap.closing`."""
+    return mcap.closing(at, crc, _DEFINITIONS, metadata, records, times)
 
 
 def _texts(anchor: ClockAnchor) -> dict[str, str]:
@@ -265,4 +279,4 @@ def _version() -> str:
         return "unknown"
 
 
-__all__ = ["DESCRIPTION", "LogWriter", "LoggedBundle"]
+__all__ = ["DESCRIPTION", "LogWriter", "LoggedBundle", "closing"]
