@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from percodec.export.commands.arguments import places_from_arguments, print_record
 from percodec.sdk.cli import require
@@ -22,6 +23,7 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
         "  percodec train codec --config edge --data camvid=../shared/data/camvid --data imagenet=DIR --out runs/edge\n"
         "  percodec train joint --config road-edge --data camvid=DIR --codec runs/edge/best.pt --out runs/road-edge\n"
         "  percodec train segmentation --data camvid=DIR --codec runs/edge/best.pt --out runs/seg\n"
+        "  percodec train segmentation --data packets=DIR --codec bundles/road-edge --out runs/seg     packets of that bundle, DIR/labels\n"
         "  torchrun --nproc-per-node 4 -m percodec.sdk.cli train codec --config theis3-0.330 --data images=DIR --data val=DIR --out r\n"
         "An interrupted run continues where it stopped when the same command is given again. CHECKPOINT is a run's best.pt or last.pt, or\n"
         "the folder of a bundle, for the run it was exported from."
@@ -72,6 +74,9 @@ def train(args: argparse.Namespace) -> int:
     config = load_config(args.config or packaged[args.task], args.overrides)
     if config["task"] != args.task:
         raise UsageError(f"configuration {args.config!r} is for `percodec train {config['task']}`, not {args.task}")
+    places = places_from_arguments(args.data)
+    if "packets" in places:
+        config = _from_packets(config, args.codec)
     if args.print_config:
         print(json.dumps(config, indent=1))
         return 0
@@ -79,7 +84,6 @@ def train(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     distributed.start()
     first = distributed.rank() == 0
-    places = places_from_arguments(args.data)
     quiet = args.json or not first
 
     def say(text: str) -> None:
@@ -104,6 +108,16 @@ def train(args: argparse.Namespace) -> int:
         print(f"best checkpoint: {args.out / 'best.pt'}   curves: {args.out / 'curves.png'}")
         print(f"next: percodec export {args.out / 'best.pt'} --out bundles/NAME")
     return 0
+
+
+def _from_packets(config: dict[str, Any], codec: Path | None) -> dict[str, Any]:
+    """The configuration with packets as its data, and with the codec of the bundle they were coded with."""
+    from percodec.export.train.checkpoint import load_checkpoint
+
+    if codec is None or not codec.is_dir():
+        raise UsageError("--data packets=DIR needs the bundle they were coded with: --codec BUNDLE, its folder")
+    data = {"train": [["packets:{packets}:train", 1.0]], "val": "packets:{packets}:val"}
+    return {**config, "data": data, "codec": load_checkpoint(codec)["config"]["codec"]}
 
 
 def _command(data: list[str]) -> str:

@@ -52,6 +52,15 @@ def agree(value: bool, device: torch.device) -> bool:
     return bool(said.item())
 
 
+def every(value: Any) -> list[Any]:
+    """What each process says, by rank."""
+    if world() == 1:
+        return [value]
+    said: list[Any] = [None] * world()
+    dist.all_gather_object(said, value)
+    return said
+
+
 class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -119,4 +128,4 @@ def wrap(objective: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(objective, device_ids=[device.index] if device.type == "cuda" else None, broadcast_buffers=False)
 
 
-__all__ = ["SyncNorm", "agree", "finish", "mean", "rank", "ratio", "start", "total", "wait", "world", "wrap"]
+__all__ = ["SyncNorm", "agree", "every", "finish", "mean", "rank", "ratio", "start", "total", "wait", "world", "wrap"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ import torch
 from percodec.export.data.crops import Crops
 from percodec.export.data.dataset import DataSet
 from percodec.export.data.sets import load
+from percodec.export.fleet.dataset import PacketDataset
 from percodec.export.models import AUTOENCODERS, Autoencoder, Quantizer, build_head, head_kind
 from percodec.export.train import distributed
 from percodec.export.train.checkpoint import digest_of, load_checkpoint
 from percodec.export.train.config import Config, resolve
 from percodec.export.train.klt import klt_start
 from percodec.export.train.loop import Run, Schedule, resumable
+from percodec.export.train.packets import PacketCrops, PacketSet, is_packets, open_sets, packet_crops, validate_packets
 from percodec.export.train.tasks import Joint, Objective, class_weights, no_class
 from percodec.export.train.validate import score, validate_codec, validate_head
 from percodec.export.train.views import ViewCrops, Views
@@ -76,8 +78,10 @@ def train(
     """
     device = distributed.start()
     specs = config["data"]["train"]
-    sets = [load(resolve(spec, places)) for spec, _ in specs]
-    val = load(resolve(config["data"]["val"], places))
+    resolved, val_spec = [resolve(spec, places) for spec, _ in specs], resolve(config["data"]["val"], places)
+    packets = open_sets(config, resolved, val_spec, codec_from) if any(map(is_packets, (*resolved, val_spec))) else None
+    sets = [packets[0].sample()] if packets else [load(spec) for spec in resolved]
+    val = packets[1].sample() if packets else load(val_spec)
     model = build_model(config)
     for note in dict.fromkeys(note for data in (*sets, val) for note in data.notes):
         say(note)
@@ -102,8 +106,9 @@ def train(
     made_of_init = {} if init is None else {"--init": init}
     starts = {"--codec": codec_from, "--trunk": trunk_from, "--head": head_from, "--teacher": teacher_from}
     made_of = {name: digest_of(path) for name, path in starts.items() if path is not None}
-    made_of |= made_of_init | {f"training set {spec}": data.digest for (spec, _), data in zip(specs, sets, strict=True)}
-    made_of[f"validation set {config['data']['val']}"] = val.digest
+    read: list[DataSet | PacketSet] = [*(packets or (*sets, val))]
+    made_of |= made_of_init | {f"training set {spec}": data.digest for (spec, _), data in zip(specs, read[:-1], strict=True)}
+    made_of[f"validation set {config['data']['val']}"] = read[-1].digest
     if not restart:
         resumable(out, config, made_of)
     distributed.wait()
@@ -115,13 +120,22 @@ def train(
             if restart:
                 for name in ("last.pt", "best.pt", "train.csv", "val.csv"):
                     (out / name).unlink(missing_ok=True)
-            _record(config, out, origin, provenance(specs, config["data"]["val"], sets, val), command)
+            _record(config, out, origin, provenance(specs, config["data"]["val"], read), command)
         distributed.wait()
         pictures = teacher is not None and teacher.reads == "original"
-        batches, val_views = _batches(config, model, sets, val, device, views, pictures, say)
-        objective = Objective(model, config, weights, isinstance(batches, ViewCrops), teacher)
+        batches: Crops | ViewCrops | PacketCrops
+        if packets:
+            if pictures:
+                raise UsageError(f"--teacher {teacher_from} reads pictures, and packets hold none; give one that reads latents")
+            batches, val_views = packet_crops(packets[0], model, config, say), None
+            val_packets = PacketDataset(packets[1].where, packets[1].bundle, labels=packets[1].labels, batch=8, shuffle=False)
+        else:
+            batches, val_views = _batches(config, model, sets, val, device, views, pictures, say)
+        objective = Objective(model, config, weights, not isinstance(batches, Crops), teacher)
 
         def check(m: Any) -> dict[str, Any]:
+            if packets:
+                return validate_packets(m, config, val_packets, device)
             record = {} if m.codec is None or m.frozen else validate_codec(m.codec, val, device)
             return record if m.head is None else {**record, **validate_head(m, config, val, val_views, device)}
 
@@ -143,6 +157,7 @@ def train(
             progress=progress,
             device=device,
             before_step=anneal,
+            position=batches if isinstance(batches, PacketCrops) else None,
         )
         best = run.fit()
         if first:
@@ -288,16 +303,16 @@ def load_trunk(model: Joint, path: Path) -> None:
     model.load_state_dict(fitting, strict=False)
 
 
-def provenance(specs: list[list[Any]], val_spec: str, sets: list[DataSet], val: DataSet) -> dict[str, Any]:
-    """Specs without machine paths, sizes and content digests."""
+def provenance(specs: list[list[Any]], val_spec: str, sets: Sequence[DataSet | PacketSet]) -> dict[str, Any]:
+    """Specs without machine paths, sizes and content digests. `sets`: in the order of the specs."""
     return {
-        "train": [{"spec": s, "weight": w, **_facts(d)} for (s, w), d in zip(specs, sets, strict=True)],
-        "val": {"spec": val_spec, **_facts(val)},
+        "train": [{"spec": s, "weight": w, **_facts(d)} for (s, w), d in zip(specs, sets[:-1], strict=True)],
+        "val": {"spec": val_spec, **_facts(sets[-1])},
         "commit": commit(),
     }
 
 
-def _facts(data: DataSet) -> dict[str, Any]:
+def _facts(data: DataSet | PacketSet) -> dict[str, Any]:
     """Size, digest and, of a compressed or restored set, what made it."""
     return {"pictures": len(data), "sha256": data.digest, **({"origin": data.origin} if data.origin else {})}
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -67,12 +67,21 @@ class Average:
                 self.state[k].copy_(v)
 
 
+class Position(Protocol):
+    """Where a stream of batches stands."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 @dataclass
 class Run:
     """One training run in `folder`: `last.pt` to resume, `best.pt` by `score`, `train.csv`, `val.csv`, `tensorboard/`.
 
     `objective` holds `model` and turns a batch into a loss; of several processes the first one validates and writes. `made_of` says what
-    else than `config` the run depends on, by digests: a run of other data does not resume this one.
+    else than `config` the run depends on, by digests: a run of other data does not resume this one. `position`: of batches that are no
+    function of the step, where `batch` stands.
     """
 
     folder: Path
@@ -87,6 +96,7 @@ class Run:
     progress: Callable[[int, int, dict[str, float]], None] = lambda step, steps, values: None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     before_step: Callable[[float], None] = lambda fraction: None
+    position: Position | None = None
     best: float = field(default=-math.inf, init=False)
 
     def fit(self, resume: bool = True) -> dict[str, Any]:
@@ -109,6 +119,8 @@ class Run:
             optimizer.load_state_dict(state["optimizer"])
             average.state = {k: v.to(self.device) for k, v in state["average"].items()}
             start, stale, self.best, best_record = state["step"], state["stale"], state["best"], state["best_record"]
+            if self.position is not None:
+                self.position.load_state_dict((state["position"] * distributed.world())[distributed.rank()])
             if first:
                 for name in ("train.csv", "val.csv"):
                     _forget_after(self.folder / name, start)
@@ -165,10 +177,12 @@ class Run:
                         best = {"model": average.state, "config": self.config, "val": record, "step": step + 1}
                         save_checkpoint(self.folder / "best.pt", best)
                 stale = 0 if distributed.agree(improved, self.device) else stale + 1
+            position = distributed.every(self.position.state_dict()) if keep and self.position is not None else None
             if first and keep:
                 save_checkpoint(
                     last,
                     {
+                        "position": position,
                         "model": model.state_dict(),
                         "optimizer": optimizer.state_dict(),
                         "average": average.state,
@@ -263,4 +277,4 @@ def _forget_after(path: Path, step: int) -> None:
         writer.writerows(rows)
 
 
-__all__ = ["Average", "Run", "Schedule", "freeze_norm", "resumable"]
+__all__ = ["Average", "Position", "Run", "Schedule", "freeze_norm", "resumable"]

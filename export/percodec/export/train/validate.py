@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from percodec.export.data.dataset import DataSet
@@ -49,6 +51,19 @@ def validate_codec(codec: Autoencoder, data: DataSet, device: torch.device) -> R
     return {**found, "bpp_contexts": bits / pixels} if isinstance(quantizer, Steps) else found
 
 
+class Sample(NamedTuple):
+    """One picture to judge a head on. `inputs()`: what the head reads, float [1,C,h,w] or [1,3,H,W]; `height`, `width` in pixels.
+
+    `label`: uint8 [H,W] or None; `target`: a class, where there is no label map.
+    """
+
+    inputs: Callable[[], Tensor]
+    height: int
+    width: int
+    label: NDArray[np.uint8] | None
+    target: int = 0
+
+
 @torch.no_grad()
 def validate_head(
     model: Joint, config: dict[str, Any], data: DataSet, views: Views | None, device: torch.device, half: bool = True
@@ -57,37 +72,55 @@ def validate_head(
 
     `half`: in bf16, as while training; otherwise as exported.
     """
+
+    def samples() -> Iterator[Sample]:
+        for k in range(len(data)):
+            image = as_batch(data.images[k]).to(device)
+
+            def inputs(k: int = k, image: Tensor = image) -> Tensor:
+                return views.values(k) if views is not None else model.head_input(image)
+
+            label, target = data.labels[k] if data.labels else None, data.targets[k] if data.targets else 0
+            yield Sample(inputs, image.shape[-2], image.shape[-1], label, target)
+
+    return judge_head(model, config, samples(), device, half)
+
+
+@torch.no_grad()
+def judge_head(model: Joint, config: dict[str, Any], samples: Iterable[Sample], device: torch.device, half: bool = True) -> Record:
+    """As `validate_head`, of whatever samples come: all with label maps, or none."""
     assert model.head is not None
     kind = head_kind(config["head"]["name"])
     classes = config["head"]["classes"]
     confusion = Confusion(classes)
     scores: list[Tensor] = []
     truth: list[Tensor] = []
-    for k in range(len(data)):
-        image = as_batch(data.images[k]).to(device)
-        height, width = image.shape[-2:]
+    mapped = False
+    for inputs, height, width, label, target in samples:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            x = views.values(k).to(device) if views is not None else model.head_input(image)
+            x = inputs().to(device)
             if kind == "segmentation":
+                assert label is not None
                 predicted = model.head(x).argmax(1)[0].cpu().numpy()
-                confusion.add(predicted, data.labels[k][:height, :width])
+                confusion.add(predicted, label[:height, :width])
                 continue
             step = 8 if x.shape[-1] != width else 1
-            for top, left in windows(height, width) if data.labels else [(max(0, height - CROP) // 16 * 8, max(0, width - CROP) // 16 * 8)]:
+            mapped = label is not None
+            for top, left in windows(height, width) if mapped else [(max(0, height - CROP) // 16 * 8, max(0, width - CROP) // 16 * 8)]:
                 window = x[..., top // step : (top + CROP) // step, left // step : (left + CROP) // step]
                 scores.append(model.head(window).float().cpu()[0])
-                if data.labels:
-                    label = torch.from_numpy(data.labels[k][top : min(top + CROP, height), left : min(left + CROP, width)].copy()).long()
-                    truth.append(presence(label[None], classes, config["head"]["presence"])[0])
+                if label is not None:
+                    piece = torch.from_numpy(label[top : min(top + CROP, height), left : min(left + CROP, width)].copy()).long()
+                    truth.append(presence(piece[None], classes, config["head"]["presence"])[0])
                 else:
-                    truth.append(torch.tensor(data.targets[k]))
+                    truth.append(torch.tensor(target))
     if kind == "segmentation":
         return {"miou": confusion.miou(), "iou": confusion.iou().tolist()}
-    if data.labels:
+    if mapped:
         precision = average_precision(torch.stack(scores).numpy(), torch.stack(truth).numpy() > 0)
         return {"map": float(np.nanmean(precision)), "ap": precision.tolist()}
-    ranked, target = torch.stack(scores).numpy(), torch.stack(truth).numpy()
-    return {"top1": top_k(ranked, target, 1), "top5": top_k(ranked, target, min(5, classes))}
+    ranked, answers = torch.stack(scores).numpy(), torch.stack(truth).numpy()
+    return {"top1": top_k(ranked, answers, 1), "top5": top_k(ranked, answers, min(5, classes))}
 
 
 def score(config: dict[str, Any], record: Record) -> float:
@@ -103,4 +136,4 @@ def as_batch(image: np.ndarray[Any, Any]) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-__all__ = ["as_batch", "score", "validate_codec", "validate_head", "windows"]
+__all__ = ["Sample", "as_batch", "judge_head", "score", "validate_codec", "validate_head", "windows"]

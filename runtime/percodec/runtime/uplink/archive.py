@@ -26,7 +26,7 @@ from percodec.runtime.uplink.wire import Record, SegmentId
 from percodec.sdk.errors import LogError, UplinkError, UsageError
 from percodec.sdk.log.whole import records_of, whole_log
 
-_SHARD = re.compile(r"(\d{6,9})-(\d{8,10})-(\d{8,10})-(\d{1,10})-[0-9a-f]{12}\.mcap")
+SHARD_NAME = re.compile(r"(\d{6,9})-(\d{8,10})-(\d{8,10})-(\d{1,10})-[0-9a-f]{12}\.mcap")
 HOLDS = "holds"  # metadata of a shard with holes: its ranges, as JSON
 
 
@@ -52,7 +52,7 @@ class Archive:
         known, shards = self._known.setdefault(folder, {}), self._shards.setdefault(folder, set())
         for path in self._list(folder):
             name = PurePosixPath(path).name
-            match = _SHARD.fullmatch(name)
+            match = SHARD_NAME.fullmatch(name)
             if match is None or name in shards:
                 continue
             segment, first, end, count = map(int, match.groups())
@@ -94,7 +94,7 @@ class Archive:
         made = 0
         for path in self._files.glob(f"{self._root}/*/*/*.mcap"):
             beside = path.removesuffix(".mcap") + ".parquet"
-            if self._files.exists(beside) or not _SHARD.fullmatch(PurePosixPath(path).name):
+            if self._files.exists(beside) or not SHARD_NAME.fullmatch(PurePosixPath(path).name):
                 continue
             *_, vehicle, recording, name = PurePosixPath(path).parts
             metadata, records = records_of(self._files.cat_file(path))
@@ -162,4 +162,4 @@ def _write(path: Path, data: bytes) -> None:
         os.close(handle)
 
 
-__all__ = ["Archive"]
+__all__ = ["SHARD_NAME", "Archive"]
