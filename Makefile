@@ -109,6 +109,8 @@ $(DEV)/.ready: $(BUILD_FILES) $(filter %/__init__.py,$(PACKAGE_FILES)) # an edit
 	$(DEV)/bin/python -m pip install -qq --no-build-isolation -e '.[ort,export,dev]'
 	# Not an extra: what CompressAI requires would replace numpy and torch, and what is used of it needs neither.
 	$(DEV)/bin/python -m pip install -qq --no-deps --only-binary=:all: compressai==1.2.8 einops pytorch-msssim scipy || echo "set-up: no CompressAI for this machine; its test skips"
+	# Neither are the clients that the server is tried with: they want an older protobuf than the rest, and work with this one.
+	$(DEV)/bin/python -m pip install -qq --no-deps --only-binary=:all: tritonclient geventhttpclient gevent greenlet zope.event zope.interface brotli python-rapidjson || echo "set-up: no tritonclient for this machine; its tests skip"
 	touch $@
 
 # Vehicles run Jazzy, whose wheels are for Python 3.10 and 3.12; the other Pythons get Kilted. Whatever the reason, without wheels there is

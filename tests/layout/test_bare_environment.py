@@ -19,7 +19,7 @@ from support.tree import Module
 CORE = ("numpy", "PyYAML")
 NEEDS_ORT = ("run", "demo", "encode", "decode", "replay")
 NEEDS_EXPORT = ("train", "export")
-NEEDS_ITS_OWN = ("uplink", "ingest")
+NEEDS_ITS_OWN = ("uplink", "ingest", "serve")
 NEEDS = [*((c, "ort") for c in NEEDS_ORT), *((c, "export") for c in NEEDS_EXPORT), *((c, c) for c in NEEDS_ITS_OWN)]
 
 

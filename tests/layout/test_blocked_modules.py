@@ -16,6 +16,7 @@ from support.tree import Module
 
 FOREIGN = ["torch", "torchvision", "onnx", "onnxscript", "polygraphy", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "rclpy"]
 FOREIGN += ["PIL", "matplotlib", "rich", "mcap", "rosbags", "av", "nats", "paho", "cryptography", "pyarrow", "fsspec"]
+FOREIGN += ["grpc", "google", "aiohttp", "prometheus_client"]
 ABOVE_SDK = [*FOREIGN, "cv2", "onnxruntime", "percodec.runtime", "percodec.export"]
 ABOVE_RUNTIME = [*FOREIGN, "percodec.export"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 LINE = re.compile(r'([a-z0-9-]+)==([0-9][0-9a-z.]*)(?:; python_version (<|>=) "3\.11")?')
-EXTRAS = ("ort", "export", "build", "dev", "bag", "uplink", "ingest", "polygraphy", "cuda", "ray")
+EXTRAS = ("ort", "export", "build", "dev", "bag", "uplink", "ingest", "polygraphy", "cuda", "ray", "serve")
 
 
 def _normal(name: str) -> str:

@@ -3,6 +3,7 @@
     <!-- test: run -->      the block below runs, in a folder that holds what a first reader has: see `first_steps`
     <!-- test: continue --> the block below runs in the folder that the block above leaves
     <!-- test: budget -->   the block below is a budget of `percodec profile`
+    <!-- test: serve -->    the block below runs beside `percodec serve`, whose addresses stand for 127.0.0.1:8000 and 127.0.0.1:8001
 
 A shell line without a mark has its arguments checked: by the parser of the command, or by what its tool is given here. A page can show no
 command that nothing here can judge, and no Python that does not run.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ast
 import itertools
+import json
 import os
 import re
 import shlex
@@ -121,6 +123,25 @@ def test_marked_blocks_run(block: Block, first_steps: Path) -> None:
     after = [b for b in BLOCKS if b.page == block.page and b.number > block.number]
     for each in [block, *itertools.takewhile(lambda b: b.mark == "continue", after)]:
         _run({"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}[each.language] + [each.text], first_steps)
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.mark == "serve"], ids=str)
+def test_blocks_run_beside_a_server(block: Block, first_steps: Path) -> None:
+    pytest.importorskip("grpc", reason="needs the serve extra")
+    if "tritonclient" in block.text:
+        pytest.importorskip("tritonclient", reason="needs tritonclient")
+    _run(["percodec", "encode", "frame.png", "-o", "frame.pcpk"], first_steps)
+    command = ["percodec", "serve", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--no-selftest", "--json"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=first_steps, env=_environment(), stdin=subprocess.DEVNULL
+    ) as server:
+        try:
+            assert server.stdout is not None
+            said = json.loads(server.stdout.readline())
+            text = block.text.replace("127.0.0.1:8001", said["grpc"]).replace("127.0.0.1:8000", said["http"])
+            _run({"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}[block.language] + [text], first_steps)
+        finally:
+            server.terminate()
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.mark == "budget"], ids=str)

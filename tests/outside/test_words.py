@@ -43,6 +43,7 @@ OTHERS: tuple[tuple[str, ...], ...] = (
     ("bag", "compress", "one.bag", "o", "--topic", "/front/image_raw", *B),
     ("uplink", "done", "--to", "nats://127.0.0.1:9", "--ca", "text.txt", "--cert", "text.txt", "--key", "text.txt", "--drain"),
     ("ingest", "--from", "nats://127.0.0.1:9", "--archive", "o", "--ca", "text.txt", "--cert", "text.txt", "--key", "text.txt"),
+    ("serve", "bundle", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--no-selftest"),
     ("demo", "--frames", "2", "--out", "o", *B),
     ("profile", "bundle", "clip.avi", "--frames", "10", "--warmup", "0", "--parts", "fixed", "--out", "o"),
     ("profile", "compare", "done/report.json", "text.txt"),

@@ -21,6 +21,7 @@ def commands() -> list[Command]:
         Command("profile", "latency, jitter, drops, memory and power of a bundle on this machine", f"{here}.profile", "ort"),
         Command("uplink", "ship logs from the vehicle to the archive, live frames first, nothing lost", f"{here}.uplink", "uplink"),
         Command("ingest", "take what vehicles sent from the broker into the archive", f"{here}.uplink", "ingest"),
+        Command("serve", "answer predictions for packets: gRPC and HTTP, Open Inference Protocol", f"{here}.serve", "serve"),
         Command("sign", "keys, signatures of bundles, and who vouches for one here", f"{here}.sign", "sign"),
         Command("bundle", "install releases of bundles on a vehicle, switch between them, go back", f"{here}.store"),
         Command("doctor", "what this machine can run, and what is missing", f"{here}.doctor"),

@@ -14,6 +14,8 @@ from percodec.sdk.log import SegmentLimits, read_log_key
 if TYPE_CHECKING:
     from percodec.runtime.session import Demand
 
+_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", metavar="FOLDER", help="bundle to use (default: the built-in road-edge)")
@@ -122,6 +124,14 @@ def positive(text: str, name: str, high: float) -> float:
     return value
 
 
+def size_of(text: str, option: str) -> int:
+    """Bytes, from the command line. Raises UsageError naming the option."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([A-Za-z]+)", text)
+    if match is None or match[2] not in _UNITS or not 10**5 <= float(match[1]) * _UNITS[match[2]] <= 1 << 50:
+        raise UsageError(f"{option} {text!r}: write a size of 100 kB or more, as 50GB")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
 def size_text(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1_000_000 else f"{count / 1e3:.1f} kB"
 
@@ -140,6 +150,7 @@ __all__ = [
     "log_key_of",
     "log_segment_of",
     "positive",
+    "size_of",
     "size_text",
     "stream_id_of",
     "transfer",

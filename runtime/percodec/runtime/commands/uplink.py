@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
 import signal
 import sys
 import time
@@ -16,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from percodec.runtime.commands.arguments import positive
+from percodec.runtime.commands.arguments import positive, size_of
 from percodec.sdk.cli import require
 from percodec.sdk.errors import UplinkError, UsageError
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from percodec.runtime.uplink.credentials import Credentials
     from percodec.runtime.uplink.ingest import Counts, Source
     from percodec.runtime.uplink.status import Status
-
-_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
 def _configure_link(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +77,7 @@ def uplink(args: argparse.Namespace) -> int:
         raise UsageError(f"--vehicle {args.vehicle!r}: letters, digits, - and _, at most 64")
     settings = AgentSettings(
         Path(args.source), url, credentials.common_name() if credentials else args.vehicle, credentials,
-        max_bytes=None if args.max_disk is None else _size(args.max_disk, "--max-disk"),
+        max_bytes=None if args.max_disk is None else size_of(args.max_disk, "--max-disk"),
         resend_after_s=positive(args.resend_after, "--resend-after", 86400), drain=args.drain,
     )  # fmt: skip
     if not settings.source.is_dir():
@@ -117,7 +114,7 @@ def ingest(args: argparse.Namespace) -> int:
     flush_s, ack_wait_s = positive(args.flush, "--flush", 3600), positive(args.ack_wait, "--ack-wait", 86400)
     if flush_s >= ack_wait_s:
         raise UsageError(f"--flush {args.flush}: must be shorter than --ack-wait {args.ack_wait}, or everything is delivered twice")
-    stream_bytes = _size(args.stream_size, "--stream-size")
+    stream_bytes = size_of(args.stream_size, "--stream-size")
     archive = Archive(args.archive)
     say = _Changes()
 
@@ -167,13 +164,6 @@ def _credentials(args: argparse.Namespace) -> Credentials | None:
     found = Credentials(Path(args.ca), Path(args.cert), Path(args.key))
     found.check()
     return found
-
-
-def _size(text: str, option: str) -> int:
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)([A-Za-z]+)", text)
-    if match is None or match[2] not in _UNITS or not 10**5 <= float(match[1]) * _UNITS[match[2]] <= 1 << 50:
-        raise UsageError(f"{option} {text!r}: write a size of 100 kB or more, as 50GB")
-    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

@@ -1,0 +1,179 @@
+"""`percodec serve`: arguments and printing; the work is `runtime.serve`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from percodec.runtime.commands.arguments import demand_of, heads_of, positive, size_of, whole
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.cli import require
+from percodec.sdk.errors import UsageError
+from percodec.sdk.text import printable
+
+if TYPE_CHECKING:
+    from percodec.runtime.serve.engine import Engine
+    from percodec.runtime.serve.requests import Limits
+    from percodec.runtime.serve.server import Server
+    from percodec.runtime.serve.tls import Tls
+
+
+def configure_serve(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "Any client of the Open Inference Protocol can ask; so can curl:\n\n"
+        "  percodec serve bundles/road-edge\n"
+        "  curl --data-binary @frame.pcpk http://127.0.0.1:8000/v1/predict/road-edge"
+    )
+    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", help="bundle, as FOLDER or NAME=FOLDER (default: the built-in road-edge)")
+    where = parser.add_argument_group("where")
+    where.add_argument("--grpc", default="127.0.0.1:8001", metavar="HOST:PORT", help="default 127.0.0.1:8001; none: without it")
+    where.add_argument("--http", default="127.0.0.1:8000", metavar="HOST:PORT", help="default 127.0.0.1:8000; none: without it")
+    where.add_argument("--tls-cert", metavar="FILE", help="the server's certificate, PEM")
+    where.add_argument("--tls-key", metavar="FILE", help="its key, without a password")
+    where.add_argument("--client-ca", metavar="FILE", help="answer only clients with a certificate of this CA")
+    where.add_argument("--plaintext", action="store_true", help="listen beyond this machine without TLS: where something in front does it")
+    what = parser.add_argument_group("what")
+    what.add_argument("--heads", default="all", metavar="NAMES", help="heads that may be asked for, as NAME,NAME (default: all)")
+    what.add_argument("--backend", default="ort", metavar="NAME", help="ort (default), ort:fp32, ort:int8, tensorrt, tensorrt_rtx")
+    what.add_argument("--workers", metavar="N", help="requests in work at the same time (default: one a core)")
+    what.add_argument("--threads", default="1", metavar="N", help="threads inside each network (default 1)")
+    what.add_argument("--expect-digest", metavar="HEX", help="refuse any other bundle than the one of this digest, or its beginning")
+    what.add_argument("--trust-policy", metavar="FILE", help="policy of signatures to hold bundles to (default: the machine's)")
+    what.add_argument("--no-selftest", action="store_true", help="start without it")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-body", default="4MiB", metavar="SIZE", help="longest request (default 4MiB)")
+    limits.add_argument("--max-packets", default="64", metavar="N", help="most packets in a request (default 64)")
+    limits.add_argument(
+        "--queue", default="256", metavar="N", help="most packets waiting and in work; beyond, clients are sent away (default 256)"
+    )
+    limits.add_argument("--timeout", default="60", metavar="S", help="longest that a request may take, seconds (default 60)")
+    limits.add_argument("--drain", default="30", metavar="S", help="at the end, time for requests that have begun (default 30)")
+    parser.add_argument("--json", action="store_true", help="print addresses, models and, at the end, counts as lines of JSON")
+
+
+def serve(args: argparse.Namespace) -> int:
+    require("serve", "grpc", "google.protobuf", "aiohttp", "prometheus_client")
+    from percodec.runtime.serve.server import Addresses, Server, checked_address
+
+    tls = _tls(args)
+    safe = tls is not None or args.plaintext
+    addresses = Addresses(*(None if text == "none" else checked_address(text, f"--{name}", safe) for name, text in _addresses(args)))
+    if addresses.grpc is None and addresses.http is None:
+        raise UsageError("--grpc none and --http none: leave one of them")
+    limits = _limits(args)
+    bundles = _bundles(args)
+    engine = _engine(args, bundles, limits)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every TLS connection that ends
+
+    async def work() -> Server:
+        server = Server(engine, limits, addresses, tls)
+        stop = asyncio.Event()
+        try:
+            bound = await server.start()
+            _on_signals(stop)
+            _say(args, {"grpc": bound.grpc, "http": bound.http, "models": {name: model.digest for name, model in engine.models.items()}})
+            await stop.wait()
+        finally:
+            _on_signals(None)  # the next one ends at once
+            await server.drain()
+            await engine.close()
+        return server
+
+    counts = asyncio.run(work()).desk.metrics
+    _say(args, {"requests": counts.requests, "frames": counts.frames, "refused": counts.refused})
+    return 0
+
+
+def _say(args: argparse.Namespace, found: dict[str, object]) -> None:
+    if args.json:
+        print(json.dumps(found), flush=True)
+        return
+    for key, value in found.items():
+        if isinstance(value, dict):
+            for name, digest in value.items():
+                print(printable(f"model     {name} {digest[:12]}"))
+        elif value is not None:
+            print(f"{key:<9} {value}")
+    sys.stdout.flush()
+
+
+def _engine(args: argparse.Namespace, bundles: dict[str, Bundle], limits: Limits) -> Engine:
+    from percodec.runtime.serve.engine import ThreadEngine
+    from percodec.runtime.serve.models import model_of
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, 16) if args.workers is None else whole(args.workers, "--workers", 1, 64)
+    threads, heads = whole(args.threads, "--threads", 1, 64), heads_of(args)
+    models = {name: model_of(name, bundle, heads) for name, bundle in bundles.items()}
+    return ThreadEngine(
+        bundles, models, limits, workers=workers, backend=args.backend, threads=threads, heads=heads, selftest=not args.no_selftest
+    )
+
+
+def _addresses(args: argparse.Namespace) -> list[tuple[str, str]]:
+    return [("grpc", args.grpc), ("http", args.http)]
+
+
+def _limits(args: argparse.Namespace) -> Limits:
+    from percodec.runtime.serve.requests import Limits
+
+    packets = whole(args.max_packets, "--max-packets", 1, 4096)
+    return Limits(
+        body_bytes=min(size_of(args.max_body, "--max-body"), 1 << 30), packets=packets,
+        frames=whole(args.queue, "--queue", packets, 1 << 20), timeout_s=positive(args.timeout, "--timeout", 86400),
+        drain_s=positive(args.drain, "--drain", 3600),
+    )  # fmt: skip
+
+
+def _bundles(args: argparse.Namespace) -> dict[str, Bundle]:
+    from percodec.runtime.session import DEFAULT_BUNDLE, open_bundle
+
+    found: dict[str, Bundle] = {}
+    if args.expect_digest is not None and len(args.bundles) > 1:
+        raise UsageError("--expect-digest goes with one bundle")
+    for word in args.bundles or [str(DEFAULT_BUNDLE)]:
+        name, _, folder = word.rpartition("=") if re.match(r"[\w.-]+=", word) else ("", "", word)
+        bundle = open_bundle(Path(folder), demand_of(args))
+        name = name or bundle.name
+        if not re.fullmatch(r"[\w.-]{1,64}", name, re.ASCII):
+            raise UsageError(f"{word}: a model's name has letters, digits, dots, - and _, at most 64; write NAME={folder}")
+        if name in found:
+            raise UsageError(f"two bundles are called {name}; give one another name: OTHER={folder}")
+        found[name] = bundle
+    return found
+
+
+def _tls(args: argparse.Namespace) -> Tls | None:
+    from percodec.runtime.serve.tls import Tls
+
+    if (args.tls_cert is None) != (args.tls_key is None):
+        raise UsageError("--tls-cert and --tls-key go together")
+    if args.tls_cert is None:
+        if args.client_ca is not None:
+            raise UsageError("--client-ca needs --tls-cert and --tls-key")
+        return None
+    found = Tls(Path(args.tls_cert), Path(args.tls_key), None if args.client_ca is None else Path(args.client_ca))
+    found.http()
+    return found
+
+
+def _on_signals(stop: asyncio.Event | None) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        with contextlib.suppress(ValueError, RuntimeError):
+            if stop is None:
+                asyncio.get_running_loop().remove_signal_handler(number)
+            elif signal.getsignal(number) != signal.SIG_IGN:
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+__all__ = ["configure_serve", "serve"]

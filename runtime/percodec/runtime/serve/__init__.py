@@ -1,0 +1,1 @@
+"""Predictions for whoever has packets, over gRPC and HTTP: the Open Inference Protocol. SERVE.md has it all."""
