@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from percodec.runtime.capture.preprocess import Padding, Preprocessor, RawCopy
 from percodec.runtime.capture.source import FrameSource
 from percodec.runtime.engines.engine import Engine
-from percodec.runtime.engines.open import Made, cpu_graph, open_engine, open_slots, takes_any_size
+from percodec.runtime.engines.open import Made, cpu_graph, decoder_for, open_engine, open_slots, takes_any_size
 from percodec.runtime.engines.selftest import run_selftest
 from percodec.runtime.pipeline.options import Coder, Outputs, PipelineOptions
 from percodec.runtime.pipeline.pipeline import Pipeline
@@ -73,7 +73,7 @@ class Session:
         self._preprocess: Preprocessor | Padding = whole
         self._encode = _Call(made.encoder)
         self._predict = {name: _Call(head) for name, head in made.heads.items()}
-        self._decode: _Call | None = None
+        self._decode: dict[str, _Call] = {}
         self._opening = threading.Lock()
         self._ids = itertools.count()
         self._closed = False
@@ -188,14 +188,20 @@ class Session:
         """The latent of a packet that stands alone. Raises `PacketError` for anything else, a predicted packet of a `stream` included."""
         return _latent(*self._coder.decode(packet))
 
-    def decode(self, latent: Latent) -> NDArray[np.uint8]:
-        """The picture rebuilt, uint8 [H,W,3] RGB. The decoder is loaded at the first call. Raises `BundleError`, `BackendError`."""
+    def decode(self, latent: Latent, prefer: str | None = None) -> NDArray[np.uint8]:
+        """The picture rebuilt, uint8 [H,W,3] RGB. `prefer`: nearest to the original in `psnr` or `ms-ssim`.
+
+        A decoder is loaded at its first call. Raises `UsageError`, `BundleError` where the bundle has none for this, `BackendError`.
+        """
         self._check_open()
         symbols = self._symbols(latent)
+        graph = decoder_for(self.bundle, prefer)
         with self._opening:
-            if self._decode is None:
-                self._decode = _Call(open_engine(self.bundle, "decoder", backend=self._backend, threads=self._threads, frame=self._frame))
-            call = self._decode
+            if graph not in self._decode:
+                self._decode[graph] = _Call(
+                    open_engine(self.bundle, graph, backend=self._backend, threads=self._threads, frame=self._frame)
+                )
+            call = self._decode[graph]
         with call.lock:
             np.copyto(call.source[0], symbols)
             picture: NDArray[np.uint8] = call.run()[0]

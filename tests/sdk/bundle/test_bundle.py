@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
+from percodec.sdk.bundle import Bundle, Label, SelfTest, Step, write_bundle
 from percodec.sdk.bundle.engines import engines_in
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.errors import BundleError
@@ -121,6 +121,55 @@ def test_the_digest_can_be_pinned(pristine: Path) -> None:
 def test_a_wrong_manifest_is_refused_by_field(folder: Path, change: Callable[[dict[str, Any]], object], words: list[str]) -> None:
     edit(folder, change)
     refused(folder, *words)
+
+
+STEPS = [{"step": 0.5, "offset": 2, "levels": 5}, *({"step": 0.25, "offset": 0, "levels": 4} for _ in range(3))]
+
+
+def with_steps(change: Callable[[list[dict[str, Any]]], object]) -> Callable[[dict[str, Any]], object]:
+    def apply(manifest: dict[str, Any]) -> None:
+        steps = [dict(s) for s in STEPS]
+        steps[0]["levels"] = manifest["latent"]["levels"]
+        del manifest["latent"]["centers"]
+        manifest["latent"]["steps"] = steps
+        change(steps)
+
+    return apply
+
+
+def test_a_latent_may_have_a_step_for_each_channel(folder: Path) -> None:
+    edit(folder, with_steps(lambda steps: None))
+    bundle = Bundle.open(folder)
+    assert bundle.steps[1] == Step(0.25, 0, 4)
+    assert bundle.centers.size == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda steps: steps.pop(), ["latent.steps", "4..4"]),
+        (lambda steps: steps[0].update(step=0), ["latent.steps[0].step"]),
+        (lambda steps: steps[0].update(step="1"), ["latent.steps[0].step"]),
+        (lambda steps: steps[2].update(offset=4), ["latent.steps[2].offset", "0..3"]),
+        (lambda steps: steps[2].update(levels=257), ["latent.steps[2].levels"]),
+        (lambda steps: steps[1].pop("offset"), ["lacks 'offset'"]),
+        (lambda steps: steps[1].update(center=0), ["unknown key 'center'"]),
+        (lambda steps: steps[0].update(levels=3, offset=0), ["latent.steps", "latent.levels"]),
+    ],
+)
+def test_wrong_steps_are_refused_by_field(folder: Path, change: Callable[[list[dict[str, Any]]], object], words: list[str]) -> None:
+    edit(folder, with_steps(change))
+    refused(folder, *words)
+
+
+def test_steps_and_further_decoders_need_format_1_2(folder: Path) -> None:
+    edit(folder, lambda m: m["graphs"].update(decoder_sharp=m["graphs"]["decoder"]))
+    assert Bundle.open(folder).decoders == ("", "sharp")
+    edit(folder, lambda m: m.update(version=[1, 1]))
+    refused(folder, "unknown graph 'decoder_sharp'")
+    edit(folder, lambda m: m["graphs"].pop("decoder_sharp"))
+    edit(folder, with_steps(lambda steps: None))
+    refused(folder, "lacks 'centers'")
 
 
 @pytest.mark.parametrize(

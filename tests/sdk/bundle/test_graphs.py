@@ -60,7 +60,7 @@ def put(folder: Path, name: str, data: bytes) -> None:
 
 def test_the_manifest_describes_every_graph(pristine: Path) -> None:
     bundle = Bundle.open(pristine)
-    assert bundle.manifest["version"] == [1, 1]
+    assert bundle.manifest["version"] == [1, 2]
     labels = TensorInfo("labels", "uint8", (64, 96))
     assert dict(bundle.graphs) == {
         "encoder": GraphInfo("encoder", "encoder", "fp32", (IMAGE,), (SYMBOLS,)),

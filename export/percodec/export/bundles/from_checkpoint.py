@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 
 from percodec.export.bundles.extend import Additions
+from percodec.export.bundles.steps_bundle import fit_levels, further_decoders, steps_of
 from percodec.export.data import DataSet, at_size, fitted, load
 from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.bundle_metrics import evaluate_bundle
-from percodec.export.models import Quantizer, head_kind
+from percodec.export.models import Quantizer, Steps, head_kind
 from percodec.export.models.to_onnx import OPSET, PRECISION, Head, graphs, picture_graph
 from percodec.export.train.checkpoint import bundle_checkpoint, load_checkpoint
 from percodec.export.train.config import resolve
@@ -50,12 +52,14 @@ def export_bundle(
     say: Say = print,
     more: tuple[Path, ...] = (),
     contexts: bool = False,
+    decoders: Mapping[str, Path] = MappingProxyType({}),
     add: Callable[[Bundle], Additions] = lambda bundle: Additions(),
 ) -> Bundle:
     """Write the bundle and return it as a vehicle would open it; `more` checkpoints on the same codec add their heads.
 
     `checkpoint` may be a bundle's folder: its networks for another frame size, with other tables or further heads.
     `contexts`: entropy tables by neighbours (profile 1), learned on all training sets, instead of by channel alone.
+    `decoders`: runs on the same encoder whose decoders join as `decoder_NAME`.
     `add`: from the bundle so far to what else it shall hold.
 
     Raises `DataError`, `SelfTestError`, `BundleError`, `UsageError`.
@@ -85,14 +89,14 @@ def export_bundle(
     say(f"checkpoint {checkpoint} at step {state['step']}; {width}x{height}, opset {OPSET}, {PRECISION}")
 
     quantizer = codec.quantizer
-    if not isinstance(quantizer, Quantizer):
-        raise UsageError(f"{checkpoint}: {codec.name} has a step for each channel, and bundles hold no tables for such latents yet")
+    if isinstance(quantizer, Steps) and "bundle" not in state:
+        fit_levels(codec, [image for data in train for image in data.images])
     heads = {}
     for graph, (_, s, m) in runs.items():
         kind = head_kind(s["config"]["head"]["name"])
         assert m.head is not None
         heads[graph] = Head(m.head, kind, m.reads, several=kind == "classification" and bool(val.labels))
-    made = graphs(codec, heads, height, width)
+    made = graphs(codec, heads, height, width, further_decoders(codec, decoders))
     for graph, (_, data) in made.items():
         say(f"  {graph:<40} {len(data) / 1e6:6.2f} MB")
     frames = [fitted(image, height, width) for image in val.images[:: max(1, len(val) // 8)]][:8]
@@ -100,8 +104,8 @@ def export_bundle(
     say("parity, torch against ONNX Runtime: " + "  ".join(f"{k} {v:.6f}" for k, v in parity.items()))
 
     encoder = graph_function(made["encoder"][1], threads=2)
-    levels = quantizer.levels
-    if contexts:
+    levels = quantizer.levels if isinstance(quantizer, Quantizer) else int(quantizer.levels.max())
+    if contexts and isinstance(quantizer, Quantizer):
         from percodec.export.bundles.context_tables import learn_contexts
 
         say("learning contexts ...")
@@ -113,13 +117,13 @@ def export_bundle(
     symbols = np.concatenate([encoder(f[None]) for f in test_frames])
     head = graph_function(made["head_segmentation"][1], threads=2) if "head_segmentation" in made else None
     labels = np.concatenate([head(s[None]) for s in symbols]) if head else np.zeros((len(symbols), height, width), np.uint8)
-    centers = quantizer.centers.detach().numpy().astype(np.float32)
     contents: dict[str, Any] = {
         "name": name,
         "frame_height": height,
         "frame_width": width,
         "fit": fit,
-        "centers": centers,
+        **({"centers": quantizer.centers.detach().numpy().astype(np.float32)} if isinstance(quantizer, Quantizer) else {}),
+        **({"steps": steps_of(quantizer)} if isinstance(quantizer, Steps) else {}),
         "entropy_model": tables,
         "graphs": {k: data for k, (_, data) in made.items()},
         "precision": dict.fromkeys(made, PRECISION),
@@ -196,7 +200,7 @@ def check_parity(made: dict[str, tuple[Any, bytes]], frames: list[NDArray[np.uin
             for graph, (module, data) in made.items():
                 if graph == "encoder":
                     continue
-                key = "image" if graph == "decoder" else "labels" if "segmentation" in graph else "probs"
+                key = "image" if graph.startswith("decoder") else "labels" if "segmentation" in graph else "probs"
                 reference = module(torch.from_numpy(symbols)).numpy().astype(np.float32)
                 actual = graph_function(data, threads=2)(symbols).astype(np.float32)
                 limit = {"image": 1, "labels": 0, "probs": 1e-3}[key]  # a picture's rounding may fall either way
@@ -276,6 +280,10 @@ def model_card(name: str, config: dict[str, Any], metrics: dict[str, Any], origi
         f"{100 * next(found[k] for k in ('miou', 'map', 'top1') if k in found):.1f} |\n"
         for graph, found in metrics.get("heads", {}).items()
     )
+    others = "".join(
+        f"| by {graph} | {found['psnr_db']:.2f} dB PSNR, {found['ms_ssim']:.4f} MS-SSIM |\n"
+        for graph, found in metrics.get("decoders", {}).items()
+    )
     notes = f"- {origin['notes']}\n" if origin["notes"] else ""
     return f"""# {name}
 
@@ -288,7 +296,7 @@ the input of its heads. Those on the latent rebuild no RGB image on the way to a
 | coded size, whole packets | {metrics["bpp_coded"]:.4f} bpp, {metrics["packet_bytes_mean"]:.0f} bytes/frame |
 | ideal length under the bundle's tables | {metrics["bpp_entropy"]:.4f} bpp |
 | reconstruction | {metrics["psnr_db"]:.2f} dB PSNR, {metrics["ms_ssim"]:.4f} MS-SSIM |
-{heads}
+{others}{heads}
 | class | IoU % |
 | --- | --- |
 {iou}

@@ -29,6 +29,14 @@ def configure_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--add", type=Path, action="append", default=[], metavar="CHECKPOINT", help="another head on this codec; repeatable"
     )
+    parser.add_argument(
+        "--decoder",
+        dest="decoders",
+        action="append",
+        default=[],
+        metavar="NAME=CHECKPOINT",
+        help="a further decoder of the same packets, of a run with codec.fixed_encoder; ms_ssim is what decode --prefer ms-ssim takes",
+    )
     parser.add_argument("--out", type=Path, required=True, help="bundle folder to write; for a run on original pictures: NAME.onnx")
     parser.add_argument("--name", default=None, help="bundle name (default: name of --out)")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=PATH", help="where {NAME} of the configuration is; repeatable")
@@ -80,7 +88,7 @@ def export(args: argparse.Namespace) -> int:
     """Write a bundle, add to one, or write a network on pictures."""
     if args.stream != bool(args.stream_from):
         raise UsageError("--stream and --stream-from go together: frames to learn from, for example --stream --stream-from drive.mp4")
-    anew = args.add or args.data or args.contexts or args.size or args.fit
+    anew = args.add or args.decoders or args.data or args.contexts or args.size or args.fit
     if args.any_size:
         if anew or args.heads or args.stream or not args.checkpoint.is_dir():
             raise UsageError("--any-size is asked for alone, of a bundle: percodec export BUNDLE --any-size --out NEW")
@@ -130,6 +138,7 @@ def export(args: argparse.Namespace) -> int:
         say,
         tuple(args.add),
         args.contexts,
+        _decoders(args.decoders),
         add,
     )
     metrics = bundle.manifest["metrics"]
@@ -141,6 +150,16 @@ def export(args: argparse.Namespace) -> int:
         drives = "head_segmentation" in bundle.manifest["graphs"]
         print(f"next: percodec {'run VIDEO' if drives else 'encode VIDEO -o drive.mcap'} --bundle {args.out}")
     return 0
+
+
+def _decoders(items: list[str]) -> dict[str, Path]:
+    found = {}
+    for item in items:
+        name, equals, path = item.partition("=")
+        if not (name and equals and path) or name in found:
+            raise UsageError(f"--decoder {item!r}: write it as NAME=CHECKPOINT, each name once")
+        found[name] = Path(path)
+    return found
 
 
 def _extend(args: argparse.Namespace) -> int:

@@ -4,9 +4,12 @@
 
 Three things make it possible, all of the codecs `fast` and `balanced`: no padding before the first convolution, so that subtracting the
 mean moves into its bias; ReLU, which is what a byte without a zero point does below zero, so that padding further on is zero too; and
-evenly spaced centers, so that the last rounding finds the symbol. The first convolution reads each pixel once, in blocks of k x k: a row
-of a block lies together in memory, and seen as one pixel of 3k channels it is copied at once, not in k pieces, which is half of the
-encoder's time. Other graphs are left to `percodec.export.engines.precision`, which keeps pictures and symbols in floats.
+evenly spaced centers, so that the last rounding finds the symbol. `block`, one convolution with a step for each channel, is simpler still:
+steps go into the weights and offsets into the bias, and the convolution's byte is the symbol.
+
+The first convolution reads each pixel once, in blocks of k x k: a row of a block lies together in memory, and seen as one pixel of 3k
+channels it is copied at once, not in k pieces, which is half of the encoder's time. Other graphs are left to
+`percodec.export.engines.precision`, which keeps pictures and symbols in floats.
 """
 
 from __future__ import annotations
@@ -32,15 +35,12 @@ def integer_encoder(model: ModelProto, ranges: Ranges) -> ModelProto | None:
     chain = [n.op_type for n in nodes[: at[-1] + 1]] if at else []
     if chain[:4] != ["Cast", "Transpose", "Sub", "Div"] or chain[4:] != ["Conv", *["Relu", "Conv"] * (len(at) - 1)]:
         return None
-    tests = [n for n in nodes[at[-1] + 1 :] if n.op_type == "Greater"]
-    if not tests or any(t.input[0] != nodes[at[-1]].output[0] for t in tests):
-        return None
     if not _blocks(nodes[at[0]]) or not all(_plain(nodes[k]) for k in at):
         return None
-    borders = np.sort(np.array([float(weights[t.input[1]]) for t in tests]))
-    step = float(np.diff(borders).mean()) if len(borders) > 1 else 1.0
-    if np.abs(np.diff(borders) - step).max(initial=0.0) > _EVEN * step:
+    found = _even_centers(nodes[at[-1] :], weights) or _steps(nodes[at[-1] :], weights)
+    if found is None:
         return None
+    per_step, offset, highest, widest = found
 
     mean, deviation = weights[nodes[2].input[1]].reshape(-1), weights[nodes[3].input[1]].reshape(-1)
     constants: list[TensorProto] = []
@@ -65,11 +65,10 @@ def integer_encoder(model: ModelProto, ranges: Ranges) -> ModelProto | None:
             bias = bias - (weight * mean[None, :, None, None]).sum((1, 2, 3))
             weight = weight.transpose(0, 3, 1, 2).reshape(len(weight), -1, side, 1)
         if index == at[-1]:
-            # The symbol is the number of borders below z: z from the first center on, in steps, rounded.
-            bias, out_scale = bias - (borders[0] - step / 2), np.float32(step)
+            weight, bias, out_scale = weight * per_step.reshape(-1, 1, 1, 1), bias * per_step + offset, np.float32(1)
         else:
             out_scale = np.float32(max(ranges.limits[nodes[index + 1].output[0]][1], 1e-6) / 255)
-        steps = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-9) / 127
+        steps = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-9) / widest
         inputs = [
             given,
             constant(f"scale_{k}", scale),
@@ -85,9 +84,41 @@ def integer_encoder(model: ModelProto, ranges: Ranges) -> ModelProto | None:
         else:
             made[-1].attribute.extend(node.attribute)
         given, scale = name, out_scale
-    made.append(helper.make_node("Clip", [given, "", constant("highest", np.uint8(len(borders)))], [model.graph.output[0].name]))
+    if highest.ndim:
+        made.append(helper.make_node("Min", [given, constant("highest", highest)], [model.graph.output[0].name]))
+    else:
+        made.append(helper.make_node("Clip", [given, "", constant("highest", highest)], [model.graph.output[0].name]))
     graph = helper.make_graph(made, model.graph.name, list(model.graph.input), list(model.graph.output), constants)
     return helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=model.ir_version, producer_name=model.producer_name)
+
+
+# (per_step, offset, highest, widest): a symbol is z * per_step + offset, rounded, at most `highest` (uint8, [] or [1,C,1,1]); float64,
+# [C] or []. Weights are integers up to `widest`.
+_Rule = tuple[Array, Array, Array, int]
+
+
+def _even_centers(nodes: list[NodeProto], weights: dict[str, Array]) -> _Rule | None:
+    """Of what follows the last convolution, `nodes[0]`: a symbol is the number of borders below z."""
+    tests = [n for n in nodes[1:] if n.op_type == "Greater"]
+    if not tests or any(t.input[0] != nodes[0].output[0] for t in tests):
+        return None
+    borders = np.sort(np.array([float(weights[t.input[1]]) for t in tests]))
+    step = float(np.diff(borders).mean()) if len(borders) > 1 else 1.0
+    if np.abs(np.diff(borders) - step).max(initial=0.0) > _EVEN * step:
+        return None
+    return np.array(1 / step), np.array(0.5 - borders[0] / step), np.array(len(borders), np.uint8), 127
+
+
+def _steps(nodes: list[NodeProto], weights: dict[str, Array]) -> _Rule | None:
+    """The same: z times a number for each channel, rounded, plus an offset, from 0 to the channel's highest.
+
+    Weights stop at 63. x86 without VNNI adds two products of bytes in 16 bits, and the mean of a bright block has no mixed signs that
+    keep 255 * 127 * 2 from saturating there.
+    """
+    if [n.op_type for n in nodes[1:]] != ["Mul", "Round", "Add", "Relu", "Min", "Cast"]:
+        return None
+    per_step, offset, highest = (weights[nodes[k].input[1]].astype(np.float64) for k in (1, 3, 5))
+    return per_step.ravel(), offset.ravel(), highest.astype(np.uint8), 63
 
 
 def _blocks(node: NodeProto) -> bool:

@@ -108,13 +108,13 @@ def ends(model: ModelProto) -> tuple[set[str], set[str]]:
             name = todo.pop()
             for node in after.get(name, []) if down else [before[name]] if name in before else []:
                 kinds.add("Conv" if node.op_type in CONVOLUTIONS else node.op_type)
-                if node.name not in seen and node.op_type not in (*CONVOLUTIONS, "Greater", "Gather"):
+                if node.name not in seen and node.op_type not in (*CONVOLUTIONS, "Greater", "Gather", "Round"):
                     todo += node.output if down else [i for i in node.input if i not in weights]
                 seen.add(node.name)
         return kinds
 
     layers = [n for n in model.graph.node if n.op_type in CONVOLUTIONS]
-    first = {n.name for n in layers if not beyond(n.input[:1], down=False) & {"Conv", "Gather"}}
+    first = {n.name for n in layers if not beyond(n.input[:1], down=False) & {"Conv", "Gather", "Round"}}
     return first, {n.name for n in layers if "Conv" not in beyond(n.output, down=True)}
 
 

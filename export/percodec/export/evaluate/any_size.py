@@ -27,12 +27,13 @@ def filled(picture: Picture, cell: int) -> Picture:
 class BundleAtAnySize:
     """Encoder, coder and decoder of a bundle for pictures of whatever size in whole cells of 8.
 
-    `encoder`: the bundle's in another precision. Raises `ExportError` where the bundle's graphs are bound to its frame's size.
+    `encoder`: the bundle's in another precision; `decoder`: the name of another graph.
+    Raises `ExportError` where the bundle's graphs are bound to its frame's size.
     """
 
-    def __init__(self, bundle: Bundle, encoder: bytes | None = None) -> None:
+    def __init__(self, bundle: Bundle, encoder: bytes | None = None, decoder: str = "decoder") -> None:
         self.bundle = bundle
-        both = encoder or bundle.graph("encoder"), bundle.graph("decoder")
+        both = encoder or bundle.graph("encoder"), bundle.graph(decoder)
         self._encoder, self._decoder = (graph_function(freed(graph), threads=2) for graph in both)
         self._size = (0, 0)
 

@@ -29,18 +29,20 @@ def evaluate_bundle(
 ) -> dict[str, Any]:
     """bpp from whole packets (header included), what its tables promise, PSNR, SSIM, MS-SSIM and, with labels, what every head reaches.
 
-    `heads` are graph names (default: all). Heads are under "heads"; those called plainly head_segmentation and head_classification stand
-    at the top as well. Pictures must have the bundle's frame size: nothing is resized here, so the numbers are of the codec alone.
+    What further decoders give stands under "decoders". `heads` are graph names (default: all). Heads are under "heads"; those called
+    plainly head_segmentation and head_classification stand at the top as well. Pictures must have the bundle's frame size: nothing is
+    resized here, so the numbers are of the codec alone.
     """
     height, width = bundle.frame_height, bundle.frame_width
     if min(height, width) < MS_SSIM_SIDE:
         raise DataError(f"bundle {bundle.name} has frames of {width}x{height}; MS-SSIM needs sides of at least {MS_SSIM_SIDE}")
     _channels, h, w = bundle.latent_shape
     coder = PacketCodec(bundle.entropy_model, h, w)
-    encoder, decoder = (graph_function(bundle.graph(g), threads=2) for g in ("encoder", "decoder"))
+    encoder = graph_function(bundle.graph("encoder"), threads=2)
+    rebuilt = {name: _Rebuilt(bundle, name) for name, info in bundle.graphs.items() if info.task == "decoder"}
     names = [g for g in bundle.manifest["graphs"] if g.startswith("head_") and (heads is None or g in heads)]
     judges = {name: _Judge(bundle, name) for name in names} if data.labels or data.targets else {}
-    sizes, bounds, psnrs, ssims, ms_ssims = [], [], [], [], []
+    sizes, bounds = [], []
     count = len(data) if limit is None else min(limit, len(data))
     for k in range(count):
         image = data.images[k]
@@ -50,12 +52,8 @@ def evaluate_bundle(
         _, decoded = coder.decode(packet)
         sizes.append(len(packet))
         bounds.append(bundle.entropy_model.cost_bits(decoded) / 8)
-        restored = torch.from_numpy(decoder(decoded[None])).permute(0, 3, 1, 2).float()
-        original = torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2).float()
-        psnrs.append(psnr(restored, original))
-        single, multi = similarities(restored, original)
-        ssims.append(float(single))
-        ms_ssims.append(float(multi))
+        for decoder in rebuilt.values():
+            decoder.see(decoded, image)
         for judge in judges.values():
             judge.see(decoded, data.labels[k] if data.labels else None, data.targets[k] if data.targets else None)
         advance(k + 1, count)
@@ -69,12 +67,28 @@ def evaluate_bundle(
         "bpp_entropy": float(np.mean(bounds) * 8 / pixels),
         "packet_bytes_mean": float(np.mean(sizes)),
         "packet_bytes_max": int(np.max(sizes)),
-        "psnr_db": float(np.mean(psnrs)),
-        "ssim": float(np.mean(ssims)),
-        "ms_ssim": float(np.mean(ms_ssims)),
+        **rebuilt["decoder"].result(),
+        **({"decoders": {name: d.result() for name, d in rebuilt.items() if name != "decoder"}} if len(rebuilt) > 1 else {}),
         **plain,
         **({"heads": found} if found else {}),
     }
+
+
+class _Rebuilt:
+    """One decoder of a bundle, fed with symbols and originals."""
+
+    def __init__(self, bundle: Bundle, name: str) -> None:
+        self.run = graph_function(bundle.graph(name), threads=2)
+        self.found: list[tuple[float, float, float]] = []
+
+    def see(self, symbols: NDArray[np.uint8], image: NDArray[np.uint8]) -> None:
+        restored = torch.from_numpy(self.run(symbols[None])).permute(0, 3, 1, 2).float()
+        original = torch.from_numpy(image.copy())[None].permute(0, 3, 1, 2).float()
+        single, multi = similarities(restored, original)
+        self.found.append((psnr(restored, original), float(single), float(multi)))
+
+    def result(self) -> dict[str, float]:
+        return dict(zip(("psnr_db", "ssim", "ms_ssim"), np.mean(self.found, 0).tolist(), strict=True))
 
 
 class _Judge:

@@ -18,7 +18,8 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 import onnx
@@ -38,17 +39,26 @@ _STORED_FP16_FROM = 512  # elements; smaller constants stay FP32
 class EncoderGraph(nn.Module):
     """image -> symbols: a symbol is the number of midpoints below z (the nearest center, for sorted centers), or z in steps, rounded."""
 
+    per_step: Tensor
+    offset: Tensor
+    highest: Tensor
+
     def __init__(self, codec: Autoencoder) -> None:
         super().__init__()
         self.codec = codec
         quantizer = codec.quantizer
         self.midpoints = [float(m) for m in quantizer.midpoints.detach()] if isinstance(quantizer, Quantizer) else []
+        if isinstance(quantizer, Steps):
+            self.register_buffer("per_step", (1 / quantizer.step.detach()).view(1, -1, 1, 1))
+            self.register_buffer("offset", quantizer.offset.float().view(1, -1, 1, 1))
+            self.register_buffer("highest", quantizer.levels.float().view(1, -1, 1, 1) - 1)
 
     def forward(self, image: Tensor) -> Tensor:
         x = image.to(torch.float32).permute(0, 3, 1, 2)
         z = self.codec.g_a(self.codec.normalize(x))
         if not self.midpoints:
-            return self.codec.quantizer.symbols(z)
+            steps = (z * self.per_step).round() + self.offset
+            return torch.minimum(torch.relu(steps), self.highest).to(torch.uint8)
         count = (z > self.midpoints[0]).to(torch.float32)
         for m in self.midpoints[1:]:
             count = count + (z > m).to(torch.float32)
@@ -230,8 +240,13 @@ class Head(NamedTuple):
     several: bool = False
 
 
-def graphs(codec: Autoencoder, heads: dict[str, Head], height: int, width: int) -> dict[str, tuple[nn.Module, bytes]]:
-    """{graph name: (torch module that computes the same, ONNX bytes)} traced at one frame size (multiples of 8)."""
+def graphs(
+    codec: Autoencoder, heads: dict[str, Head], height: int, width: int, decoders: Mapping[str, Autoencoder] = MappingProxyType({})
+) -> dict[str, tuple[nn.Module, bytes]]:
+    """{graph name: (torch module that computes the same, ONNX bytes)} traced at one frame size (multiples of 8).
+
+    `decoders`: by graph name, codecs of the same encoder and steps whose decoder is a further one.
+    """
     if height % 8 or width % 8:
         raise ValueError(f"frame sides must be multiples of 8, got {width}x{height}")
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8)
@@ -240,6 +255,7 @@ def graphs(codec: Autoencoder, heads: dict[str, Head], height: int, width: int) 
         "encoder": (EncoderGraph(codec), image, "image", "symbols"),
         "decoder": (DecoderGraph(codec), symbols, "symbols", "image"),
     }
+    modules |= {name: (DecoderGraph(other), symbols, "symbols", "image") for name, other in decoders.items()}
     for name, head in heads.items():
         if head.kind == "segmentation":
             modules[name] = (SegmentationGraph(codec, head.network, head.reads), symbols, "symbols", "labels")

@@ -135,6 +135,8 @@ def train_restorer(
         raise UsageError("a restorer of latents learns from --clean and --bundle, the others from --clean and --compressed")
     if (r["features"] or r["task"]) and network is None:
         raise UsageError("restorer.features and restorer.task need --network, a run of a network on original pictures; or set both to 0")
+    if bundle is not None and bundle.steps:
+        raise UsageError(f"bundle {bundle.path} has a step for each channel: restorers of latents read bundles with shared centers only")
     device = distributed.start()
     pairs = Pairs(clean, twins, bundle)
     centers = None if bundle is None else torch.from_numpy(bundle.centers)

@@ -4,7 +4,8 @@
     manifest.json --> centers, configuration
 
 Export folds batch norm into the convolution before it and rounds large weights to FP16: the networks compute what the bundle computes,
-but the scales that batch norm had learned are gone, and training from here takes other steps than from the run's own checkpoint.
+but the scales that batch norm had learned are gone, and training from here takes other steps than from the run's own checkpoint. Of a
+codec with a step for each channel the model of its rate is gone too: it decides nothing but the loss of a further training.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from percodec.export.models import AUTOENCODERS, Quantizer, build_head, head_kind
+from percodec.export.models import AUTOENCODERS, Quantizer, Steps, build_head, head_kind
 from percodec.export.train.config import check, completed
-from percodec.sdk.bundle import Bundle
+from percodec.sdk.bundle import Bundle, Step
 from percodec.sdk.errors import DataError, PercodecError
 from percodec.sdk.files import check_file
 
@@ -85,13 +86,22 @@ def bundle_checkpoint(bundle: Bundle, graph: str | None = None) -> dict[str, Any
     if head is not None:
         model["head"] = head
         weights |= _weights(bundle, graph or f"head_{head_kind(config['head']['name'])}")
-    assert isinstance(codec.quantizer, Quantizer)
-    codec.quantizer.follow(torch.from_numpy(bundle.centers.copy()))
+    if isinstance(codec.quantizer, Quantizer):
+        codec.quantizer.follow(torch.from_numpy(bundle.centers.copy()))
+    else:
+        _follow_steps(codec.quantizer, bundle.steps)
     _fill(model, weights, bundle.path)
     found = bundle.manifest.get("metrics", {})
     val = {short: found[name] for short, name in _SCORES.items() if name in found}
     step = said.get("step", 0)
     return {"model": model.state_dict(), "config": config, "step": step, "val": val, "bundle": bundle.digest, "provenance": said}
+
+
+def _follow_steps(quantizer: Steps, steps: tuple[Step, ...]) -> None:
+    with torch.no_grad():
+        quantizer.log_step.copy_(torch.tensor([s.step for s in steps], dtype=torch.float64).log())
+        quantizer.offset.copy_(torch.tensor([s.offset for s in steps]))
+        quantizer.levels.copy_(torch.tensor([s.levels for s in steps]))
 
 
 def _weights(bundle: Bundle, graph: str) -> dict[str, Tensor]:

@@ -22,7 +22,8 @@ DEFAULTS: Config = {
     "task": "codec",  # one of TASKS
     "seed": 1,
     # sigma rises geometrically to sigma_final over the run: equal values mean no annealing.
-    "codec": {"name": "edge", "channels": 16, "levels": 6, "width": 1.0, "sigma": 1.0, "sigma_final": 1.0},
+    # fixed_encoder: encoder and quantizer stay as they are, and the decoder alone learns, on symbols.
+    "codec": {"name": "edge", "channels": 16, "levels": 6, "width": 1.0, "sigma": 1.0, "sigma_final": 1.0, "fixed_encoder": False},
     # input: latent | decoded | original. presence: the share of a crop from which a class counts as present, where pictures are
     # classified by what their label maps hold. widths and pyramid are fpn's, width is the others'.
     "head": {

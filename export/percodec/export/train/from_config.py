@@ -50,6 +50,9 @@ def build_model(config: Config) -> Joint:
     codec = AUTOENCODERS[c["name"]](c["channels"], c["levels"], c["width"])
     if isinstance(codec.quantizer, Quantizer):
         codec.quantizer.sigma = c["sigma"]
+    if c["fixed_encoder"]:
+        codec.g_a.requires_grad_(False)
+        codec.quantizer.requires_grad_(False)
     return Joint(codec, head, h["input"], frozen=task in ("classification", "segmentation"))
 
 

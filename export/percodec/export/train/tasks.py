@@ -68,7 +68,7 @@ def codec_loss(codec: Autoencoder, images: Tensor, bpp: float, beta: float, stru
     quantized, restored = codec(images)
     mse = F.mse_loss(restored, images)
     rate = codec.quantizer.bits_per_symbol(quantized, distributed.mean)
-    loss = mse + beta * F.relu(rate - 64 * bpp / codec.channels)
+    loss = mse + beta * F.relu(rate - 64 * bpp / codec.channels) if rate.requires_grad else mse
     bits = float(rate.detach())
     values = {"mse": float(mse.detach()), "bits_per_symbol": bits, "bpp": bits * codec.channels / 64}
     if structure:

@@ -45,6 +45,9 @@ def configure_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--segment", action="store_true", help="also predict classes from the latent")
     parser.add_argument("--labels", action="store_true", help="also write the predicted class ids, as PNG in FOLDER/labels, a file a frame")
     parser.add_argument("--reference", metavar="SOURCE", help="the original, to measure PSNR against")
+    parser.add_argument(
+        "--prefer", metavar="WHAT", help="psnr or ms-ssim: the decoder that is nearer to the original in this (default: the bundle's first)"
+    )
     parser.add_argument("--max-frames", metavar="N", help="stop after N frames")
     parser.add_argument("--overwrite", action="store_true", help="replace earlier pictures in FOLDER")
     add_allow_damaged(parser)
@@ -100,7 +103,7 @@ def decode(args: argparse.Namespace) -> int:
         begin = time.monotonic()
         result = decode_file(
             path, out, bundle, backend=args.backend, threads=threads, segment=args.segment, labels=maps, reference=args.reference,
-            max_frames=limit, allow_damaged=args.allow_damaged,
+            max_frames=limit, allow_damaged=args.allow_damaged, prefer=args.prefer,
         )  # fmt: skip
         _print_coding(args, result.as_dict(bundle), time.monotonic() - begin)
     return 0

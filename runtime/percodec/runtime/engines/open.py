@@ -29,6 +29,7 @@ from percodec.sdk.targets import TARGETS
 
 _BUILT_FOR_CPU = ("int8", "fp16")  # the first that a bundle holds is its CPU default
 LOOSEST = 0.05  # share of symbols or labels that a precision may change in the self-test
+PREFERENCES = ("psnr", "ms-ssim")  # what a decoded picture may be wanted nearest to the original in
 GPU_PRECISIONS = ("int8+fp16", "fp16", "fp32")  # what is taken where nobody chose, the first that the bundle holds
 
 
@@ -109,6 +110,23 @@ def open_engine(bundle: Bundle, graph: str, *, backend: str = "ort", threads: in
             f"allow more, make a bundle of any size: percodec export {bundle.path} --any-size --out NEW"
         )
     return OrtEngine(model, source, outputs, threads=threads, what=f"{bundle.name}/{graph}", precision=chosen, limits=limits)
+
+
+def decoder_for(bundle: Bundle, prefer: str | None) -> str:
+    """The graph that rebuilds what is preferred; the bundle's first decoder for None and `psnr`.
+
+    Raises `UsageError` for an unknown preference, `BundleError` where the bundle has no decoder for it.
+    """
+    if prefer is not None and prefer not in PREFERENCES:
+        raise UsageError(f"prefer is {' or '.join(PREFERENCES)}, got {prefer!r}")
+    graph = "decoder_ms_ssim" if prefer == "ms-ssim" else "decoder"
+    if graph != "decoder" and graph not in bundle.graphs:
+        have = ", ".join(g for g, info in bundle.graphs.items() if info.task == "decoder") or "none"
+        raise BundleError(
+            f"bundle {bundle.name} has no {graph} (it has: {have}); decode without a preference for {prefer}, or export the bundle with "
+            "--decoder ms_ssim=CHECKPOINT"
+        )
+    return graph
 
 
 def gpu(backend: str, provider: str | None = None) -> Cuda:
@@ -217,8 +235,10 @@ def _about(backend: str, encoder: Engine, heads: Mapping[str, Engine]) -> dict[s
 __all__ = [
     "GPU_PRECISIONS",
     "LOOSEST",
+    "PREFERENCES",
     "Made",
     "cpu_graph",
+    "decoder_for",
     "gpu",
     "graph_specs",
     "open_engine",

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from percodec.runtime.capture.images import write_image
 from percodec.runtime.capture.open import open_source
 from percodec.runtime.capture.preprocess import Preprocessor
+from percodec.runtime.engines.open import decoder_for
 from percodec.runtime.run.drawing import OverlayPainter
 from percodec.runtime.run.labels import LabelMaps
 from percodec.runtime.run.logged import LoggedLatents, complain
@@ -148,12 +149,15 @@ def decode_file(
     reference: str | None = None,
     max_frames: int | None = None,
     allow_damaged: bool = False,
+    prefer: str | None = None,
 ) -> CodingResult:
-    """Rebuild the pictures of a packet or log in folder `out`. `labels`: takes label maps of the bundle's first segmentation head.
+    """Rebuild the pictures of a packet or log in folder `out`. `prefer`: see `Session.decode`. `labels`: takes label maps of the
+    bundle's first segmentation head.
 
     Raises PacketError or LogError where data is damaged or missing, after everything else was written; with `allow_damaged` a log's
     shortcomings become notes of the result.
     """
+    decoder_for(bundle, prefer)
     info = segmentation_head(bundle) if segment or labels else None
     heads = (info.name,) if info else ()
     session = Session.open(bundle, backend=backend, heads=heads, threads=threads, selftest=False)
@@ -166,7 +170,7 @@ def decode_file(
         if labels is not None:
             result.files.append(str(labels.folder))
         if not is_log(path):
-            _decode_packet(path, out, session, segmenter, truth, result)
+            _decode_packet(path, out, session, segmenter, truth, result, prefer)
             return result
         latents = LoggedLatents(path, bundle)
         records = iter(latents)
@@ -183,7 +187,7 @@ def decode_file(
         try:
             for record, symbols in itertools.islice(itertools.chain(first, records), max_frames):
                 latent = Latent(symbols, record.frame_id, record.timestamp_ns)
-                rgb = session.decode(latent)
+                rgb = session.decode(latent, prefer)
                 for name, picture in _pictures(latent, rgb, segmenter):
                     show(name, picture)
                 if truth is not None and (image := truth.frame(record.frame_id)) is not None:
@@ -253,13 +257,14 @@ def _decode_packet(
     segmenter: _Segmenter | None,
     truth: _Reference | None,
     result: CodingResult,
+    prefer: str | None,
 ) -> None:
     packet = read_packet_file(path)
     try:
         latent = session.unpack(packet)
     except PacketError as error:
         raise PacketError(f"{path}: {error}") from error
-    rgb = session.decode(latent)
+    rgb = session.decode(latent, prefer)
     for name, picture in _pictures(latent, rgb, segmenter):
         write_image(out / f"{name}.png", picture)
         result.files.append(str(out / f"{name}.png"))

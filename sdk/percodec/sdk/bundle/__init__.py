@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from percodec.sdk.bundle.bundle import Bundle
 from percodec.sdk.bundle.onnx_ops import OPERATORS
-from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest, TensorInfo
+from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest, Step, TensorInfo
 from percodec.sdk.bundle.writer import extend_bundle, write_bundle
 
-__all__ = ["OPERATORS", "Bundle", "GraphInfo", "Label", "SelfTest", "TensorInfo", "extend_bundle", "write_bundle"]
+__all__ = ["OPERATORS", "Bundle", "GraphInfo", "Label", "SelfTest", "Step", "TensorInfo", "extend_bundle", "write_bundle"]

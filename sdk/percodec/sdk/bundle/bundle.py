@@ -17,7 +17,7 @@ from percodec.sdk.bundle.files import UnfitFileError, read_file
 from percodec.sdk.bundle.graphs import Shapes, check_signature, graph_from_json, graph_from_name, labels_from_json
 from percodec.sdk.bundle.manifest import MAX_FILES, MAX_MANIFEST_BYTES, MAX_SELFTEST, parse_manifest
 from percodec.sdk.bundle.onnx_ops import check_graph
-from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest
+from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest, Step
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL
 from percodec.sdk.errors import BundleError, EntropyModelError
@@ -31,6 +31,8 @@ class Bundle:
     """Everything a vehicle needs for one codec and its heads, in memory. Obtain with `Bundle.open`.
 
     `graphs`: what each graph takes and gives, in the manifest's order. `heads`: the heads' names without "head_", the default one first.
+    `centers`: what symbols stand for in every channel, or none where each channel has a step of its own: `steps`, else none.
+    `decoders`: what rebuilds pictures, the default one "" first, then the others' names without "decoder_".
     `entropy_model`: tables of packets that stand alone; `stream_model`: of predicted ones (profile 2), None where the bundle has none.
     `notes`: what was left aside when it was opened. `engines`: by "FOLDER/GRAPH" the SHA-256 of records of engines
     that may be used; None where any may.
@@ -50,7 +52,8 @@ class Bundle:
         latent = manifest["latent"]
         self.latent_shape: tuple[int, int, int] = (latent["channels"], latent["height"], latent["width"])
         self.levels: int = latent["levels"]
-        self.centers: NDArray[np.float32] = np.array(latent["centers"], np.float32)
+        self.steps: tuple[Step, ...] = tuple(Step(**entry) for entry in latent.get("steps", ()))
+        self.centers: NDArray[np.float32] = np.array(latent.get("centers", ()), np.float32)
         self.labels: tuple[Label, ...] = labels_from_json(manifest["labels"])
         self.palette: NDArray[np.uint8] = np.zeros((256, 3), np.uint8)
         for label in self.labels:
@@ -66,6 +69,8 @@ class Bundle:
         self._graphs = {name: self._read_graph(name) for name in manifest["graphs"]}
         names = [name.removeprefix("head_") for name in self._graphs if name.startswith("head_")]
         self.heads: tuple[str, ...] = tuple(sorted(names, key=lambda name: name != "segmentation"))
+        decoders = [name.removeprefix("decoder").removeprefix("_") for name, info in self._graphs.items() if info.task == "decoder"]
+        self.decoders: tuple[str, ...] = tuple(sorted(decoders, key=bool))
         self._selftest = self._read_selftest()
 
     @classmethod

@@ -20,6 +20,7 @@ MAX_OUTPUTS = 16
 MAX_ELEMENTS = 1 << 26
 MAX_CLASSES = 1 << 16
 HEAD = re.compile(r"head_(?!head_)[a-z0-9_]{1,60}")
+DECODER = re.compile(r"decoder_[a-z0-9_]{1,60}")  # further ones, from format 1.2 on
 # Names of the sides that a graph may leave free, of a bundle's own tensors; any other tensor has a free batch at most.
 FREE_SIDES: dict[str, tuple[str | None, ...]] = {
     "image": ("batch", "height", "width", None),
@@ -55,8 +56,10 @@ class Shapes:
 def check_graphs(graphs: Node, files: Mapping[str, Any], shapes: Shapes, minor: int) -> None:
     """Raises `BundleError` naming the field."""
     for name, graph in graphs.items():
-        if not ((name in ("encoder", "decoder") or HEAD.fullmatch(name)) if minor else _1_0.fullmatch(name)):
-            known = "encoder, decoder, head_NAME" if minor else "encoder, decoder, head_segmentation, head_classification and variants"
+        further = minor >= 2 and DECODER.fullmatch(name)
+        if not ((name in ("encoder", "decoder") or HEAD.fullmatch(name) or further) if minor else _1_0.fullmatch(name)):
+            names = "head_NAME" + ", decoder_NAME" * (minor >= 2) if minor else "head_segmentation, head_classification and variants"
+            known = f"encoder, decoder, {names}"
             raise BundleError(f"manifest.json: graphs has the unknown graph {name[:80]!r}; known: {known}")
         graph.object(("file", "precision", *(("task", "inputs", "outputs") if minor else ())), ("labels",) if minor else ())
         graph["file"].listed(files)
@@ -68,7 +71,7 @@ def check_graphs(graphs: Node, files: Mapping[str, Any], shapes: Shapes, minor: 
 def _check_described(name: str, graph: Node, shapes: Shapes) -> None:
     by_name = {"encoder": ("encoder",), "decoder": ("decoder",)}
     plain = {f"head_{task}": (task,) for task in HEAD_TASKS[:2]}
-    task = graph["task"].one_of({**by_name, **plain}.get(name, HEAD_TASKS))
+    task = graph["task"].one_of(("decoder",) if DECODER.fullmatch(name) else {**by_name, **plain}.get(name, HEAD_TASKS))
     inputs, outputs = (_check_tensors(graph[key]) for key in ("inputs", "outputs"))
     fixed = [(graph["inputs"], inputs, shapes.inputs(task))]
     if task != "array":
@@ -143,7 +146,7 @@ def graph_from_json(name: str, entry: Mapping[str, Any], labels: tuple[Label, ..
 
 def graph_from_name(name: str, precision: str, data: bytes, shapes: Shapes, labels: tuple[Label, ...]) -> GraphInfo:
     """What format 1.0 says of a graph: its task by its name, its shapes by frame and latent, the classes counted in the ONNX bytes."""
-    task = name if name in ("encoder", "decoder") else name.split("_")[1]
+    task = "decoder" if DECODER.fullmatch(name) else name if name in ("encoder", "decoder") else name.split("_")[1]
     known = dict(signature(data, name)[1]).get("probs")
     shape = known[1] if known else None
     classes = (shape[-1] if shape else None) or len(labels)
@@ -182,6 +185,7 @@ def _text(tensors: Sequence[TensorInfo]) -> str:
 
 
 __all__ = [
+    "DECODER",
     "DTYPES",
     "FREE_SIDES",
     "HEAD",

@@ -14,7 +14,7 @@ from percodec.sdk.errors import BundleError
 from percodec.sdk.fit import FITS
 
 FORMAT = "percodec-bundle"
-VERSION = (1, 1)
+VERSION = (1, 2)
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_FILE_BYTES = 256 << 20
 MAX_BUNDLE_BYTES = 384 << 20  # of all files together: all of them are held in memory
@@ -67,7 +67,7 @@ def parse_manifest(data: bytes) -> dict[str, Any]:
     preprocess.object(("resize", "fit"))
     preprocess["resize"].one_of(("area",))
     preprocess["fit"].one_of(FITS)
-    _check_latent(root["latent"], height, width)
+    _check_latent(root["latent"], height, width, minor)
     _check_files(root["files"])
     listed = value["files"]
     check_graphs(root["graphs"], listed, Shapes.of(value), minor)
@@ -113,16 +113,32 @@ def _check_frame(frame: Node) -> tuple[int, int]:
     return height, width
 
 
-def _check_latent(latent: Node, height: int, width: int) -> None:
-    latent.object(("channels", "levels", "height", "width", "centers"))
-    latent["channels"].integer(1, 1024)
+def _check_latent(latent: Node, height: int, width: int, minor: int) -> None:
+    with_steps = minor >= 2 and isinstance(latent.value, dict) and "steps" in latent.value
+    latent.object(("channels", "levels", "height", "width", *(("steps",) if with_steps else ("centers",))))
+    channels = latent["channels"].integer(1, 1024)
     levels = latent["levels"].integer(2, 256)
     for key, side in (("height", height), ("width", width)):
         if latent[key].integer(1, MAX_SIDE) != side // 8:
             raise latent[key].fail(f"frame.{key} / 8 = {side // 8}")
+    if with_steps:
+        _check_steps(latent["steps"], channels, levels)
+        return
     centers = [c.number(-1e6, 1e6) for c in latent["centers"].elements(levels, levels)]
     if any(b <= a for a, b in pairwise(centers)):
         raise latent["centers"].fail("strictly increasing")
+
+
+def _check_steps(steps: Node, channels: int, levels: int) -> None:
+    most = 0
+    for channel in steps.elements(channels, channels):
+        channel.object(("step", "offset", "levels"))
+        channel["step"].number(1e-6, 1e6)
+        here = channel["levels"].integer(1, 256)
+        channel["offset"].integer(0, here - 1)
+        most = max(most, here)
+    if most != levels:
+        raise steps.fail(f"levels of {levels} at most in a channel, as latent.levels says")
 
 
 def _check_files(files: Node) -> None:

@@ -18,6 +18,15 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Step:
+    """How one channel of a latent is quantized: `symbol - offset` in units of `step`, and symbols below `levels`."""
+
+    step: float
+    offset: int
+    levels: int
+
+
+@dataclass(frozen=True)
 class TensorInfo:
     """One input or output of a graph. `dtype`: numpy's name; `shape`: without the batch dimension."""
 
@@ -59,4 +68,4 @@ class SelfTest:
     min_label_agreement: float
 
 
-__all__ = ["GraphInfo", "Label", "SelfTest", "TensorInfo"]
+__all__ = ["GraphInfo", "Label", "SelfTest", "Step", "TensorInfo"]

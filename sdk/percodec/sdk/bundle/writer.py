@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from percodec.sdk.bundle.bundle import Bundle
 from percodec.sdk.bundle.engines import carry_engines
 from percodec.sdk.bundle.graphs import Shapes, graph_from_name, json_from_graph, json_from_labels
 from percodec.sdk.bundle.manifest import FORMAT, MAX_SUPERSEDED, VERSION
-from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest
+from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest, Step
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.errors import BundleError
 
@@ -30,7 +31,8 @@ def write_bundle(
     frame_height: int,
     frame_width: int,
     fit: str,
-    centers: ArrayLike,
+    centers: ArrayLike = (),
+    steps: Sequence[Step] = (),
     entropy_model: EntropyModel,
     graphs: Mapping[str, bytes],
     precision: Mapping[str, str],
@@ -45,7 +47,8 @@ def write_bundle(
 ) -> Bundle:
     """Write beside, check by opening, then rename: no half-written bundle ever stands under the given name.
 
-    `infos`: of graphs that do not take and give what their name says (encoder, decoder, head_segmentation..., head_classification...).
+    `centers` of the latent, or `steps`, one for each channel. `infos`: of graphs that do not take and give what their
+    name says (encoder, decoder, head_segmentation..., head_classification...).
     Raises `BundleError` where the parts do not fit together, the folder exists (unless `overwrite`), or cannot be written.
     """
     target = Path(folder)
@@ -71,7 +74,7 @@ def write_bundle(
             "levels": entropy_model.levels,
             "height": latent[1],
             "width": latent[2],
-            "centers": [float(c) for c in np.asarray(centers, np.float32)],
+            **({"steps": [asdict(s) for s in steps]} if steps else {"centers": [float(c) for c in np.asarray(centers, np.float32)]}),
         },
         "graphs": {key: json_from_graph(info, f"{key}.onnx", labels) for key, info in described.items()},
         "entropy_model": {"file": "entropy.pcem", "profile": entropy_model.profile},

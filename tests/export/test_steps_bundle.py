@@ -1,0 +1,146 @@
+"""A codec with a step for each channel as a bundle: what is exported, what runs in integers, what rebuilds pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the export extra")
+
+from percodec.export.bundles.from_checkpoint import export_bundle  # noqa: E402
+from percodec.export.data import load_camvid  # noqa: E402
+from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
+from percodec.export.train.config import load_config  # noqa: E402
+from percodec.export.train.from_config import build_model, train  # noqa: E402
+from percodec.runtime.session import Session  # noqa: E402
+from percodec.sdk.bundle import Bundle  # noqa: E402
+from percodec.sdk.cli import main  # noqa: E402
+from percodec.sdk.errors import BundleError, UsageError  # noqa: E402
+from percodec.sdk.types import Frame  # noqa: E402
+
+TINY = [
+    "codec.channels=12",
+    "codec.width=0.1",
+    "loss.bpp=0.2",
+    "loss.structure=0",
+    "crops.size=64",
+    "crops.batch=2",
+    "schedule.steps=3",
+    "schedule.warmup=1",
+    'data.train=[["camvid:{camvid}:train", 1.0]]',
+]
+
+
+@pytest.fixture(scope="module")
+def runs(camvid, tmp_path_factory):
+    """A codec from its closed form, another decoder for it, and one on another encoder."""
+    folder, places = tmp_path_factory.mktemp("runs"), {"camvid": str(camvid)}
+    train(load_config("block", TINY), folder / "first", places, init="klt")
+    fixed = load_config("block", [*TINY, "codec.fixed_encoder=true", "loss.structure=4000"])
+    train(fixed, folder / "second", places, codec_from=folder / "first/best.pt")
+    train(load_config("block", [*TINY, "seed=2"]), folder / "other", places)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(runs, camvid, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bundles") / "steps"
+    more = {"ms_ssim": runs / "second/best.pt"}
+    return export_bundle(
+        runs / "first/best.pt", out, "steps", {"camvid": str(camvid)}, 176, 240, "crop", say=lambda text: None, decoders=more
+    )
+
+
+def picture(seed: int = 3):
+    from percodec.sdk.synthetic.road import RoadScene
+
+    return RoadScene(seed, 176, 240).render(0)[0]
+
+
+def test_a_fixed_encoder_stays_and_its_decoder_learns(runs):
+    first, second = (load_checkpoint(runs / name / "best.pt")["model"] for name in ("first", "second"))
+    changed = {k.split(".")[1] for k in first if not torch.equal(first[k], second[k])}
+    assert changed == {"g_s"}
+
+
+def test_the_manifest_says_how_each_channel_is_quantized(bundle):
+    assert bundle.manifest["version"] == [1, 2]
+    assert len(bundle.steps) == bundle.latent_shape[0] == 12
+    assert bundle.levels == max(s.levels for s in bundle.steps)
+    assert bundle.centers.size == 0
+    assert bundle.decoders == ("", "ms_ssim")
+    assert {"psnr_db", "ms_ssim"} <= bundle.manifest["metrics"]["decoders"]["decoder_ms_ssim"].keys()
+
+
+def test_symbols_are_those_of_the_network_and_white_does_not_saturate(bundle, runs):
+    codec = build_model(load_checkpoint(runs / "first/best.pt")["config"]).codec
+    codec.load_state_dict({k.removeprefix("codec."): v for k, v in load_checkpoint(bundle.path)["model"].items()})
+    white = np.full((176, 240, 3), 255, np.uint8)
+    with Session.open(bundle) as session:
+        for image in (picture(), white):
+            x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+            symbols = session.encode(Frame(image, 0, 0)).symbols
+            assert (codec.quantizer.symbols(codec.analyse(x))[0].numpy() != symbols).mean() < 0.002
+        restored = session.decode(session.encode(Frame(white, 0, 0)))
+    assert np.abs(restored.astype(int) - 255).mean() < 8
+
+
+def test_packets_bring_the_symbols_back_and_each_preference_has_its_decoder(bundle):
+    with Session.open(bundle) as session:
+        latent = session.encode(Frame(picture(), 5, 6))
+        again = session.unpack(session.pack(latent))
+        np.testing.assert_array_equal(again.symbols, latent.symbols)
+        first, psnr, similar = (session.decode(again, prefer) for prefer in (None, "psnr", "ms-ssim"))
+        np.testing.assert_array_equal(first, psnr)
+        assert (first != similar).any()
+        with pytest.raises(UsageError, match="psnr or ms-ssim"):
+            session.decode(again, "vmaf")
+
+
+def test_decode_takes_a_preference(bundle, tmp_path, capsys):
+    from percodec.runtime.capture.images import write_image
+
+    write_image(tmp_path / "in.png", picture())
+    with_it = ["--bundle", str(bundle.path)]
+    assert main(["encode", str(tmp_path / "in.png"), "-o", str(tmp_path / "a.pcpk"), *with_it]) == 0
+    pictures = []
+    for prefer in ("psnr", "ms-ssim"):
+        out = tmp_path / prefer
+        assert main(["decode", str(tmp_path / "a.pcpk"), "-o", str(out), "--prefer", prefer, *with_it]) == 0
+        pictures.append((out / "reconstruction.png").read_bytes())
+    assert pictures[0] != pictures[1]
+    assert main(["decode", str(tmp_path / "a.pcpk"), "-o", str(tmp_path / "c"), "--prefer", "best", *with_it]) == 2
+    assert main(["inspect", str(bundle.path)]) == 0
+    assert "for 0" in capsys.readouterr().out
+
+
+def test_a_bundle_without_that_decoder_says_which_it_has(runs, camvid, tmp_path):
+    alone = export_bundle(runs / "first/best.pt", tmp_path / "b", "b", {"camvid": str(camvid)}, 176, 240, "crop", say=lambda text: None)
+    with Session.open(alone) as session, pytest.raises(BundleError, match=r"decoder_ms_ssim \(it has: decoder\)"):
+        session.decode(session.encode(Frame(picture(), 0, 0)), "ms-ssim")
+
+
+def test_a_decoder_of_another_encoder_is_refused(runs, camvid, tmp_path):
+    with pytest.raises(UsageError, match="another encoder"):
+        export_bundle(
+            runs / "first/best.pt",
+            tmp_path / "b",
+            "b",
+            {"camvid": str(camvid)},
+            176,
+            240,
+            "crop",
+            say=lambda text: None,
+            decoders={"ms_ssim": runs / "other/best.pt"},
+        )
+
+
+def test_in_integers_the_convolution_is_the_symbol(bundle, camvid):
+    val = load_camvid(camvid, "val")
+    assert main(["build", str(bundle.path), "--precision", "int8", "--graph", "encoder", "--calibrate", "synthetic:4:1"]) == 0
+    made = Bundle.open(bundle.path)
+    with Session.open(made, backend="ort:fp32") as exact, Session.open(made, backend="ort:int8") as integer:
+        for image in (*val.images[:2], np.full((176, 240, 3), 255, np.uint8), np.zeros((176, 240, 3), np.uint8)):
+            one, other = (s.encode(Frame(image, 0, 0)).symbols.astype(int) for s in (exact, integer))
+            assert (one != other).mean() < 0.03
+            assert np.abs(one - other).max() <= 1
