@@ -7,13 +7,14 @@ decoder   block means back to RGB, every pixel of a block alike
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
+from percodec.sdk.bundle import Bundle, Label, SelfTest, Step, write_bundle
 from percodec.sdk.codec import EntropyModel
 from support.onnx_bytes import KINDS, model, node, tensor_info
 
@@ -165,8 +166,11 @@ def make_bundle(
     leave_out: tuple[str, ...] = (),
     selftest: SelfTest | None = None,
     metrics: dict[str, object] | None = None,
+    steps: Sequence[Step] = (),
 ) -> Bundle:
     """Write a bundle to `folder`. `gain` changes what the encoder computes, `expected_labels` what the self-test expects.
+
+    `steps`: what the manifest says of the channels, instead of centers.
 
     With a `selftest` nothing is computed, and ONNX Runtime is not needed.
     """
@@ -189,7 +193,8 @@ def make_bundle(
         frame_height=height,
         frame_width=width,
         fit=fit,
-        centers=CENTERS,
+        centers=() if steps else CENTERS,
+        steps=steps,
         entropy_model=EntropyModel.from_counts(counts),
         graphs=graphs,
         precision=dict.fromkeys(graphs, "fp32"),

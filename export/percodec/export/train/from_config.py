@@ -50,9 +50,6 @@ def build_model(config: Config) -> Joint:
     codec = AUTOENCODERS[c["name"]](c["channels"], c["levels"], c["width"])
     if isinstance(codec.quantizer, Quantizer):
         codec.quantizer.sigma = c["sigma"]
-    if c["fixed_encoder"]:
-        codec.g_a.requires_grad_(False)
-        codec.quantizer.requires_grad_(False)
     return Joint(codec, head, h["input"], frozen=task in ("classification", "segmentation"))
 
 
@@ -103,6 +100,9 @@ def train(
         load_trunk(model, trunk_from)
     if init == "klt":
         _init_klt(config, model, sets, codec_from or trunk_from or teacher_from, say)
+    if config["codec"]["fixed_encoder"] and model.codec is not None:
+        model.codec.g_a.requires_grad_(False)
+        model.codec.quantizer.requires_grad_(False)
     teacher = None if teacher_from is None else load_teacher(teacher_from, model).to(device)
     start = codec_from or trunk_from or (teacher_from if config["task"] == "codec" else None)
     origin = None if start is None else _origin(start)

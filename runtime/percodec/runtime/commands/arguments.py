@@ -47,6 +47,20 @@ def add_stream(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key-every", default="25", metavar="N", help="with --stream: a packet that stands alone every N (default 25)")
 
 
+def add_rate(parser: argparse.ArgumentParser) -> None:
+    """`--target-kbps` and `--max-packet`."""
+    parser.add_argument("--target-kbps", metavar="KBPS", help="coarser latents, so that packets take this many kbit/s at most on average")
+    parser.add_argument("--max-packet", metavar="BYTES", help="coarser latents, so that no packet is longer than this")
+
+
+def rate_of(args: argparse.Namespace) -> tuple[float | None, int | None]:
+    """What `--target-kbps` and `--max-packet` say. Raises UsageError."""
+    return (
+        None if args.target_kbps is None else positive(args.target_kbps, "--target-kbps", 1e7),
+        None if args.max_packet is None else whole(args.max_packet, "--max-packet", 45, 2**31 - 1),
+    )
+
+
 def add_log(parser: argparse.ArgumentParser) -> None:
     """`--log-segment`, `--log-key` and `--stream-id`."""
     parser.add_argument("--log-segment", metavar="LIMITS", help="the log in segments of a size and a time at most, as 64MB,10min")
@@ -141,6 +155,7 @@ __all__ = [
     "add_common",
     "add_heads",
     "add_log",
+    "add_rate",
     "add_stream",
     "bundle_of",
     "demand_of",
@@ -150,6 +165,7 @@ __all__ = [
     "log_key_of",
     "log_segment_of",
     "positive",
+    "rate_of",
     "size_of",
     "size_text",
     "stream_id_of",

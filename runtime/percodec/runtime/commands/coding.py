@@ -14,12 +14,14 @@ from percodec.runtime.commands.arguments import (
     add_allow_damaged,
     add_common,
     add_log,
+    add_rate,
     add_stream,
     bundle_of,
     key_every_of,
     limit_of,
     log_key_of,
     log_segment_of,
+    rate_of,
     stream_id_of,
     whole,
 )
@@ -35,6 +37,7 @@ def configure_encode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-frames", metavar="N", help="stop after N frames")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
     add_stream(parser)
+    add_rate(parser)
     add_log(parser)
     add_common(parser)
 
@@ -66,10 +69,12 @@ def encode(args: argparse.Namespace) -> int:
         raise UsageError(f"{out.parent}: no such folder")
     bundle, threads, limit = bundle_of(args), whole(args.threads, "--threads", 1, 64), limit_of(args)
     every, segment, stream_id = key_every_of(args), log_segment_of(args), stream_id_of(args)
+    target_kbps, max_packet = rate_of(args)
     begin = time.monotonic()
     result = encode_source(
         args.input, out, bundle, backend=args.backend, threads=threads, max_frames=limit, stream=args.stream, key_every=every,
         log_segment=segment, log_key=log_key_of(args), stream_id=stream_id, overwrite=args.overwrite,
+        target_kbps=target_kbps, max_packet=max_packet,
     )  # fmt: skip
     _print_coding(args, result.as_dict(bundle), time.monotonic() - begin)
     return 0

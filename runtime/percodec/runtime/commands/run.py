@@ -13,6 +13,7 @@ from percodec.runtime.commands.arguments import (
     add_common,
     add_heads,
     add_log,
+    add_rate,
     add_stream,
     demand_of,
     heads_of,
@@ -20,6 +21,7 @@ from percodec.runtime.commands.arguments import (
     log_key_of,
     log_segment_of,
     positive,
+    rate_of,
     size_text,
     stream_id_of,
     transfer,
@@ -42,6 +44,7 @@ def _configure_live(parser: argparse.ArgumentParser) -> None:
     add_common(parser)
     add_heads(parser)
     add_stream(parser)
+    add_rate(parser)
     add_log(parser)
     parser.add_argument("--provider", metavar="NAME", help="CUDA through cuda-python or pycuda (default: the first that is installed)")
     parser.add_argument(
@@ -108,6 +111,7 @@ def _live(args: argparse.Namespace, source: str, out: Path, *, overwrite: bool, 
 
     if args.policy is not None and args.policy not in POLICIES:
         raise UsageError(f"--policy {args.policy}: unknown; use {' or '.join(POLICIES)}")
+    target_kbps, max_packet = rate_of(args)
     settings = RunSettings(
         source=source,
         out=out,
@@ -128,6 +132,8 @@ def _live(args: argparse.Namespace, source: str, out: Path, *, overwrite: bool, 
         heads=heads_of(args),
         stream=args.stream,
         key_every=key_every_of(args),
+        target_kbps=target_kbps,
+        max_packet=max_packet,
         isolate=args.isolate or args.fallback is not None,
         fallback=tuple(args.fallback.split(",")) if args.fallback else (),
         overlay=not args.no_overlay,

@@ -21,12 +21,14 @@ from percodec.runtime.capture.images import write_image
 from percodec.runtime.capture.open import open_source
 from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.runtime.engines.open import decoder_for
+from percodec.runtime.pipeline.rate import RateControl
 from percodec.runtime.run.drawing import OverlayPainter
 from percodec.runtime.run.labels import LabelMaps
 from percodec.runtime.run.logged import LoggedLatents, complain
 from percodec.runtime.run.sinks import VideoSink, psnr_db
 from percodec.runtime.session import Session
 from percodec.sdk.bundle import Bundle, GraphInfo
+from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import BundleError, LogError, PacketError, UsageError
 from percodec.sdk.files import check_file, read_file, write_whole
 from percodec.sdk.log import LogWriter, SegmentedLogWriter, SegmentLimits
@@ -71,8 +73,12 @@ def encode_source(
     log_key: bytes | None = None,
     stream_id: int = 0,
     overwrite: bool = False,
+    target_kbps: float | None = None,
+    max_packet: int | None = None,
 ) -> CodingResult:
     """Code every frame of `spec` into `out`; with `stream` as predicted packets, a key packet at least every `key_every`.
+
+    `target_kbps`, `max_packet`: see `pipeline.rate`.
 
     With `log_segment` `out` is a folder of segments; `log_key`: proofs in the log.
 
@@ -91,7 +97,11 @@ def encode_source(
             raise UsageError(f"{out}: {'an image is coded into NAME.pcpk' if single else 'a sequence is coded into NAME.mcap'}")
         if single and stream:
             raise UsageError(f"{out}: a stream is of several frames; {spec} is one image")
-        pack = session.stream(key_every).pack if stream else session.pack
+        pack: Callable[[Latent], bytes] = session.stream(key_every).pack if stream else session.pack
+        if target_kbps is not None or max_packet is not None:
+            if stream:
+                raise UsageError("--target-kbps and --max-packet are for packets that stand alone: leave --stream out")
+            pack = _coarsened(bundle, target_kbps, max_packet, stream_id, source.info.fps)
         log: LogWriter | SegmentedLogWriter | None = None
         while result.frames != max_frames and (frame := source.read()) is not None:
             packet = pack(session.encode(frame))
@@ -112,6 +122,20 @@ def encode_source(
         if log is not None and not (out.exists() and os.path.samestat(made, os.stat(out))):
             raise LogError(f"{out}: was removed or replaced by somebody else while it was written; choose another -o")
     return result
+
+
+def _coarsened(
+    bundle: Bundle, target_kbps: float | None, max_packet: int | None, stream_id: int, fps: float | None
+) -> Callable[[Latent], bytes]:
+    coder = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:], stream_id=stream_id)
+    rate = None if target_kbps is None else target_kbps * 125
+    control = RateControl(bundle, coder, bytes_per_second=rate, max_bytes=max_packet, fps=fps or 25.0)
+
+    def pack(latent: Latent) -> bytes:
+        control.coarsen(latent.symbols)
+        return control.encode(latent.symbols, latent.frame_id, latent.timestamp_ns)
+
+    return pack
 
 
 def is_log(path: Path) -> bool:

@@ -20,9 +20,11 @@ from typing import Any
 from percodec.runtime.capture.camera import Reconnecting
 from percodec.runtime.capture.open import open_source
 from percodec.runtime.capture.source import FrameSource
-from percodec.runtime.pipeline.options import PipelineOptions
+from percodec.runtime.pipeline.options import Coder, PipelineOptions
 from percodec.runtime.pipeline.pipeline import Pipeline
+from percodec.runtime.pipeline.rate import RateControl
 from percodec.runtime.pipeline.records import Counts
+from percodec.runtime.pipeline.slots import Slot
 from percodec.runtime.run.engines import open_engines
 from percodec.runtime.run.labels import LabelMaps
 from percodec.runtime.run.outputs import RunOutputs, write_json
@@ -34,7 +36,7 @@ from percodec.runtime.supervise.watch import Watch
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.clock import ClockAnchor
 from percodec.sdk.codec import PacketCodec
-from percodec.sdk.errors import LogError, PercodecError
+from percodec.sdk.errors import LogError, PercodecError, UsageError
 
 LIVE_MAX_AGE_MS = 500.0
 
@@ -59,7 +61,7 @@ def run_live(
     bundle = open_bundle(settings.bundle, settings.demand)
     heads = chosen_heads(bundle, settings.heads) or (bundle.head(None).name,)  # raises where there is none
     alone = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:], stream_id=settings.stream_id)
-    coder = stream_codec(bundle, settings.stream_id, settings.key_every) if settings.stream else alone
+    coder: Coder = stream_codec(bundle, settings.stream_id, settings.key_every) if settings.stream else alone
     history = _History(on_health)
     health = Health(history)
     with contextlib.ExitStack() as stack:
@@ -67,6 +69,10 @@ def run_live(
         stack.callback(engines.close)
         source = _open_source(settings, bundle)
         stack.callback(source.close)
+        make: Callable[[int], list[Slot]] = engines.make
+        control = _rate_control(settings, bundle, coder, source)
+        if control is not None:
+            coder, make = control, control.over(make)
         on_device = settings.camera is not None and not settings.isolate and settings.backend.partition(":")[0] != "ort"
         lifelike = source.info.live or settings.realtime
         age_limit = settings.max_age_ms if settings.max_age_ms is not None else LIVE_MAX_AGE_MS if lifelike else math.inf
@@ -94,7 +100,7 @@ def run_live(
         sinks = RunOutputs(settings, bundle, heads, source.info, labels)
         stack.callback(sinks.abandon)
         pipeline = pipeline_of(
-            bundle, heads, source, engines.make, coder,
+            bundle, heads, source, make, coder,
             camera=settings.camera if on_device else None, options=options, outputs=sinks.outputs(),
         )  # fmt: skip
         sinks.follow(pipeline)
@@ -117,6 +123,7 @@ def run_live(
             **engines.about,
             "heads": list(heads),
             "stream": {"key_every": settings.key_every} if settings.stream else None,
+            "rate": control.report() if control is not None else None,
             "threads": settings.threads,
             "workers": settings.workers,
             "realtime": settings.realtime,
@@ -133,6 +140,15 @@ def run_live(
         except OSError as fault:
             error = error or LogError(f"{settings.out / 'report.json'}: cannot be written ({fault.strerror})")
     return RunResult(report, error)
+
+
+def _rate_control(settings: RunSettings, bundle: Bundle, coder: Coder, source: FrameSource) -> RateControl | None:
+    if settings.target_kbps is None and settings.max_packet is None:
+        return None
+    if settings.stream or settings.isolate or settings.backend.partition(":")[0] != "ort":
+        raise UsageError("--target-kbps and --max-packet are for packets that stand alone, on ort, in this process")
+    rate = None if settings.target_kbps is None else settings.target_kbps * 125
+    return RateControl(bundle, coder, bytes_per_second=rate, max_bytes=settings.max_packet, fps=source.info.fps or 25.0)
 
 
 class _History:
