@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -12,6 +15,7 @@ from percodec.runtime.uplink.ranges import RecordSet
 from percodec.runtime.uplink.wire import Record, SegmentId
 from percodec.sdk import Bundle, UsageError, parse_header, read_log
 from percodec.sdk.clock import boot_id
+from percodec.sdk.log.whole import records_of as records_of_shard
 
 pyarrow = pytest.importorskip("pyarrow.parquet", reason="needs the ingest extra")
 
@@ -33,9 +37,26 @@ def rows_of(where: Path) -> list[dict[str, object]]:
     return sorted((row for table in tables for row in table.to_pylist()), key=lambda row: row["sequence"])
 
 
-@pytest.mark.parametrize("where", ["folder", "memory"])
-def test_each_packet_once_and_in_order(tiny: Bundle, packets: list[bytes], tmp_path: Path, where: str) -> None:
-    address = str(tmp_path / "archive") if where == "folder" else f"memory://{tmp_path.name}"
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where s3:// is in these tests: a server of S3's own protocol, over HTTP on loopback, that keeps everything in memory."""
+    moto = pytest.importorskip("moto.server", reason="needs moto[server], whose python-dateutil is older than constraints.txt has")
+    for name, value in (("ACCESS_KEY_ID", "nobody"), ("SECRET_ACCESS_KEY", "nothing"), ("EC2_METADATA_DISABLED", "true")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    server_at = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    urlopen(Request(f"{server_at}/fleet", method="PUT")).close()
+    yield f"s3://fleet/archive?region=us-east-1&endpoint_override={quote(server_at, safe='')}"
+    server.stop()
+
+
+@pytest.mark.parametrize("where", ["folder", "memory", "s3"])
+def test_each_packet_once_and_in_order(
+    tiny: Bundle, packets: list[bytes], tmp_path: Path, where: str, request: pytest.FixtureRequest
+) -> None:
+    places = {"folder": lambda: str(tmp_path / "archive"), "memory": lambda: f"memory://{tmp_path.name}"}
+    address = places.get(where, lambda: str(request.getfixturevalue("bucket")))()
     archive, metadata = Archive(address), metadata_of(tiny)
     assert archive.store("v1", SEGMENT, metadata, records_of(packets, 0, 1, 2, 5, 6)) == 5
     assert archive.store("v1", SEGMENT, metadata, records_of(packets, 1, 2, 3)) == 1
@@ -44,7 +65,11 @@ def test_each_packet_once_and_in_order(tiny: Bundle, packets: list[bytes], tmp_p
     assert other.store("v1", SEGMENT, metadata, records_of(packets, 4, 5)) == 1
     assert archive.stored("v1", RECORDING) == {2: RecordSet([(0, 7)])}
     assert archive.stored("v2", RECORDING) == {}
-    if where == "memory":
+    assert archive.index_anew() == 0
+    if where != "folder":
+        names = [path for path in archive._list(f"v1/{RECORDING}") if path.endswith(".mcap")]
+        shards = [records_of_shard(archive._files.cat_file(path))[1] for path in sorted(names)]
+        assert sorted(packet for shard in shards for _, _, packet, _ in shard) == sorted(packets[:7])
         return
     log = read_log(tmp_path / "archive" / "v1" / RECORDING)
     assert [(r.packet, r.sequence, r.timestamp_ns) for r in log] == [(packets[k], k, 1000 * k) for k in range(7)]
@@ -95,6 +120,24 @@ def test_what_is_damaged_is_set_aside_and_not_asked_for_again(tmp_path: Path) ->
     assert (tmp_path / "quarantine/v1" / RECORDING / "2-17.packet").read_bytes() == b"bytes"
     assert "its checksum differs" in (tmp_path / "quarantine/v1" / RECORDING / "2-17.json").read_text()
     assert Archive(str(tmp_path)).stored("v1", RECORDING) == {2: RecordSet([(17, 18)])}
+
+
+def test_packets_of_bundles_nobody_knows_are_set_aside_whole(tiny: Bundle, packets: list[bytes], tmp_path: Path) -> None:
+    archive = Archive(str(tmp_path))
+    assert archive.store("v1", SEGMENT, metadata_of(tiny), records_of(packets, 0, 1, 2, 7), parked=True) == 4
+    assert Archive(str(tmp_path)).store("v1", SEGMENT, metadata_of(tiny), records_of(packets, 1, 7)) == 0  # known to be there
+    assert not list((tmp_path / "v1").rglob("*.mcap"))
+    parked = read_log(tmp_path / "quarantine" / "v1" / RECORDING, allow_damaged=True)
+    assert [record.packet for record in parked] == [packets[k] for k in (0, 1, 2, 7)]
+    (index,) = (tmp_path / "quarantine").rglob("*.parquet")
+    index.unlink()
+    assert Archive(str(tmp_path)).index_anew() == 1
+    assert index.exists()
+
+
+def test_a_bucket_that_is_not_there(bucket: str) -> None:
+    with pytest.raises(UsageError, match=r"--archive s3://nobodys/archive.*cannot be opened"):
+        Archive(bucket.replace("fleet", "nobodys"))
 
 
 def test_an_archive_that_cannot_be_opened(tmp_path: Path) -> None:

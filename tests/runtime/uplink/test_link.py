@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from percodec.runtime import default_bundle
 from percodec.runtime.uplink.credentials import Credentials
 from percodec.runtime.uplink.loopback import Certificates, LoopbackBroker, free_port
 from percodec.sdk import SegmentedLogWriter, read_log
@@ -188,6 +189,32 @@ def test_a_damaged_packet_is_set_aside_and_the_rest_goes_on(start: Start, broker
     assert [record.sequence for record in read_log(there, allow_damaged=True)] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
     (why,) = (tmp_path / "archive" / "quarantine" / "v4").rglob("*-4.json")
     assert "CRC" in why.read_text() or "checksum" in why.read_text()
+
+
+def test_packets_of_another_bundle_are_set_aside_and_named(
+    start: Start, broker: LoopbackBroker, write: Write, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """An ingest that knows the built-in bundle alone, then one that knows the vehicle's."""
+    logs = tmp_path / "logs"
+    write(logs / "a", 0, 30)
+    ingest = take(start, broker, "--bundle", str(default_bundle()))
+    agent = ship(start, broker, "v6", logs)
+    found = status_until(logs, lambda status: status["records"]["stored"] == 30 and status["state"] == "DEGRADED")
+    assert "which the archive was not given (--bundle); they are set aside" in " ".join(found["reasons"])
+    ingest.terminate()
+    out, err = ingest.communicate(timeout=60)
+    counts = json.loads(out)
+    assert (counts["stored"], counts["parked"], counts["quarantined"]) == (0, 30, 0)
+    assert len([line for line in err.splitlines() if "v6 sends packets of bundle" in line]) == 1
+    here, archive = read_log(logs / "a"), tmp_path / "archive"
+    there = read_log(archive / "quarantine" / "v6" / here.metadata["recording"])
+    assert [r.packet for r in there] == [r.packet for r in here]
+    again = take(start, broker, "--bundle", str(default_bundle()), "--bundle", str(tiny_folder))
+    write(logs / "b", 30, 40)
+    status_until(logs, lambda status: status["records"]["stored"] == 40 and status["state"] == "READY")
+    stopped(agent)
+    counts = stopped(again)
+    assert (counts["stored"], counts["parked"]) == (10, 0)
 
 
 def test_a_full_broker_is_no_loss(start: Start, write: Write, tmp_path: Path) -> None:

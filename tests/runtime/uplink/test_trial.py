@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,36 +15,29 @@ pytest.importorskip("nats", reason="needs the uplink extra")
 pytest.importorskip("pyarrow", reason="needs the ingest extra")
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "uplink_trial.py"
-SHORT = [
-    "--kills",
-    "4",
-    "--cameras",
-    "2",
-    "--every",
-    "1.2",
-    "--seed",
-    "11",
-    "--source",
-    "synthetic://road?frames=100000&height=64&width=96",
-]
-LONG = ["--kills", "20", "--cameras", "4"]
+SHORT = ["--kills", "4", "--cameras", "2", "--seed", "11", "--trials", "forgets"]
+SMALL = ["--source", "synthetic://road?frames=100000&height=64&width=96"]
 
 
-@pytest.mark.parametrize(
-    ("words", "forget"),
-    [(SHORT, True), pytest.param(LONG, False, marks=pytest.mark.long), pytest.param(LONG, True, marks=pytest.mark.long)],
-)
-def test_nothing_is_lost_and_nothing_is_there_twice(tiny_folder: Path, trials: dict[str, Any], words: list[str], forget: bool) -> None:
-    command = [sys.executable, str(SCRIPT), *words, *(["--bundle", str(tiny_folder)] if words is SHORT else []), *["--forget"] * forget]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=quiet_environment())
+def lost_nothing(out: Path, words: list[str], seconds: float) -> list[dict[str, Any]]:
+    """The trials' results."""
+    command = [sys.executable, str(SCRIPT), *words, "--out", str(out), "--machine", "here"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds, env=quiet_environment())
     assert done.returncode == 0, done.stdout + done.stderr
-    found = re.search(
-        r"(\d+) kills .* s: (\d+) packets of .*, (\d+) in the archive as they were, (\d+) missing.* (\d+) twice; (\d+) resent", done.stdout
-    )
-    assert found, done.stdout
-    kills, packets, equal, missing, twice, resent = map(int, found.groups())
-    assert (missing, twice) == (0, 0)
-    assert packets == equal > 100
-    if words is LONG:
-        name = "kill -9 between vehicle and archive" + ", the broker forgets" * forget
-        trials[name] = {"kills": kills, "packets": packets, "in_the_archive": equal, "twice": twice, "resent": resent}
+    found: list[dict[str, Any]] = json.loads((out / "uplink_trial-here.json").read_text())["trials"]
+    for one in found:
+        archive = one["archive"]
+        assert archive["packets"] == archive["equal"] > 100
+        assert (archive["missing"], archive["differ"], archive["twice"]) == (0, 0, 0)
+    return found
+
+
+def test_each_of_them_killed_once_and_the_broker_forgets(tiny_folder: Path, tmp_path: Path) -> None:
+    (found,) = lost_nothing(tmp_path, [*SHORT, *SMALL, "--bundle", str(tiny_folder)], 300)
+    assert found["killed"] == {"agent": 1, "broker": 1, "ingest": 1, "run": 1}
+
+
+@pytest.mark.long
+def test_nothing_is_lost_and_nothing_is_there_twice(tmp_path: Path, trials: dict[str, Any]) -> None:
+    for found in lost_nothing(tmp_path, [], 1200):
+        trials[f"between vehicle and archive: {found['trial']}"] = found

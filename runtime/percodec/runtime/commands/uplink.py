@@ -55,6 +55,12 @@ def configure_ingest(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--from", required=True, dest="source", metavar="URL", help="broker: nats://HOST:PORT or mqtts://HOST:PORT")
     parser.add_argument("--archive", required=True, metavar="WHERE", help="folder, or s3://BUCKET/FOLDER and what else fsspec opens")
+    parser.add_argument(
+        "--bundle",
+        action="append",
+        metavar="FOLDER",
+        help="take packets of this bundle, set others aside; repeatable (default: take any)",
+    )
     parser.add_argument("--flush", default="5", metavar="S", help="longest that packets wait to share a file, seconds (default 5)")
     parser.add_argument("--ack-wait", default="30", metavar="S", help="the broker delivers again what is not stored by then (default 30)")
     parser.add_argument(
@@ -105,6 +111,7 @@ def uplink(args: argparse.Namespace) -> int:
 
 def ingest(args: argparse.Namespace) -> int:
     require("ingest", "paho" if args.source.startswith("mqtt") else "nats", "cryptography", "fsspec", "pyarrow")
+    from percodec.runtime.session import open_bundle
     from percodec.runtime.uplink.archive import Archive
     from percodec.runtime.uplink.credentials import checked_url
     from percodec.runtime.uplink.ingest import Ingest
@@ -115,6 +122,7 @@ def ingest(args: argparse.Namespace) -> int:
     if flush_s >= ack_wait_s:
         raise UsageError(f"--flush {args.flush}: must be shorter than --ack-wait {args.ack_wait}, or everything is delivered twice")
     stream_bytes = size_of(args.stream_size, "--stream-size")
+    bundles = None if args.bundle is None else [open_bundle(Path(folder)) for folder in args.bundle]
     archive = Archive(args.archive)
     say = _Changes()
 
@@ -131,7 +139,7 @@ def ingest(args: argparse.Namespace) -> int:
         return await mqtt_source(url, credentials, args.name)
 
     async def work() -> Counts:
-        taker = Ingest(archive, flush_s, tell)
+        taker = Ingest(archive, flush_s, tell, bundles)
         _on_signals(taker.stop)
         await taker.run(connect)
         return taker.counts

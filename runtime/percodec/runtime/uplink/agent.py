@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,10 +135,12 @@ class Agent:
                 if now >= ask_at:
                     await self._ask(now)
                     ask_at = now + (ASK_S if not self._settings.drain else min(ASK_S, 1.0))
-            if now >= save_at:
+            if now >= save_at or self._shelf.tight(grown):
                 given_up = self._shelf.trim(2 * grown)
                 self.status.discards += [f"segment {name}: {count} records" for name, count in given_up if count]
-                grown, save_at = 0, now + _SAVE_S
+                grown = 0
+            if now >= save_at:
+                save_at = now + _SAVE_S
                 await asyncio.to_thread(self._save, self._ledger.packed())
                 self._tell()
                 if self._settings.drain and self._drained():
@@ -178,8 +180,11 @@ class Agent:
             since = now
             if live < max(BUNDLE_BYTES, window):
                 since = min((queue.since_s for queue in self._live.values()), default=now)
+                left = BUNDLE_BYTES
                 for queue in self._live.values():
-                    picked += queue.take(max(1, BUNDLE_BYTES - sum(s.tail.size(k) for s, k in picked)))
+                    taken = queue.take(max(1, left))
+                    left -= sum(segment.tail.size(index) for segment, index in taken)
+                    picked += taken
             is_live = bool(picked)
             if not picked and old < window:
                 budget = min(BUNDLE_BYTES, max(1, int(min(window / 2, window - old))))
@@ -193,22 +198,19 @@ class Agent:
         segments: dict[SegmentId, int] = {}
         claimed: dict[SegmentId, RecordSet] = {}
         records, size = [], 0
-        for segment, index in picked:
-            segment.claimed.add(index, index + 1)
-            if segment.tail.size(index) + OVERHEAD > MAX_MESSAGE_BYTES - 65536:
-                self.status.say(
-                    "too large", f"packet {index} of segment {segment.id} has {segment.tail.size(index)} bytes, too many to send"
-                )
-                continue
-            try:
-                timestamp_ns, packet = segment.tail.read(index)
-            except OSError as error:
-                segment.tail.damaged = str(error)
-                continue
+        for segment, indices in _runs(picked):
+            segment.claimed.add(indices.start, indices.stop)
             place = segments.setdefault(segment.id, len(segments))
-            records.append(Record(place, index, timestamp_ns, packet))
-            claimed.setdefault(segment.id, RecordSet()).add(index, index + 1)
-            size += len(packet) + OVERHEAD
+            whole = claimed.setdefault(segment.id, RecordSet())
+            first = indices.start
+            for index in indices:
+                if (found := self._read(segment, index)) is None:
+                    whole.add(first, index)
+                    first = index + 1
+                    continue
+                records.append(Record(place, index, *found))
+                size += len(found[1]) + OVERHEAD
+            whole.add(first, indices.stop)
         if not records or self._link is None:
             return
         metadata = tuple(self._shelf.segments[one].tail.metadata for one in segments)
@@ -216,6 +218,17 @@ class Agent:
         number = self._count
         self._under_way[number] = _UnderWay(claimed, size, now, since)
         await self._link.publish(packed(Message(metadata, tuple(records))), lambda refusal: self._answered(number, refusal))
+
+    def _read(self, segment: Segment, index: int) -> tuple[int, bytes] | None:
+        """Time in ns and packet; None for one that cannot be sent."""
+        if (size := segment.tail.size(index)) + OVERHEAD > MAX_MESSAGE_BYTES - 65536:
+            self.status.say("too large", f"packet {index} of segment {segment.id} has {size} bytes, too many to send")
+            return None
+        try:
+            return segment.tail.read(index)
+        except OSError as error:
+            segment.tail.damaged = str(error)
+            return None
 
     def _answered(self, number: int, refusal: str) -> None:
         one = self._under_way.pop(number, None)
@@ -293,6 +306,7 @@ class Agent:
                 segment.entry.stored.update(records)
                 segment.claimed.update(records)
         self.status.stored_s = time.monotonic()
+        self.status.tell("parked", stored.note)
         if stored.answer is not None and (asked := self._asks.pop(stored.answer, None)) is not None:
             self._judge(asked)
 
@@ -371,6 +385,16 @@ class Agent:
     def _awake(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+
+def _runs(picked: Pick) -> Iterator[tuple[Segment, range]]:
+    """Records that follow each other in one segment, together."""
+    start = 0
+    for k in range(1, len(picked) + 1):
+        segment, first = picked[start]
+        if k == len(picked) or picked[k][0] is not segment or picked[k][1] != first + k - start:
+            yield segment, range(first, first + k - start)
+            start = k
 
 
 def _unheard(refusal: str) -> None:

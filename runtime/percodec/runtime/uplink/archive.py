@@ -2,10 +2,10 @@
 
     VEHICLE/RECORDING/SEGMENT-FIRST-END-COUNT-NAME.mcap       a shard: a log by itself; the folder reads as one log
     VEHICLE/RECORDING/SEGMENT-FIRST-END-COUNT-NAME.parquet    its index: a row a packet, with the packet's place in the shard
-    quarantine/VEHICLE/...                                    what is damaged, with the reason beside it
+    quarantine/VEHICLE/RECORDING/...                          what is damaged, with the reason beside it; shards of bundles nobody knows
 
-A shard exists as soon as it is whole: synced and renamed in a folder, one PUT in a bucket. Its name tells its records, those without holes
-without a look inside. Before a shard is written the recording's folder is listed, so that what another ingest stored is left out; in a
+A shard exists as soon as it is whole: synced and renamed in a folder, one upload in a bucket. Its name tells its records; for one with
+holes its head does. Before a shard is written the recording's folder is listed, so that what another ingest stored is left out; in a
 folder both hold a lock meanwhile. Parquet because whatever asks about a fleet reads it, and pyarrow is all it needs.
 """
 
@@ -27,6 +27,7 @@ from percodec.sdk.errors import LogError, UplinkError, UsageError
 from percodec.sdk.log.whole import records_of, whole_log
 
 SHARD_NAME = re.compile(r"(\d{6,9})-(\d{8,10})-(\d{8,10})-(\d{1,10})-[0-9a-f]{12}\.mcap")
+_DAMAGED = re.compile(r"(\d{1,9})-(\d{1,10})\.packet")
 HOLDS = "holds"  # metadata of a shard with holes: its ranges, as JSON
 
 
@@ -34,10 +35,8 @@ class Archive:
     """`where`: a folder, or what fsspec opens, as s3://bucket/folder. Raises `UsageError` where it cannot be opened."""
 
     def __init__(self, where: str) -> None:
-        import fsspec
-
         try:
-            self._files, self._root = fsspec.core.url_to_fs(where)
+            self._files, self._root = _opened(where)
             self._files.makedirs(self._root, exist_ok=True)
         except Exception as error:  # each file system has its own
             raise UsageError(f"--archive {where}: cannot be opened ({str(error)[:200] or type(error).__name__})") from error
@@ -50,25 +49,28 @@ class Archive:
         """What is stored of a recording, by segment, as the archive is now."""
         folder = f"{vehicle}/{recording}"
         known, shards = self._known.setdefault(folder, {}), self._shards.setdefault(folder, set())
-        for path in self._list(folder):
-            name = PurePosixPath(path).name
-            match = SHARD_NAME.fullmatch(name)
-            if match is None or name in shards:
-                continue
-            segment, first, end, count = map(int, match.groups())
-            held = known.setdefault(segment, RecordSet())
-            if end - first == count:
-                held.add(first, end)
-            else:
-                held.update(self._inside(f"{folder}/{name}"))
-            shards.add(name)
-        for path in self._list(f"quarantine/{folder}"):
-            if match := re.fullmatch(r"(\d{1,9})-(\d{1,10})\.packet", PurePosixPath(path).name):
-                known.setdefault(int(match[1]), RecordSet()).add(int(match[2]), int(match[2]) + 1)
+        for place in (folder, f"quarantine/{folder}"):
+            for path in self._list(place):
+                name = PurePosixPath(path).name
+                if name in shards:
+                    continue
+                if match := SHARD_NAME.fullmatch(name):
+                    segment, first, end, count = map(int, match.groups())
+                    held = known.setdefault(segment, RecordSet())
+                    if end - first == count:
+                        held.add(first, end)
+                    else:
+                        held.update(self._inside(f"{place}/{name}"))
+                elif match := _DAMAGED.fullmatch(name):
+                    known.setdefault(int(match[1]), RecordSet()).add(int(match[2]), int(match[2]) + 1)
+                shards.add(name)
         return known
 
-    def store(self, vehicle: str, segment: SegmentId, metadata: Mapping[str, str], records: dict[int, Record]) -> int:
-        """Write what of `records`, by sequence, is not there yet. Returns how many that was; all are on the disk afterwards."""
+    def store(self, vehicle: str, segment: SegmentId, metadata: Mapping[str, str], records: dict[int, Record], parked: bool = False) -> int:
+        """Write what of `records`, by sequence, is not there yet. Returns how many that was; all are on the disk afterwards.
+
+        `parked`: below quarantine, in the same form, for somebody to look at and move.
+        """
         folder = f"{vehicle}/{segment.recording}"
         with self._alone(folder):
             held = self.stored(vehicle, segment.recording).setdefault(segment.number, RecordSet())
@@ -82,17 +84,19 @@ class Archive:
             stem = f"{segment.number:06d}-{first:08d}-{end:08d}-{len(new)}-{os.urandom(6).hex()}"
             more = {} if end - first == len(new) else {HOLDS: json.dumps(numbers.ranges)}
             data, places = whole_log({**metadata, "vehicle": vehicle, **more}, [(n, r.timestamp_ns, r.packet) for n, r in new.items()])
-            self._put(f"{folder}/{stem}.mcap", data)
+            place = f"quarantine/{folder}" if parked else folder
+            self._put(f"{place}/{stem}.mcap", data)
             held.update(numbers)
             self._shards[folder].add(f"{stem}.mcap")
         index = packed_index(vehicle, segment, metadata, new, f"{stem}.mcap", places)
-        self._put(f"{folder}/{stem}.parquet", index)
+        self._put(f"{place}/{stem}.parquet", index)
         return len(new)
 
     def index_anew(self) -> int:
         """Write the indexes that a crash kept from being written. Returns how many."""
         made = 0
-        for path in self._files.glob(f"{self._root}/*/*/*.mcap"):
+        shards = (path for place in ("", "quarantine/") for path in self._files.glob(f"{self._root}/{place}*/*/*.mcap"))
+        for path in shards:
             beside = path.removesuffix(".mcap") + ".parquet"
             if self._files.exists(beside) or not SHARD_NAME.fullmatch(PurePosixPath(path).name):
                 continue
@@ -101,7 +105,8 @@ class Archive:
             found = {number: Record(0, number, time_ns, packet) for number, time_ns, packet, _ in records}
             places = {number: place for number, _, _, place in records}
             segment = SegmentId(recording, int(name.split("-")[0]))
-            self._put(f"{vehicle}/{recording}/{PurePosixPath(beside).name}", packed_index(vehicle, segment, metadata, found, name, places))
+            index = packed_index(vehicle, segment, metadata, found, name, places)
+            self._put(str(PurePosixPath(beside).relative_to(self._root)), index)
             made += 1
         return made
 
@@ -112,7 +117,8 @@ class Archive:
 
     def _inside(self, name: str) -> RecordSet:
         """The records of a shard with holes, as its metadata tell."""
-        metadata, _ = records_of(self._files.cat_file(f"{self._root}/{name}", start=0, end=1 << 20), head_only=True)
+        with self._files.open(f"{self._root}/{name}", "rb") as file:
+            metadata, _ = records_of(file.read(1 << 20), head_only=True)
         try:
             return RecordSet((int(first), int(end)) for first, end in json.loads(metadata[HOLDS]))
         except (KeyError, ValueError, TypeError) as error:
@@ -145,6 +151,20 @@ class Archive:
                 self._files.pipe_file(f"{self._root}/{name}", data)
         except Exception as error:  # each file system has its own
             raise UplinkError(f"archive {self._root}/{name}: cannot be written ({str(error)[:200] or type(error).__name__})") from error
+
+
+def _opened(where: str) -> tuple[Any, str]:
+    """A file system and the archive's place in it. Buckets through pyarrow, which is here anyway."""
+    import fsspec
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    if where.startswith(("s3://", "gs://")):
+        import pyarrow.fs
+
+        files, root = pyarrow.fs.FileSystem.from_uri(where)
+        return ArrowFSWrapper(files), root
+    opened: tuple[Any, str] = fsspec.core.url_to_fs(where)
+    return opened
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -21,6 +21,7 @@ class LiveQueue:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[float, Segment, int]] = deque()
+        self.bytes = 0  # of those that wait
         self._next: tuple[Segment, int] | None = None  # what would follow the last live record
 
     def add(self, segment: Segment, first: int, end: int, now_s: float) -> None:
@@ -28,6 +29,7 @@ class LiveQueue:
         if segment.live_from is None:
             segment.live_from = first
         self._waiting.extend((now_s, segment, index) for index in range(first, end))
+        self.bytes += segment.tail.total(first, end)
 
     @property
     def since_s(self) -> float:
@@ -44,7 +46,7 @@ class LiveQueue:
         """Records of at most `budget` bytes, or one; in order."""
         if not self._waiting:
             return []
-        total = sum(waiting.tail.size(k) for _, waiting, k in self._waiting)
+        total = self.bytes
         follows = self._next is not None and self._follows(self._waiting[0][1], self._waiting[0][2])
         if total > budget or not follows:
             keys = [k for k, (_, segment, index) in enumerate(self._waiting) if segment.tail.key(index)]
@@ -70,7 +72,8 @@ class LiveQueue:
         return (segment is last and index == expected) or (index == 0 and segment.id.number == last.id.number + 1)
 
     def _pop(self) -> None:
-        _, segment, _ = self._waiting.popleft()
+        _, segment, index = self._waiting.popleft()
+        self.bytes -= segment.tail.size(index)
         after = self._waiting[0] if self._waiting else None
         segment.live_from = after[2] if after and after[1] is segment else None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from percodec.runtime.uplink.archive import Archive
 from percodec.runtime.uplink.link import Unreachable
 from percodec.runtime.uplink.ranges import RecordSet
 from percodec.runtime.uplink.wire import Message, Record, SegmentId, Stored, packed_stored, unpacked
+from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import parse_header
 from percodec.sdk.errors import PacketError, UplinkError
 
@@ -53,12 +54,15 @@ class Source(Protocol):
 
 @dataclass
 class Counts:
-    """Since ingest began. `repeated`: records that the archive had already; `quarantined`: damaged ones that were set aside."""
+    """Since ingest began. `repeated`: records that the archive had already; `quarantined`: damaged ones, set aside; `parked`: whole ones of
+    a bundle that this ingest does not know, set aside too.
+    """
 
     messages: int = 0
     stored: int = 0
     repeated: int = 0
     quarantined: int = 0
+    parked: int = 0
     bytes: int = 0
     shards: int = 0
 
@@ -74,10 +78,18 @@ class _Batch:
 
 
 class Ingest:
-    """`flush_s`: how long a record may wait for others to share its shard."""
+    """`flush_s`: how long a record may wait for others to share its shard. `bundles`: whose packets it takes; None: anybody's."""
 
-    def __init__(self, archive: Archive, flush_s: float = 5.0, on_status: Callable[[Counts, str], None] | None = None) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        flush_s: float = 5.0,
+        on_status: Callable[[Counts, str], None] | None = None,
+        bundles: Sequence[Bundle] | None = None,
+    ) -> None:
         self.counts = Counts()
+        self._tables = None if bundles is None else {bundle.digest: _tables_of(bundle) for bundle in bundles}
+        self._unknown: dict[str, str] = {}  # what was parked last, by vehicle
         self._archive, self._flush_s = archive, flush_s
         self._tell = on_status or (lambda counts, trouble: None)
         self._stopping = asyncio.Event()
@@ -115,7 +127,7 @@ class Ingest:
             if due or batch.bytes >= FLUSH_BYTES:
                 await self._flush(source, batch)
                 batch = _Batch()
-            self._tell(self.counts, "")
+            self._tell(self.counts, "; ".join(self._unknown.values()))
         if batch.deliveries:
             await self._flush(source, batch)
             self._tell(self.counts, "")
@@ -145,15 +157,19 @@ class Ingest:
     async def _add(self, vehicle: str, message: Message, record: Record, batch: _Batch) -> None:
         segment = message.segment_id(record)
         place = vehicle, segment
+        metadata = message.segments[record.segment]
+        digest = metadata.get("bundle_digest", "")
         try:
-            parse_header(record.packet)  # its checksum, over all of it
+            header = parse_header(record.packet)  # its checksum, over all of it
+            if header.table_hash not in (self._tables or {}).get(digest, {header.table_hash}):
+                raise PacketError(f"packet is of other tables than those of bundle {digest[:12]}, which its log names")
         except PacketError as error:
             name = f"{segment.recording}/{segment.number}-{record.sequence}"
             await asyncio.to_thread(self._archive.quarantine, vehicle, name, record.packet, str(error))
             self.counts.quarantined += 1
             batch.settled.setdefault(place, RecordSet()).add(record.sequence, record.sequence + 1)
             return
-        batch.metadata[place] = message.segments[record.segment]
+        batch.metadata[place] = metadata
         held = batch.records.setdefault(place, {})
         self.counts.repeated += record.sequence in held
         held[record.sequence] = record
@@ -163,8 +179,14 @@ class Ingest:
         for (vehicle, segment), settled in batch.settled.items():
             told.setdefault(vehicle, {})[segment] = settled
         for (vehicle, segment), records in batch.records.items():
-            stored = await asyncio.to_thread(self._archive.store, vehicle, segment, batch.metadata[vehicle, segment], records)
-            self.counts.stored += stored
+            metadata = batch.metadata[vehicle, segment]
+            parked = self._tables is not None and metadata.get("bundle_digest", "") not in self._tables
+            stored = await asyncio.to_thread(self._archive.store, vehicle, segment, metadata, records, parked)
+            if parked:
+                self.counts.parked += stored
+                self._unknown[vehicle] = _unknown_bundle(vehicle, metadata)
+            else:
+                self.counts.stored += stored
             self.counts.shards += stored > 0
             self.counts.repeated += len(records) - stored
             self.counts.bytes += sum(len(record.packet) for record in records.values()) if stored else 0
@@ -172,7 +194,7 @@ class Ingest:
             for number in records:
                 held.add(number, number + 1)
         for vehicle, segments in told.items():
-            await self._say(source, vehicle, Stored(segments))
+            await self._say(source, vehicle, Stored(segments, note=self._unknown.get(vehicle, "")))
         for delivery in batch.deliveries:
             await delivery.acknowledge()
 
@@ -181,11 +203,21 @@ class Ingest:
         for recording in {segment.recording for segment in message.asked}:
             held = await asyncio.to_thread(self._archive.stored, vehicle, recording)
             found |= {one: held.get(one.number, RecordSet()) for one in message.asked if one.recording == recording}
-        await self._say(source, vehicle, Stored(found, message.ask))
+        await self._say(source, vehicle, Stored(found, message.ask, self._unknown.get(vehicle, "")))
 
     async def _say(self, source: Source, vehicle: str, stored: Stored) -> None:
         for part in packed_stored(stored):
             await source.tell(vehicle, part)
+
+
+def _tables_of(bundle: Bundle) -> frozenset[int]:
+    """What packets of this bundle name as their tables."""
+    return frozenset(model.table_hash for model in (bundle.entropy_model, bundle.stream_model) if model is not None)
+
+
+def _unknown_bundle(vehicle: str, metadata: Mapping[str, str]) -> str:
+    name, digest = (metadata.get(key, "")[:length] for key, length in (("bundle_name", 64), ("bundle_digest", 12)))
+    return f"{vehicle} sends packets of bundle {name!r} {digest}, which the archive was not given (--bundle); they are set aside"
 
 
 __all__ = ["Counts", "Delivery", "Ingest", "Source"]

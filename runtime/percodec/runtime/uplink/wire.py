@@ -136,10 +136,13 @@ def _metadata(found: Any) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Stored:
-    """From the archive: `records` are on its disk. `answer`: the number of the question that this answers, None for news."""
+    """From the archive: `records` are on its disk. `answer`: the number of the question that this answers, None for news. `note`: what a
+    person should know, "" for nothing.
+    """
 
     records: Mapping[SegmentId, RecordSet]
     answer: int | None = None
+    note: str = ""
 
 
 def packed_stored(stored: Stored) -> list[bytes]:
@@ -151,7 +154,7 @@ def packed_stored(stored: Stored) -> list[bytes]:
         found: dict[str, list[list[int]]] = {}
         for name, ranges in pieces[k : k + 20]:
             found.setdefault(name, []).extend(ranges)
-        parts.append(json.dumps({"stored": found, "answer": stored.answer if last else None}).encode())
+        parts.append(json.dumps({"stored": found, "answer": stored.answer if last else None, "note": stored.note}).encode())
     return parts
 
 
@@ -160,7 +163,7 @@ def stored_from(data: bytes) -> Stored:
     try:
         head = json.loads(data)
         found = {SegmentId.from_text(name): RecordSet(_checked(ranges)) for name, ranges in head["stored"].items()}
-        return Stored(found, None if head.get("answer") is None else int(head["answer"]))
+        return Stored(found, None if head.get("answer") is None else int(head["answer"]), str(head.get("note", ""))[:300])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UplinkError(f"a watermark of {len(data)} bytes is none of an archive's: {str(error)[:200]}") from error
 
