@@ -36,11 +36,12 @@ from percodec.runtime.pipeline.pipeline import Pipeline
 from percodec.runtime.pipeline.records import HeadTask
 from percodec.runtime.pipeline.slots import Slot
 from percodec.runtime.pipeline.timing import Profiler
+from percodec.runtime.stream import Stream, latent_of, stream_codec
 from percodec.runtime.trust.check import admit
 from percodec.runtime.trust.policy import find_policy
 from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.camera import CameraFormat
-from percodec.sdk.codec import PacketCodec, PacketHeader, VideoCodec
+from percodec.sdk.codec import PacketCodec
 from percodec.sdk.codec.header import BytesLike
 from percodec.sdk.errors import BundleError, UsageError
 from percodec.sdk.fit import CELL, MAX_SIDE, padded
@@ -180,13 +181,29 @@ class Session:
         outputs = {spec.name: array for spec, array in zip(call.engine.outputs, found, strict=True)}
         return Prediction(name, outputs, latent.frame_id, latent.timestamp_ns)
 
+    def class_pixels(self, prediction: Prediction) -> NDArray[np.int64]:
+        """int64 [classes]: how many pixels of a segmentation are of each class. Raises `UsageError` for another prediction."""
+        return np.bincount(prediction.labels.reshape(-1), minlength=len(self.bundle.head(prediction.head).labels))
+
+    def unfamiliarity(self, latent: Latent, prediction: Prediction | None = None) -> float | None:
+        """Above 1.0: the scene is none that the bundle was made for. None where the bundle cannot tell.
+
+        `prediction`: of the head that the bundle's `familiarity` names, where it names one. Raises `UsageError` where it is missing.
+        """
+        usual = self.bundle.familiarity
+        if usual is None:
+            return None
+        if usual.head is not None and (prediction is None or prediction.head != usual.head):
+            raise UsageError(f"the familiarity of {self.bundle.name} needs the prediction of its head {usual.head}")
+        return usual.distance(self._symbols(latent), () if prediction is None or usual.head is None else self.class_pixels(prediction))
+
     def pack(self, latent: Latent) -> bytes:
         """A packet that stands alone; its counter is the frame's id. Keeps no state. Raises `CodecError`."""
         return self._coder.encode(latent.symbols, latent.frame_id, latent.timestamp_ns, counter=latent.frame_id & 0xFFFFFFFF)
 
     def unpack(self, packet: BytesLike) -> Latent:
         """The latent of a packet that stands alone. Raises `PacketError` for anything else, a predicted packet of a `stream` included."""
-        return _latent(*self._coder.decode(packet))
+        return latent_of(*self._coder.decode(packet))
 
     def decode(self, latent: Latent, prefer: str | None = None) -> NDArray[np.uint8]:
         """The picture rebuilt, uint8 [H,W,3] RGB. `prefer`: nearest to the original in `psnr` or `ms-ssim`.
@@ -279,21 +296,6 @@ class Session:
         return np.asarray(symbols[0], np.uint8)
 
 
-class Stream:
-    """Packets of one camera in order, most of them predicted from the one before. One thread at a time, and one direction."""
-
-    def __init__(self, codec: VideoCodec) -> None:
-        self._codec = codec
-
-    def pack(self, latent: Latent, *, key: bool = False) -> bytes:
-        """The next packet. `key`: one that stands alone. Raises `CodecError`."""
-        return self._codec.encode(latent.symbols, latent.frame_id, latent.timestamp_ns, key=key)
-
-    def unpack(self, packet: BytesLike) -> Latent:
-        """The latent of the next packet. Raises `PacketError`; after a lost packet for each one up to the next key packet."""
-        return _latent(*self._codec.decode(packet))
-
-
 class _Call:
     """One network with arrays of its own; whoever holds `lock` may fill `source` and `run`."""
 
@@ -328,7 +330,16 @@ def pipeline_of(
         tasks[name] = HeadTask(info.task, len(info.labels))
     preprocess = RawCopy(camera) if camera is not None else Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit)
     return Pipeline(
-        source, preprocess, make_slots, coder, levels=bundle.levels, heads=tasks, options=options, outputs=outputs, profiler=profiler
+        source,
+        preprocess,
+        make_slots,
+        coder,
+        levels=bundle.levels,
+        heads=tasks,
+        familiarity=bundle.familiarity,
+        options=options,
+        outputs=outputs,
+        profiler=profiler,
     )
 
 
@@ -338,16 +349,6 @@ def chosen_heads(bundle: Bundle, heads: Sequence[str] | None) -> tuple[str, ...]
         return bundle.heads[:1]
     names = bundle.heads if list(heads) == ["all"] else tuple(bundle.head(name).name.removeprefix("head_") for name in heads)
     return tuple(dict.fromkeys(names))
-
-
-def stream_codec(bundle: Bundle, stream_id: int = 0, key_every: int = 25, cells: tuple[int, ...] | None = None) -> VideoCodec:
-    """Codes the bundle's latents as a stream. `cells`: other h, w than the bundle's. Raises `BundleError` where it has no tables for it."""
-    if bundle.stream_model is None:
-        raise BundleError(
-            f"bundle {bundle.name} has no tables of predicted packets; add them: percodec export {bundle.path} --stream --out NEW"
-        )
-    h, w = cells or bundle.latent_shape[1:]
-    return VideoCodec(bundle.entropy_model, bundle.stream_model, h, w, stream_id=stream_id, key_every=key_every)
 
 
 def default_bundle() -> Path:
@@ -381,10 +382,6 @@ def open_bundle(path: Path, demand: Demand = Demand()) -> Bundle:
     if said is not None:
         bundle.notes = (*bundle.notes, said)
     return bundle
-
-
-def _latent(header: PacketHeader, symbols: NDArray[np.uint8]) -> Latent:
-    return Latent(symbols, header.frame_id, header.timestamp_ns)
 
 
 __all__ = [

@@ -4,6 +4,7 @@
 #include <nanobind/ndarray.h>
 
 #include "percodec/crc32c.hpp"
+#include "percodec/latent_statistics.hpp"
 #include "percodec/packet.hpp"
 
 namespace nb = nanobind;
@@ -14,6 +15,7 @@ namespace {
 using Cdf = nb::ndarray<const std::uint16_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Symbols = nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using SymbolsOut = nb::ndarray<std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Counts = nb::ndarray<std::uint32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Scratch = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 // The bytes of any contiguous bytes-like object, held while this lives.
@@ -95,6 +97,16 @@ std::uint32_t crc32c(nb::handle data, std::uint32_t crc) {
     return percodec::crc32c(bytes.data(), bytes.size(), crc);
 }
 
+void latent_statistics(const Symbols& symbols, const Counts& counts) {
+    if (counts.shape(0) != symbols.shape(0) || counts.shape(1) < 3 || counts.shape(1) > 256 + 2 ||
+        symbols.size() == 0) {
+        throw nb::value_error("counts are [channels, levels + 2] of symbols [channels, height, width]");
+    }
+    nb::gil_scoped_release unlocked;
+    percodec::latent_statistics(symbols.data(), symbols.shape(0), symbols.shape(1), symbols.shape(2),
+                                counts.shape(1) - 2, counts.data());
+}
+
 }  // namespace
 
 NB_MODULE(_rans, m) {
@@ -124,6 +136,7 @@ NB_MODULE(_rans, m) {
 
     m.def("crc32c", &crc32c, "data"_a, "crc"_a = 0);
     m.def("parse_header", &parse_header, "packet"_a);
+    m.def("latent_statistics", &latent_statistics, "symbols"_a.noconvert(), "counts"_a.noconvert());
 
     nb::class_<percodec::LatentCoder>(m, "LatentCoder")
         .def(

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from percodec.export.bundles.familiar import learn_familiarity
 from percodec.export.bundles.stream_tables import learn_stream
 from percodec.export.bundles.user_heads import parse_head, read_labels, user_head
 from percodec.sdk.bundle import Bundle, GraphInfo, Label, extend_bundle
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.errors import UsageError
+from percodec.sdk.familiarity import Familiarity
 
 Say = Callable[[str], None]
 
@@ -23,15 +25,22 @@ class Additions:
 
     heads: tuple[tuple[GraphInfo, bytes], ...] = ()
     stream_model: EntropyModel | None = None
+    familiarity: Familiarity | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     card: str = ""
 
 
 def additions(
-    bundle: Bundle, heads: Sequence[str], head_labels: Sequence[str] = (), stream_from: Sequence[str] = (), say: Say = lambda text: None
+    bundle: Bundle,
+    heads: Sequence[str],
+    head_labels: Sequence[str] = (),
+    stream_from: Sequence[str] = (),
+    familiar: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    say: Say = lambda text: None,
 ) -> Additions:
     """`heads`: NAME=FILE.onnx:TASK, `head_labels`: NAME=FILE, `stream_from`: specs of consecutive frames.
 
+    `familiar`: specs of frames that are usual, and of others that say how far is too far.
     Raises `UsageError`, `ExportError`, and what a source raises.
     """
     asked, classes = [parse_head(text) for text in heads], _classes(head_labels)
@@ -57,7 +66,13 @@ def additions(
         provenance |= learned
         rows = "".join(f"- `{s['source']}`, {s['pairs']} pairs of frames\n" for s in learned["stream"])
         card += f"\n## Tables of predicted packets\nLearned from latents of\n\n{rows}"
-    return Additions(tuple(found), tables, provenance, card)
+    usual = None
+    if familiar[0]:
+        usual, learned = learn_familiarity(bundle, *familiar, say)
+        provenance |= learned
+        rows = "".join(f"- limit from `{s['source']}`, {s['frames']} frames\n" for s in learned["familiarity"]["limit_from"])
+        card += f"\n## Familiarity\nLearned from {learned['familiarity']['frames']} frames; a monitor, not a safety mechanism.\n\n{rows}"
+    return Additions(tuple(found), tables, usual, provenance, card)
 
 
 def extend(bundle: Bundle, out: Path, name: str, more: Additions, overwrite: bool = False) -> Bundle:
@@ -68,6 +83,7 @@ def extend(bundle: Bundle, out: Path, name: str, more: Additions, overwrite: boo
         out,
         heads=more.heads,
         stream_model=more.stream_model,
+        familiarity=more.familiarity,
         name=name,
         provenance=more.provenance,
         extra_files={"MODEL_CARD.md": card + more.card.encode()},

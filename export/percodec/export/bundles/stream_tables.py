@@ -5,24 +5,21 @@ SPEC  a video, a folder of consecutive pictures or a rendered drive, as `percode
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
-from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from percodec.export.bundles.context_tables import learn_contexts
-from percodec.runtime import Session, open_source
+from percodec.export.bundles.frames import opened_frames, readable
+from percodec.runtime import Session
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import EntropyModel
-from percodec.sdk.errors import DataError, UsageError
+from percodec.sdk.errors import DataError
 from percodec.sdk.types import Frame
 
 PAIRS = 120  # of each source: more take longer to learn from and hardly make smaller packets
-_RANGE = re.compile(r"(?P<source>.+)@(?P<first>\d{0,9}):(?P<end>\d{0,9})")
 Say = Callable[[str], None]
 
 
@@ -37,26 +34,13 @@ def learn_stream(bundle: Bundle, specs: Sequence[str], say: Say = lambda text: N
         say(f"{spec}: {len(found[-1])} pairs of frames")
     say(f"learning tables of predicted packets, {bundle.latent_shape[0]} channels ...")
     tables = learn_contexts(np.concatenate(found), bundle.levels, temporal=True, say=say)
-    return tables, {"stream": [{"source": _readable(s), "pairs": len(p)} for s, p in zip(specs, found, strict=True)]}
+    return tables, {"stream": [{"source": readable(s), "pairs": len(p)} for s, p in zip(specs, found, strict=True)]}
 
 
 def stream_pairs(bundle: Bundle, spec: str, most: int = PAIRS) -> NDArray[np.uint8]:
     """Latents uint8 [N,2C,h,w] of at most `most` pairs of consecutive frames, spread over the source: each frame's and the next one's."""
-    ranged = _RANGE.fullmatch(spec)
-    source, first, end = (ranged["source"], ranged["first"], ranged["end"]) if ranged else (spec, "", "")
-    start, stop = int(first or 0), int(end) if end else None
-    if stop is not None and stop - start < 2:
-        raise UsageError(f"--stream-from {spec}: holds no two frames; write SPEC@FIRST:END, for example drive.mp4@0:100")
-    opened = open_source(source, height=bundle.frame_height, width=bundle.frame_width)
-    try:
-        if opened.info.live:
-            raise UsageError(f"--stream-from {spec}: is a camera; record it first and give the video")
-        frames = iter(opened.read, None)
-        if stop is not None:
-            frames = takewhile(lambda frame: frame.frame_id < stop, frames)
+    with opened_frames(bundle, spec, "--stream-from") as (frames, start):
         pairs = _pairs(bundle, frames, start, 2 * most)
-    finally:
-        opened.close()
     if not pairs:
         raise DataError(f"--stream-from {spec}: holds no two consecutive frames; give a video, or a folder of pictures in their order")
     kept = np.unique(np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int))
@@ -79,11 +63,6 @@ def _pairs(bundle: Bundle, frames: Iterable[Frame], start: int, most: int) -> li
             if len(pairs) > most:
                 pairs, step = pairs[::2], 2 * step
     return pairs
-
-
-def _readable(spec: str) -> str:
-    """Without this machine's folders."""
-    return spec if "://" in spec else "/".join(Path(spec).parts[-2:])
 
 
 __all__ = ["PAIRS", "learn_stream", "stream_pairs"]

@@ -21,7 +21,8 @@ def configure_export(parser: argparse.ArgumentParser) -> None:
         "  percodec export runs/road-edge/best.pt --data camvid=DIR --out bundles/road-edge\n"
         "  percodec export bundles/road-edge --head depth=depth.onnx:array --out bundles/road-depth\n"
         "  percodec export bundles/road-edge --stream --stream-from drive.mp4 --out bundles/road-stream\n"
-        "A bundle with nothing but --head and --stream asked for keeps all it has, byte for byte, engines too, and needs no data sets."
+        "  percodec export bundles/road-edge --familiar mine.mp4 --familiar-limit other.mp4 --out bundles/road-mine\n"
+        "A bundle with only --head, --stream and --familiar asked for keeps all it has, byte for byte, engines too, and needs no data sets."
     )
     parser.add_argument(
         "checkpoint", type=Path, help="best.pt of a run, or a bundle to add to, or to export anew: other --size, --contexts, --add"
@@ -64,6 +65,20 @@ def configure_export(parser: argparse.ArgumentParser) -> None:
         help="consecutive frames: a video, a folder, synthetic://road?frames=300; SPEC@FIRST:END for some of them; repeatable",
     )
     parser.add_argument(
+        "--familiar",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="frames that are usual for this bundle: predictions of others are not valid; with --familiar-limit; repeatable",
+    )
+    parser.add_argument(
+        "--familiar-limit",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="frames of other drives, as usual as those: how far is too far; repeatable",
+    )
+    parser.add_argument(
         "--size",
         default=None,
         metavar="WxH",
@@ -88,12 +103,14 @@ def export(args: argparse.Namespace) -> int:
     """Write a bundle, add to one, or write a network on pictures."""
     if args.stream != bool(args.stream_from):
         raise UsageError("--stream and --stream-from go together: frames to learn from, for example --stream --stream-from drive.mp4")
+    if bool(args.familiar) != bool(args.familiar_limit):
+        raise UsageError("--familiar and --familiar-limit go together: usual frames, and frames of other drives that set the limit")
     anew = args.add or args.decoders or args.data or args.contexts or args.size or args.fit
     if args.any_size:
-        if anew or args.heads or args.stream or not args.checkpoint.is_dir():
+        if anew or args.heads or args.stream or args.familiar or not args.checkpoint.is_dir():
             raise UsageError("--any-size is asked for alone, of a bundle: percodec export BUNDLE --any-size --out NEW")
         return _any_size(args)
-    if (args.heads or args.stream) and args.checkpoint.is_dir() and not anew:
+    if (args.heads or args.stream or args.familiar) and args.checkpoint.is_dir() and not anew:
         return _extend(args)
 
     def say(text: str) -> None:
@@ -112,8 +129,8 @@ def export(args: argparse.Namespace) -> int:
     if width % 8 or height % 8 or not (176 <= width <= 8192 and 176 <= height <= 8192):
         raise UsageError(f"--size {size}: sides must be multiples of 8 between 176 (what MS-SSIM needs) and 8192")
     if args.out.suffix == ".onnx":
-        if args.heads or args.stream:
-            raise UsageError("--head and --stream are for bundles: --out FOLDER")
+        if args.heads or args.stream or args.familiar:
+            raise UsageError("--head, --stream and --familiar are for bundles: --out FOLDER")
         written = export_rgb(args.checkpoint, args.out, height, width, args.overwrite)
         print(
             json.dumps({"file": str(args.out), "bytes": written})
@@ -124,7 +141,7 @@ def export(args: argparse.Namespace) -> int:
         return 0
 
     def add(bundle: Bundle) -> Additions:
-        return additions(bundle, args.heads, args.head_labels, args.stream_from, say)
+        return additions(bundle, args.heads, args.head_labels, args.stream_from, (args.familiar, args.familiar_limit), say)
 
     bundle = export_bundle(
         args.checkpoint,
@@ -174,7 +191,7 @@ def _extend(args: argparse.Namespace) -> int:
         if not args.json:
             print(text, flush=True)
 
-    more = additions(given, args.heads, args.head_labels, args.stream_from, say)
+    more = additions(given, args.heads, args.head_labels, args.stream_from, (args.familiar, args.familiar_limit), say)
     made = extend(given, args.out, _name(args), more, args.overwrite)
     say(f"bundle: {args.out}   digest {made.digest[:16]}, supersedes {given.digest[:16]}")
     say(f"next: percodec run VIDEO --bundle {args.out}{' --heads all' if args.heads else ''}{' --stream' if args.stream else ''}")

@@ -53,6 +53,9 @@ def _configure_live(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", default="1", metavar="N", help="frames predicted at the same time (default 1)")
     parser.add_argument("--policy", metavar="NAME", help="latest: newest frame wins; block: every frame (default: latest for cameras)")
     parser.add_argument("--realtime", action="store_true", help="play a file at its own frame rate, like a camera")
+    parser.add_argument(
+        "--allow-unfamiliar", action="store_true", help="predictions of scenes unlike those that the bundle was made for stay valid"
+    )
     parser.add_argument("--max-age-ms", metavar="MS", help="mark predictions older than this as not valid (default 500 for cameras)")
     parser.add_argument("--isolate", action="store_true", help="engines in a process of their own, replaced when it fails or hangs")
     parser.add_argument("--fallback", metavar="NAMES", help="backends that take over when the first keeps failing, for example ort")
@@ -126,6 +129,7 @@ def _live(args: argparse.Namespace, source: str, out: Path, *, overwrite: bool, 
         threads=whole(args.threads, "--threads", 1, 64),
         workers=whole(args.workers, "--workers", 1, 64),
         max_frames=None if args.max_frames is None else whole(args.max_frames, "--max-frames", 1, 2**40),
+        allow_unfamiliar=args.allow_unfamiliar,
         max_age_ms=None if args.max_age_ms is None else positive(args.max_age_ms, "--max-age-ms", 3_600_000),
         timeout_s=positive(args.timeout, "--timeout", 600),
         reconnect_s=0.0 if args.reconnect is None else positive(args.reconnect, "--reconnect", 1e9),

@@ -248,7 +248,8 @@ class _Backend:
             "fps": round(counts.predicted / seconds, 3) if seconds > 0 else 0.0,
             "frames": {
                 "captured": counts.captured, "predicted": counts.predicted, "dropped": counts.dropped, "invalid": counts.invalid,
-                "coded": counts.coded, "coding_dropped": counts.coding_dropped, "balanced": counts.balanced,
+                "unfamiliar": counts.unfamiliar, "coded": counts.coded, "coding_dropped": counts.coding_dropped,
+                "balanced": counts.balanced,
             },
             "packet_bytes_per_frame": round(counts.packet_bytes / counts.coded, 1) if counts.coded else None,
             "stages_ms": {name: figures for name, figures in stages.items() if name != "compute"},

@@ -110,6 +110,7 @@ class TopicStatus:
             "captured": counts.captured,
             "predicted": counts.predicted,
             "invalid": counts.invalid,
+            "unfamiliar": counts.unfamiliar,
             "dropped_superseded": dropped.get("superseded", 0) + now.superseded,
             "dropped_no_slot": dropped.get("no_slot", 0),
             "dropped_engine": dropped.get("engine", 0),

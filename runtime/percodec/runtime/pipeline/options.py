@@ -28,7 +28,8 @@ class PipelineOptions:
     """`workers`: predictions computed at the same time. Depths: slots a lane may hold. `slots` None: what the stages need.
 
     `max_age_ms`: a prediction older than this is delivered with valid = False. `max_lost`: so many frames in a row lost by the engine end
-    the run; infinity where a supervisor replaces engines that lose frames.
+    the run; infinity where a supervisor replaces engines that lose frames. `allow_unfamiliar`: predictions of scenes that the bundle was
+    not made for stay valid; they are counted all the same.
     """
 
     policy: str = "block"
@@ -39,6 +40,7 @@ class PipelineOptions:
     max_frames: int | None = None
     max_age_ms: float = math.inf
     max_lost: float = 10
+    allow_unfamiliar: bool = False
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from percodec.runtime.pipeline.slots import FrameLost, Slot, SlotRing
 from percodec.runtime.pipeline.threads import Crew
 from percodec.runtime.pipeline.timing import Profiler
 from percodec.sdk.errors import BackendError, LogError, PercodecError
+from percodec.sdk.familiarity import Familiarity
 from percodec.sdk.types import Frame, Prediction
 
 STAGES = ("capture", "preprocess", "encode", "predict", "code", "log", "record", "view", "age")
@@ -54,6 +55,7 @@ class Pipeline:
         *,
         levels: int,
         heads: Mapping[str, HeadTask],
+        familiarity: Familiarity | None = None,
         options: PipelineOptions | None = None,
         outputs: Outputs | None = None,
         profiler: Profiler | None = None,
@@ -66,7 +68,8 @@ class Pipeline:
         self.invalid_in_a_row = (0, "")  # and the last one's reason
         self._source, self._preprocess, self._coder = source, preprocess, coder
         self._heads = dict(heads)
-        self._guard = Guard(levels, heads, live=source.info.live and source.info.kind != "memory")
+        live = source.info.live and source.info.kind != "memory"
+        self._guard = Guard(levels, heads, live=live, familiarity=familiarity, strict=not self.options.allow_unfamiliar)
         self._out = outputs or Outputs()
         self._latest = self.options.policy == "latest"
         self._queue_limit = 1 if self._latest else 2
@@ -266,6 +269,7 @@ class Pipeline:
                     self._lost_in_a_row = 0
                     self._counts.predicted += 1
                     self._counts.invalid += not record.valid
+                    self._counts.unfamiliar += record.unfamiliar
                     self.invalid_in_a_row = (0, "") if record.valid else (self.invalid_in_a_row[0] + 1, record.invalid)
                 if self._out.on_prediction is not None:
                     for head, outputs in slot.outputs.items():
@@ -315,8 +319,7 @@ class Pipeline:
             with self._cv:
                 record.logged = self._out.on_packet is not None
                 self._counts.logged += record.logged
-                record.packet_bytes = len(packet)
-                record.coding_settled = True
+                record.packet_bytes, record.coding_settled = len(packet), True
                 self._cv.notify_all()
 
     def _record_loop(self) -> None:

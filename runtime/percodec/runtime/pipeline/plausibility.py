@@ -15,17 +15,23 @@ from numpy.typing import NDArray
 
 from percodec.runtime.pipeline.records import FrameRecord, HeadRecord, HeadTask
 from percodec.runtime.pipeline.slots import POISON, FrameLost, Slot
+from percodec.sdk.familiarity import Familiarity
 
 STEP = 16  # every 16th row and column of the picture tells whether it moved
 MOVED = 4.0  # mean difference, in grey levels, that no sensor noise explains
+UNFAMILIAR = "the scene is unfamiliar"
 REPEATS = 5  # equal pictures in a row that no live camera gives
 
 
 class Guard:
     """`check` and `examine` from any thread; `follow` in capture order, from one thread at a time."""
 
-    def __init__(self, levels: int, heads: Mapping[str, HeadTask], *, live: bool = False) -> None:
-        self._levels, self._heads, self._live = levels, dict(heads), live
+    def __init__(
+        self, levels: int, heads: Mapping[str, HeadTask], *, live: bool = False, familiarity: Familiarity | None = None, strict: bool = True
+    ) -> None:
+        """`familiarity`: tells how usual a frame is, where its head is among `heads`; `strict`: of an unfamiliar one nothing is valid."""
+        self._levels, self._heads, self._live, self._strict = levels, dict(heads), live, strict
+        self._familiarity = familiarity if familiarity is not None and familiarity.head in (None, *self._heads) else None
         self._picture: NDArray[np.int16] | None = None
         self._latent = 0
         self._equal = 0
@@ -53,6 +59,11 @@ class Guard:
                 wrong = "" if all(map(_written, outputs.values())) else "an output that nobody wrote"
             if wrong and not record.invalid:
                 record.invalid = wrong if len(self._heads) == 1 else f"head {name}: {wrong}"
+        if self._familiarity is not None:
+            pixels = record.heads[self._familiarity.head].class_pixels if self._familiarity.head else None
+            record.unfamiliarity = self._familiarity.distance(slot.symbols[0], () if pixels is None else pixels)
+            if record.unfamiliar and self._strict:
+                record.invalid = record.invalid or UNFAMILIAR
 
     def follow(self, slot: Slot, record: FrameRecord) -> None:
         """Compare with the frame before: an output that stood still while the picture moved, or a picture that stands still."""
@@ -93,4 +104,4 @@ def _varies(image: NDArray[np.uint8]) -> bool:
     return int(image.max()) - int(image.min()) > MOVED
 
 
-__all__ = ["MOVED", "REPEATS", "STEP", "Guard"]
+__all__ = ["MOVED", "REPEATS", "STEP", "UNFAMILIAR", "Guard"]

@@ -36,7 +36,8 @@ class FrameRecord:
 
     `age_ms`: from the start of exposure (live) or the hand-over by the source (files) to the prediction.
     `packet_bytes` is None when the packet was dropped or coding is off; `logged` is True once the log accepted it. `invalid`: why the
-    prediction must not be used, "" where it may. `lost`: why the engine gave none.
+    prediction must not be used, "" where it may. `unfamiliarity`: above 1.0 the scene is none that the bundle was made for; None where the
+    bundle cannot tell. `lost`: why the engine gave none.
     `latent_crc`: CRC-32 of the symbols as C-ordered bytes; `heads`: what each head gave.
     """
 
@@ -45,6 +46,7 @@ class FrameRecord:
     timestamp_ns: int
     age_ms: float = 0.0
     invalid: str = "not predicted"
+    unfamiliarity: float | None = None
     latent_crc: int = 0
     heads: dict[str, HeadRecord] = field(default_factory=dict)
     packet_bytes: int | None = None
@@ -58,6 +60,11 @@ class FrameRecord:
         """The prediction may be used."""
         return not self.invalid
 
+    @property
+    def unfamiliar(self) -> bool:
+        """The scene is none that the bundle was made for."""
+        return self.unfamiliarity is not None and self.unfamiliarity > 1
+
 
 @dataclass
 class Counts:
@@ -67,6 +74,7 @@ class Counts:
     predicted: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     invalid: int = 0
+    unfamiliar: int = 0
     encoded: int = 0
     coded: int = 0
     coding_dropped: int = 0

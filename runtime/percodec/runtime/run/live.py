@@ -82,6 +82,7 @@ def run_live(
             max_frames=settings.max_frames,
             max_age_ms=age_limit,
             max_lost=math.inf if settings.isolate else PipelineOptions.max_lost,
+            allow_unfamiliar=settings.allow_unfamiliar,
         )
         engines.prepare(options.policy)
         segmentations = [name for name in heads if bundle.head(name).task == "segmentation"]
@@ -128,6 +129,7 @@ def run_live(
             "workers": settings.workers,
             "realtime": settings.realtime,
             "max_frames": settings.max_frames,
+            "allow_unfamiliar": settings.allow_unfamiliar,
             "max_age_ms": None if math.isinf(age_limit) else age_limit,
         }
         report = build_report(

@@ -76,6 +76,7 @@ def build_report(
             "dropped": counts.dropped,
             "balanced": counts.balanced,
             "invalid": counts.invalid,
+            "unfamiliar": counts.unfamiliar if bundle.familiarity is not None else None,
             "coded": counts.coded,
             "coding_dropped": counts.coding_dropped,
             "logged": counts.logged,
@@ -133,7 +134,8 @@ def render_table(report: dict[str, Any]) -> str:
         f"         {frames['coded']} coded, {frames['logged']} logged, {frames['acknowledged']} acknowledged"
         + (f", {frames['coding_dropped']} not coded" if frames["coding_dropped"] else "")
         + (f", {frames['view_dropped']} not drawn" if frames["view_dropped"] else "")
-        + (f", {frames['invalid']} not valid" if frames["invalid"] else ""),
+        + (f", {frames['invalid']} not valid" if frames["invalid"] else "")
+        + (f", {frames['unfamiliar']} of an unfamiliar scene" if frames.get("unfamiliar") else ""),
         f"speed    {report['throughput']['fps']:.1f} fps over {report['throughput']['seconds']:.1f} s",
     ]
     if rate["bpp"] is not None:

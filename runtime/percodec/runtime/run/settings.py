@@ -42,6 +42,7 @@ class RunSettings:
     workers: int = 1
     max_frames: int | None = None
     max_age_ms: float | None = None
+    allow_unfamiliar: bool = False
     timeout_s: float = 3.0
     reconnect_s: float = 0.0
     heads: tuple[str, ...] | None = None

@@ -30,8 +30,8 @@ class JsonLines:
     """One line per frame, in capture order.
 
     Fields: `frame_id`, `timestamp_ns`, `age_ms`, `valid`, `logged`, `packet_bytes`, `bpp`, `latent_crc` (CRC-32, hex), `heads` (by
-    name: `heads.as_json`); `why` where not valid. `labels_crc` and `classes` are those of the first segmentation head; `heads` is left out
-    where that is the only one.
+    name: `heads.as_json`); `unfamiliarity` where the bundle can tell (above 1.0: unfamiliar); `why` where not valid. `labels_crc` and
+    `classes` are those of the first segmentation head; `heads` is left out where that is the only one.
     """
 
     def __init__(self, path: Path, bundle: Bundle, heads: Mapping[str, GraphInfo]) -> None:
@@ -59,6 +59,7 @@ class JsonLines:
             line |= {"labels_crc": found[self._drawn]["crc"], "classes": found[self._drawn]["classes"]}
         if found.keys() - {self._drawn}:
             line["heads"] = found
+        line |= {} if record.unfamiliarity is None else {"unfamiliarity": round(record.unfamiliarity, 3)}
         line |= {} if record.valid else {"why": str(record.lost or record.invalid)}
         data = (json.dumps(line, separators=(",", ":")) + "\n").encode()
         try:

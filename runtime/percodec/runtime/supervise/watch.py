@@ -20,6 +20,7 @@ class Watch:
         self._pipeline, self._health, self._live, self._fps = pipeline, health, live, fps
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, name="percodec-watch", daemon=True)
+        self._familiar = (0, 0)  # predicted and unfamiliar when a familiar frame was last seen
         self._history: list[tuple[int, int, int]] = []  # (ns, captured, dropped) of the last second
 
     def start(self) -> None:
@@ -45,6 +46,7 @@ class Watch:
             if self._live and counts.captured:
                 self._signal((now - self._pipeline.last_capture_ns) / 1e9, period)
             self._rate(now, counts.captured, sum(counts.dropped.values()) - counts.dropped.get("engine", 0))
+            self._scene(counts.predicted, counts.unfamiliar)
             bad = self._pipeline.invalid_in_a_row
             if bad[0] >= USELESS:
                 self._health.degrade("output", f"predictions cannot be used: {bad[1]}")
@@ -56,6 +58,14 @@ class Watch:
             self._health.degrade("signal", "no signal from the camera")
         else:
             self._health.clear("signal")
+
+    def _scene(self, predicted: int, unfamiliar: int) -> None:
+        strange = unfamiliar - self._familiar[1]
+        if predicted - self._familiar[0] > strange:
+            self._familiar = (predicted, unfamiliar)
+            self._health.clear("scene")
+        elif strange >= USELESS:
+            self._health.degrade("scene", "unfamiliar scene")
 
     def _rate(self, now: int, captured: int, dropped: int) -> None:
         self._history.append((now, captured, dropped))

@@ -49,6 +49,7 @@ _PIPELINE = (
     Parameter("packets", True, "Publish packets"),
     Parameter("stream_id", 0, "Number of the camera, in every packet", low=0, high=65535),
     Parameter("rate_hz", 0.0, "Take at most so many images a second; 0: all", when="any", low=0.0, high=1000.0),
+    Parameter("allow_unfamiliar", False, "Predictions of scenes unlike those that the bundle was made for stay valid"),
     Parameter("max_age_ms", 500.0, "A prediction older than this, from the arrival of the image, is invalid", low=1.0, high=60000.0),
 )
 _IMAGES = (

@@ -86,7 +86,9 @@ class PipelineNode(PercodecNode):
         source.throttle.rate_hz = self.value("rate_hz")
         coder = StampingCoder(self._coder, source.origins) if self._packets is not None else _NoPackets()
         patience = math.inf if self.value("isolate") else PipelineOptions.max_lost
-        options = PipelineOptions(policy=self._policy, max_age_ms=self.value("max_age_ms"), max_lost=patience)
+        options = PipelineOptions(
+            policy=self._policy, max_age_ms=self.value("max_age_ms"), max_lost=patience, allow_unfamiliar=self.value("allow_unfamiliar")
+        )
         outputs = Outputs(
             on_prediction=self._predicted if self._heads else None,
             on_packet=self._coded if self._packets is not None else None,

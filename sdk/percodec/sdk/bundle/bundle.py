@@ -21,6 +21,7 @@ from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest, Step
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL
 from percodec.sdk.errors import BundleError, EntropyModelError
+from percodec.sdk.familiarity import Familiarity
 from percodec.sdk.text import shown
 
 _RESERVED = ("signature", "engines")
@@ -33,6 +34,7 @@ class Bundle:
     `graphs`: what each graph takes and gives, in the manifest's order. `heads`: the heads' names without "head_", the default one first.
     `centers`: what symbols stand for in every channel, or none where each channel has a step of its own: `steps`, else none.
     `decoders`: what rebuilds pictures, the default one "" first, then the others' names without "decoder_".
+    `familiarity`: what is usual for it, None where nobody said; its `head` is the one whose labels are a part of that.
     `entropy_model`: tables of packets that stand alone; `stream_model`: of predicted ones (profile 2), None where the bundle has none.
     `notes`: what was left aside when it was opened. `engines`: by "FOLDER/GRAPH" the SHA-256 of records of engines
     that may be used; None where any may.
@@ -71,6 +73,7 @@ class Bundle:
         self.heads: tuple[str, ...] = tuple(sorted(names, key=lambda name: name != "segmentation"))
         decoders = [name.removeprefix("decoder").removeprefix("_") for name, info in self._graphs.items() if info.task == "decoder"]
         self.decoders: tuple[str, ...] = tuple(sorted(decoders, key=bool))
+        self.familiarity: Familiarity | None = self._read_familiarity() if "familiarity" in manifest else None
         self._selftest = self._read_selftest()
 
     @classmethod
@@ -159,6 +162,15 @@ class Bundle:
                 f"{self.latent_shape[0]}, {self.levels}, {entry['profile']}; export the bundle again"
             )
         return model
+
+    def _read_familiarity(self) -> Familiarity:
+        entry = self.manifest["familiarity"]
+        classes = 0 if entry["head"] is None else len(self.head(entry["head"]).labels)
+        channels = self.latent_shape[0]
+        try:
+            return Familiarity.from_bytes(self._files[entry["file"]], entry["limit"], channels, self.levels, classes, entry["head"])
+        except BundleError as e:
+            raise BundleError(f"{entry['file']}: {e}") from e
 
     def _read_selftest(self) -> SelfTest:
         entry = self.manifest["selftest"]

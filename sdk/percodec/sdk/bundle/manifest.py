@@ -60,7 +60,7 @@ def parse_manifest(data: bytes) -> dict[str, Any]:
         raise BundleError('manifest.json: format is not "percodec-bundle"; this folder holds no percodec bundle')
     _check_version(root)
     minor = value["version"][1]
-    root.object(_KEYS, ("stream", "supersedes") if minor else ())
+    root.object(_KEYS, ("stream", "supersedes", "familiarity")[: (0, 2, 3)[min(minor, 2)]])
     root["name"].text(_NAME)
     height, width = _check_frame(root["frame"])
     preprocess = root["preprocess"]
@@ -77,6 +77,14 @@ def parse_manifest(data: bytes) -> dict[str, Any]:
             tables.object(("file", "profile"))
             tables["file"].listed(listed)
             tables["profile"].integer(0, 255)
+    if "familiarity" in value:
+        familiar = root["familiarity"]
+        familiar.object(("file", "limit", "head"))
+        familiar["file"].listed(listed)
+        familiar["limit"].number(1e-6, 1e6)
+        heads = [name.removeprefix("head_") for name, graph in value["graphs"].items() if graph.get("task") == "segmentation"]
+        if familiar["head"].value is not None and familiar["head"].value not in heads:
+            raise familiar["head"].fail(f"null or a segmentation head ({', '.join(heads) or 'there is none'})")
     for digest in root["supersedes"].elements(0, MAX_SUPERSEDED) if "supersedes" in value else ():
         digest.text(_SHA256)
     check_labels(root["labels"], 255)

@@ -22,6 +22,7 @@ from percodec.sdk.bundle.manifest import FORMAT, MAX_SUPERSEDED, VERSION
 from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest, Step
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.errors import BundleError
+from percodec.sdk.familiarity import Familiarity
 
 
 def write_bundle(
@@ -98,12 +99,14 @@ def extend_bundle(
     heads: Sequence[tuple[GraphInfo, bytes]] = (),
     graphs: Mapping[str, bytes] | None = None,
     stream_model: EntropyModel | None = None,
+    familiarity: Familiarity | None = None,
     name: str | None = None,
     provenance: Mapping[str, Any] | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """A bundle with everything of `bundle`, byte for byte, and further heads, stream tables or other extra files; its engines come along.
+    """A bundle with everything of `bundle`, byte for byte, and further heads, stream tables, a familiarity or other extra files; its
+    engines come along.
 
     `graphs`: other bytes for some of its graphs, which compute the same; engines made from the old ones stay behind.
     The new one supersedes `bundle` and those which that supersedes, unless it has other stream tables. `provenance` is added to what
@@ -129,6 +132,9 @@ def extend_bundle(
             del files[bundle.manifest["stream"]["file"]]
         files["stream.pcem"] = stream_model.to_bytes()
         manifest["stream"] = {"file": "stream.pcem", "profile": stream_model.profile}
+    if familiarity is not None:
+        files["familiarity.f32"] = familiarity.to_bytes()
+        manifest["familiarity"] = {"file": "familiarity.f32", "limit": familiarity.limit, "head": familiarity.head}
     return _place(Path(folder), manifest, files, overwrite, lambda made: carry_engines(bundle, made))
 
 

@@ -1,0 +1,122 @@
+"""How much a frame resembles what a bundle was made for, told from its latent: a monitor of the scene, not a safety mechanism.
+
+    symbols [C,h,w] -> share of each level, of equal neighbours, for each channel --\\
+    labels           -> share of each class (where the bundle's head is a part)  ----+-> features z -> distance from what was usual
+
+A frame is far when its features are unusual in either direction, and together: the distance is Mahalanobis' with the covariance shrunk
+towards its diagonal. Counts of symbols are all it needs, so a frame, its packet and its replay have the same distance to a rounding.
+Why not the cost of the symbols: a plain likelihood calls a simple strange picture likely (Nalisnick et al., arXiv 1906.02994).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from percodec.sdk.codec import _rans
+from percodec.sdk.errors import BundleError, UsageError
+
+SHRINKAGE = 0.5
+MAX_FEATURES = 4096
+
+
+def features(symbols: NDArray[np.uint8], levels: int, class_pixels: ArrayLike = ()) -> NDArray[np.float64]:
+    """float64 [C * (levels + 2) + classes] of a latent uint8 [C,h,w], C-contiguous, and of the pixels of each class in its labels.
+
+    Square roots of shares: their spread is about the same whether a level is common or rare.
+    """
+    channels, height, width = symbols.shape
+    counts = np.zeros((channels, levels + 2), np.uint32)
+    _rans.latent_statistics(symbols, counts)
+    of = np.full(levels + 2, height * width, np.float64)
+    of[levels:] = max(1, height * (width - 1)), max(1, (height - 1) * width)
+    pixels = np.asarray(class_pixels, np.float64)
+    found: NDArray[np.float64] = np.sqrt(np.concatenate([(counts / of).ravel(), pixels / max(1.0, float(pixels.sum()))]))
+    return found
+
+
+class Familiarity:
+    """What is usual for a bundle: mean and spread of each feature, and how they go together. Immutable.
+
+    `distance` of a frame is 1.0 at the limit of what is familiar, 0 for the most usual one there could be.
+    """
+
+    def __init__(
+        self, mean: ArrayLike, spread: ArrayLike, inverse: ArrayLike, limit: float, levels: int, classes: int, head: str | None = None
+    ) -> None:
+        """`mean`, `spread` [F], `inverse` [F,F] of the shrunk correlation; `limit`: the distance that is 1.0. Raises `BundleError`.
+
+        `head`: the name of the segmentation head that the `classes` are of.
+        """
+        self.mean, self.spread, self.inverse = (np.array(a, np.float32) for a in (mean, spread, inverse))
+        self.limit, self.levels, self.classes, self.head = float(limit), levels, classes, head
+        count = self.mean.size
+        finite = all(np.isfinite(a).all() for a in (self.mean, self.spread, self.inverse))
+        if self.mean.shape != (count,) or self.spread.shape != (count,) or self.inverse.shape != (count, count) or not finite:
+            raise BundleError("a familiarity is finite mean [F], spread [F] and inverse [F,F]; make it again")
+        if not (float(self.spread.min()) > 0 and math.isfinite(self.limit) and self.limit > 0):
+            raise BundleError("a familiarity's spreads and limit are above 0; make it again")
+        if count > MAX_FEATURES or (count - classes) % (levels + 2) or count <= classes:
+            raise BundleError(f"a familiarity of {levels} levels and {classes} classes cannot have {count} features; make it again")
+        for array in (self.mean, self.spread, self.inverse):
+            array.setflags(write=False)
+
+    @classmethod
+    def fit(
+        cls,
+        usual: ArrayLike,
+        limit_from: ArrayLike,
+        levels: int,
+        classes: int,
+        head: str | None = None,
+        false_alarms: float = 0.01,
+    ) -> Familiarity:
+        """From features [N,F] of frames that the bundle was made for, and of other frames [M,F] as usual, which set the limit.
+
+        `false_alarms`: the share of those that would lie beyond it but for a margin of 5 %. Raises `UsageError` for too few frames.
+        """
+        known, others = np.asarray(usual, np.float64), np.asarray(limit_from, np.float64)
+        if known.ndim != 2 or len(known) < 32 or others.ndim != 2 or len(others) < 32:
+            raise UsageError("a familiarity needs at least 32 frames to be made from, and 32 others for its limit; give more pictures")
+        mean, spread = known.mean(0), known.std(0) + 1e-3
+        z = (known - mean) / spread
+        inverse = np.linalg.inv((1 - SHRINKAGE) * (z.T @ z) / len(z) + SHRINKAGE * np.eye(z.shape[1]))
+        made = cls(mean, spread, inverse, 1.0, levels, classes, head)
+        limit = 1.05 * float(np.quantile([made.distance_of(row) for row in others], 1 - false_alarms))
+        return cls(mean, spread, inverse, limit, levels, classes, head)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, limit: float, channels: int, levels: int, classes: int, head: str | None) -> Familiarity:
+        """Of `to_bytes`. Raises `BundleError`."""
+        count = channels * (levels + 2) + classes
+        if len(data) != 4 * count * (count + 2):
+            raise BundleError(f"a familiarity of {count} features has {4 * count * (count + 2)} bytes, got {len(data)}; make it again")
+        rows = np.frombuffer(data, "<f4").reshape(count + 2, count)
+        return cls(rows[0], rows[1], rows[2:], limit, levels, classes, head)
+
+    def to_bytes(self) -> bytes:
+        """float32 [F + 2, F], little-endian: mean, spread, inverse. The limit is kept beside it."""
+        return np.concatenate([self.mean[None], self.spread[None], self.inverse]).astype("<f4").tobytes()
+
+    def distance(self, symbols: NDArray[np.uint8], class_pixels: ArrayLike = ()) -> float:
+        """Of a latent uint8 [C,h,w] and, where `classes` is not 0, the pixels of each class in its labels [classes].
+
+        Above 1.0 the frame is unfamiliar. Raises `UsageError` where the latent or the classes are others.
+        """
+        classes = np.asarray(class_pixels)
+        if classes.size != self.classes or symbols.ndim != 3 or symbols.shape[0] * (self.levels + 2) + self.classes != self.mean.size:
+            raise UsageError(
+                f"this familiarity is of {(self.mean.size - self.classes) // (self.levels + 2)} channels and {self.classes} classes, "
+                f"got a latent {list(symbols.shape)} and {classes.size} classes"
+            )
+        return self.distance_of(features(np.ascontiguousarray(symbols), self.levels, classes))
+
+    def distance_of(self, found: NDArray[np.float64]) -> float:
+        """`distance` from the `features` of a frame."""
+        z = ((found - self.mean) / self.spread).astype(np.float32)
+        return math.sqrt(max(0.0, float(z @ self.inverse @ z)) / z.size) / self.limit
+
+
+__all__ = ["MAX_FEATURES", "Familiarity", "features"]

@@ -1,0 +1,127 @@
+"""Statistics of latents against plain numpy; distances that grow in both directions; what is no familiarity is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from percodec.sdk import Bundle, extend_bundle
+from percodec.sdk.codec import _rans
+from percodec.sdk.errors import BundleError, UsageError
+from percodec.sdk.familiarity import Familiarity, features
+
+LEVELS, CLASSES = 6, 3
+
+
+def latents(count: int, seed: int, high: int = LEVELS) -> list[np.ndarray]:
+    """Symbols in patches of 2x2, so that neighbours are alike."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, high, (4, 6, 9), dtype=np.uint8).repeat(2, 1).repeat(2, 2)[:, :11, :17].copy() for _ in range(count)]
+
+
+def made(head: str | None = None) -> Familiarity:
+    classes = CLASSES if head else 0
+    pixels = np.random.default_rng(3).integers(100, 200, (160, CLASSES))[:, :classes]
+    rows = [features(s, LEVELS, p) for s, p in zip(latents(160, 1), pixels, strict=True)]
+    return Familiarity.fit(rows[:100], rows[100:], LEVELS, classes, head)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 9), (3, 9, 1), (5, 7, 33), (2, 90, 257), (16, 45, 60)])
+def test_the_statistics_are_numpys(shape: tuple[int, int, int]) -> None:
+    symbols = np.random.default_rng(7).integers(0, 8, shape, dtype=np.uint8)
+    symbols[:, shape[1] // 2 :] = 1  # long runs of equal neighbours, more than a byte counts
+    counts = np.full((shape[0], 8), 77, np.uint32)
+    _rans.latent_statistics(symbols, counts)
+    for level in range(6):  # 6 and 7 are beyond the levels and in none
+        assert (counts[:, level] == (symbols == level).sum((1, 2))).all()
+    assert (counts[:, 6] == (symbols[:, :, 1:] == symbols[:, :, :-1]).sum((1, 2))).all()
+    assert (counts[:, 7] == (symbols[:, 1:] == symbols[:, :-1]).sum((1, 2))).all()
+
+
+def test_arrays_that_do_not_fit_together_are_refused() -> None:
+    symbols = np.zeros((2, 3, 3), np.uint8)
+    for counts in (np.zeros((1, 8), np.uint32), np.zeros((2, 2), np.uint32), np.zeros((2, 300), np.uint32)):
+        with pytest.raises(ValueError, match="counts are"):
+            _rans.latent_statistics(symbols, counts)
+    with pytest.raises(ValueError, match="counts are"):
+        _rans.latent_statistics(np.zeros((2, 0, 3), np.uint8), np.zeros((2, 8), np.uint32))
+
+
+@pytest.mark.parametrize("head", [None, "segmentation"])
+def test_what_is_like_it_is_familiar_and_what_is_not_is_far(head: str | None) -> None:
+    usual = made(head)
+    pixels = [150, 150, 150] if head else []
+    near = [usual.distance(s, pixels) for s in latents(50, 2)]
+    assert max(near) <= 1.1
+    assert np.median(near) < 1
+    rng = np.random.default_rng(5)
+    strange = {
+        "flat": np.full((4, 11, 17), 3, np.uint8),
+        "noise": rng.integers(0, LEVELS, (4, 11, 17), dtype=np.uint8),  # the same levels, other neighbours
+        "low": latents(1, 4, high=3)[0],
+    }
+    assert {name for name, s in strange.items() if usual.distance(s, pixels) > 1.2} == set(strange)
+    if head:
+        assert usual.distance(latents(1, 2)[0], [450, 0, 0]) > 1.2, "labels are a part of it"
+
+
+def test_the_size_of_a_latent_does_not_matter() -> None:
+    usual = made()
+    large = np.concatenate(latents(6, 9), axis=1)
+    assert usual.distance(large) < 1.1
+
+
+def test_bytes_give_it_back() -> None:
+    usual = made("segmentation")
+    again = Familiarity.from_bytes(usual.to_bytes(), usual.limit, 4, LEVELS, CLASSES, "segmentation")
+    for symbols in latents(5, 6):
+        assert again.distance(symbols, [1, 2, 3]) == usual.distance(symbols, [1, 2, 3])
+    with pytest.raises(ValueError, match="read-only"):
+        again.mean[0] = 1
+
+
+def test_what_is_none_is_refused() -> None:
+    usual = made()
+    data, count = usual.to_bytes(), usual.mean.size
+    with pytest.raises(BundleError, match=f"has {len(data)} bytes, got {len(data) - 4}"):
+        Familiarity.from_bytes(data[:-4], 1.0, 4, LEVELS, 0, None)
+    rows = np.frombuffer(data, np.float32).reshape(count + 2, count).copy()
+    for row, value, said in ((0, np.nan, "finite"), (1, 0.0, "above 0"), (1, -1.0, "above 0"), (2, np.inf, "finite")):
+        spoiled = rows.copy()
+        spoiled[row, 3] = value
+        with pytest.raises(BundleError, match=said):
+            Familiarity.from_bytes(spoiled.tobytes(), 1.0, 4, LEVELS, 0, None)
+    with pytest.raises(BundleError, match="above 0"):
+        Familiarity.from_bytes(data, float("nan"), 4, LEVELS, 0, None)
+    with pytest.raises(BundleError, match="cannot have"):
+        Familiarity(rows[0], rows[1], rows[2:], 1.0, 5, 0)
+    with pytest.raises(UsageError, match="4 channels and 0 classes, got a latent \\[3, 2, 2\\]"):
+        usual.distance(np.zeros((3, 2, 2), np.uint8))
+    with pytest.raises(UsageError, match="and 2 classes"):
+        usual.distance(np.zeros((4, 2, 2), np.uint8), [1, 2])
+    with pytest.raises(UsageError, match="at least 32 frames"):
+        Familiarity.fit(np.zeros((5, count)), np.zeros((99, count)), LEVELS, 0)
+
+
+def test_a_bundle_keeps_it(tmp_path: Path, tiny_folder: Path) -> None:
+    tiny = Bundle.open(tiny_folder)
+    assert tiny.familiarity is None
+    usual = made("segmentation")
+    bundle = extend_bundle(tiny, tmp_path / "b", familiarity=usual)
+    assert bundle.familiarity is not None
+    assert (bundle.familiarity.head, bundle.familiarity.limit, bundle.familiarity.to_bytes()) == (
+        "segmentation",
+        usual.limit,
+        usual.to_bytes(),
+    )
+    assert bundle.answers_to(tiny.digest)
+    text = (tmp_path / "b" / "manifest.json").read_text()
+    for key, value in (("head", "nobody"), ("limit", 0), ("limit", "1"), ("file", "x")):
+        manifest = json.loads(text)
+        manifest["familiarity"][key] = value
+        (tmp_path / "b" / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(BundleError, match=rf"familiarity\.{key}"):
+            Bundle.open(tmp_path / "b")
