@@ -28,13 +28,11 @@ import torch
 from numpy.typing import NDArray
 
 from percodec.export.metrics.similarity import ms_ssim, psnr
-from percodec.runtime import Session, open_source
+from percodec.runtime import Session, default_bundle, open_source
 from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.machine import machine_info, versions
 
-HERE = Path(__file__).parent
-ROAD_EDGE = HERE.parent / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
 KEY_EVERY, ROUNDS = 25, 3
 Pictures = list[NDArray[np.uint8]]
 os.environ.setdefault("SVT_LOG", "1")  # errors alone
@@ -192,13 +190,13 @@ def second_half(bundle: Bundle, video: Path) -> Pictures:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", type=Path, required=True, help="a drive at 25 frames a second; its second half is used")
-    parser.add_argument("--bundle", type=Path, action="append", default=[])
+    parser.add_argument("--bundle", type=Path, action="append", default=[], help="default: road-edge")
     parser.add_argument("--rates", default="25,10,5,1", help="frames a second (default 25,10,5,1)")
     record.add_arguments(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     load, cases = os.getloadavg()[0], []
-    for path in args.bundle or [ROAD_EDGE, HERE / "bundles" / "balanced-0.635"]:
+    for path in args.bundle or [default_bundle()]:
         bundle = Bundle.open(path)
         pictures = second_half(bundle, args.video)
         with Session.open(bundle, threads=1) as session:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import lab_tables
+import uplink_tables
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -287,6 +288,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_runtime": runtime,
     "profile_paths": profile_paths,
     **lab_tables.RENDERERS,
+    **uplink_tables.RENDERERS,
 }
 
 
@@ -318,8 +320,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a page is not what the results say")
     args = parser.parse_args()
     stale = False
-    guide = ROOT / "runtime" / "ros2" / "percodec_ros" / "README.md"
-    for page in (ROOT / "README.md", guide, *sorted(HERE.glob("*.md"))):
+    runtime = ROOT / "runtime"
+    guides = (runtime / "README.md", runtime / "ros2/percodec_ros/README.md", runtime / "percodec/runtime/uplink/UPLINK.md")
+    for page in (ROOT / "README.md", *guides, *sorted(HERE.glob("*.md"))):
         before = page.read_text(encoding="utf-8")
         after = filled(before, HERE / "results")
         if before == after:

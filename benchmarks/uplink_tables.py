@@ -1,0 +1,89 @@
+"""Tables of what the uplink was tried with, and of the stream beside video codecs. For `tables.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lab_tables import table
+
+
+def bench_codecs(result: dict[str, Any]) -> str:
+    """percodec's stream and video codecs at its rate, from `bench_codecs.py`."""
+    rows = []
+    names = [name for name in result["cases"][0] if name not in ("bundle", "size", "fps", "frames", "percodec")]
+    for case in result["cases"]:
+        for name in ("percodec", *names):
+            found = case[name]
+            same = found.get("same_ms_ssim_kbit_s")
+            cpu = f"{found['cpu_ms']:.1f}" + (f", {found['cpu_ms_packet']:.1f} after the network" if name == "percodec" else "")
+            row = [case["fps"], f"`{case['bundle']}`, `--stream`" if name == "percodec" else name, f"{found['kbit_s']:.0f}"]
+            row += [f"{found['psnr_db']:.1f}", f"{found['ms_ssim']:.3f}", f"{100 * found['labels']:.1f} %", cpu]
+            rows.append([*row, "-" if name == "percodec" else f"{same:.0f}" if same else "none"])
+    head = ["frames/s", "codec", "kbit/s", "PSNR, dB", "MS-SSIM", "labels as on the vehicle", "CPU to encode, ms", "kbit/s for our MS-SSIM"]
+    width, height = result["cases"][0]["size"]
+    about = f"Second half of `{result['video']}` at {width}x{height}, key frame every {result['key_every']}, no look-ahead, one thread. "
+    about += f"{result['machine']['cpu']}, load average {result['load_average']}, {result['date']}: `{result['command']}`"
+    return f"{table(head, rows)}\n{about}\n"
+
+
+def uplink_trial(result: dict[str, Any]) -> str:
+    """Packets in the archive after kills, from `uplink_trial.py`."""
+    rows = []
+    for found in result["trials"]:
+        archive, killed = found["archive"], ", ".join(f"{name} {count}" for name, count in found["killed"].items()) or "nothing"
+        killed += "; the broker forgot what it had acknowledged" if found["trial"] == "forgets" else ""
+        row = [
+            killed,
+            found["seconds"],
+            archive["recordings"],
+            archive["packets"],
+            archive["equal"],
+            archive["missing"] + archive["differ"],
+        ]
+        rows.append([*row, archive["twice"], found["resent"]])
+    head = ["killed (-9)", "seconds", "logs", "packets in them", "in the archive, byte for byte", "missing or other", "twice", "resent"]
+    first = result["trials"][0]
+    about = (
+        f"{first['vehicles']} vehicles by {first['cameras']} cameras at {first['fps']:.0f} frames/s, one of them a live `percodec run`. "
+    )
+    about += f"{result['machine']['cpu']}, {result['machine']['cores']} cores at a load average of up to "
+    about += f"{max(one['load_average'] for one in result['trials'])}, {result['date']}: `{result['command']}`"
+    return f"{table(head, rows)}\n{about}\n"
+
+
+def bench_uplink(result: dict[str, Any]) -> str:
+    """Cost, narrow link, tunnels and disk, from `bench_uplink.py`."""
+    parts = {part: result[part]["trials"] if part in result else [] for part in ("cost", "narrow", "cut", "disk")}
+    rows, load = [], max(result[part]["load_average"] for part in parts if part in result)
+    for found in parts["cost"]:
+        agent, bare = found["agent"], found["bare"]
+        what = f"agent, {found['cameras']} camera{'s' * (found['cameras'] > 1)} at {found['fps']} frames/s"
+        told = f"{agent['core_percent']:.1f} % of a core, {agent['ms_a_frame']:.2f} ms a frame, {agent['rss_mb']} MB; "
+        told += f"{found['times_bare']:.2f} times a bare publisher of the same bytes, which has {bare['rss_mb']} MB"
+        rows.append([what, told])
+    for found in parts["narrow"]:
+        live = found["live_ack_ms"]
+        told = f"live p50 {live['p50']:.0f} ms, p99 {live['p99']:.0f} ms; {100 * found['link_used']:.0f} % of the link used"
+        rows.append([f"{found['mbit_per_s']:.0f} Mbit/s, one camera beside a backlog that never ends", told])
+    for found in parts["cut"]:
+        archive = found["archive"]
+        told = f"caught up {found['caught_up_s']:.0f} s after it; {archive['equal']} of {archive['packets']} packets in the archive, "
+        told += f"{archive['twice']} twice, {found['resent']} resent"
+        rows.append([f"tunnel of {found['cut_s']} s, {found['vehicles']} vehicles by {found['cameras']} cameras", told])
+    for found in parts["disk"]:
+        told = f"at most {found['largest_mb']:.1f} MB; {found['written']} written, {found['stored']} stored, {found['discarded']} discarded"
+        rows.append([f"`--max-disk {found['limit_mb']}MB`, tunnel of {found['cut_s']} s", told])
+    links = "networks of their own, shaped by the kernel" if result["link"] == "namespaces" else "a proxy on loopback"
+    about = f"Links are {links}. {result['machine']['cpu']}, {result['machine']['cores']} cores, load average up to {load}, nice "
+    about += f"{result['nice']}, {result['date']}: `{result['command']}`"
+    return f"{table(['what', 'measured'], rows)}\n{about}\n"
+
+
+RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "bench_codecs": bench_codecs,
+    "bench_uplink": bench_uplink,
+    "uplink_trial": uplink_trial,
+}
+
+__all__ = ["RENDERERS"]
