@@ -111,6 +111,8 @@ $(DEV)/.ready: $(BUILD_FILES) $(filter %/__init__.py,$(PACKAGE_FILES)) # an edit
 	$(DEV)/bin/python -m pip install -qq --no-deps --only-binary=:all: compressai==1.2.8 einops pytorch-msssim scipy || echo "set-up: no CompressAI for this machine; its test skips"
 	# Neither are the clients that the server is tried with: they want an older protobuf than the rest, and work with this one.
 	$(DEV)/bin/python -m pip install -qq --no-deps --only-binary=:all: tritonclient geventhttpclient gevent greenlet zope.event zope.interface brotli python-rapidjson || echo "set-up: no tritonclient for this machine; its tests skip"
+	# Nor the server of S3 that the archive is tried with: it wants an older python-dateutil than the rest, and works with this one.
+	$(DEV)/bin/python -m pip install -qq --no-deps --only-binary=:all: moto==5.2.5 boto3==1.44.8 botocore==1.44.8 s3transfer==0.19.3 jmespath responses xmltodict werkzeug flask flask-cors blinker itsdangerous || echo "set-up: no moto for this machine; its tests skip"
 	touch $@
 
 # Vehicles run Jazzy, whose wheels are for Python 3.10 and 3.12; the other Pythons get Kilted. Whatever the reason, without wheels there is

@@ -40,7 +40,7 @@ def rows_of(where: Path) -> list[dict[str, object]]:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Where s3:// is in these tests: a server of S3's own protocol, over HTTP on loopback, that keeps everything in memory."""
-    moto = pytest.importorskip("moto.server", reason="needs moto[server], whose python-dateutil is older than constraints.txt has")
+    moto = pytest.importorskip("moto.server", reason="needs moto, a server of S3")
     for name, value in (("ACCESS_KEY_ID", "nobody"), ("SECRET_ACCESS_KEY", "nothing"), ("EC2_METADATA_DISABLED", "true")):
         monkeypatch.setenv(f"AWS_{name}", value)
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
