@@ -12,6 +12,7 @@ At the end the archive is compared with the vehicles' logs, byte for byte.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import os
 import random
@@ -26,6 +27,7 @@ from record import add_arguments, write_result
 from uplink_rig import Fleet, compare
 
 from percodec.runtime.session import DEFAULT_BUNDLE
+from percodec.sdk import LogError, read_log
 from percodec.sdk.machine import machine_info, versions
 
 TRIALS = ("undisturbed", "kills", "forgets")
@@ -117,10 +119,12 @@ def trial(name: str, args: argparse.Namespace, fleet: Fleet) -> dict[str, Any]:
 def wait_written(log: Path) -> None:
     """Until a run has logged its first frames; a busy machine takes its time to start one."""
     deadline = time.monotonic() + 120
-    while not any(path.stat().st_size > 20_000 for path in log.glob("*.mcap")):
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{log}: the run has logged nothing")
-        time.sleep(0.1)
+    while time.monotonic() < deadline:
+        with contextlib.suppress(LogError, OSError):
+            if any(read_log(log, allow_damaged=True)):
+                return
+        time.sleep(0.2)
+    raise SystemExit(f"{log}: the run has logged nothing")
 
 
 if __name__ == "__main__":
