@@ -109,9 +109,10 @@ def narrow(place: Path, seconds: float, backlog_bytes: float, mbit: float = 6.0,
     (link,) = links_of(1, mbit * 1e6, fleet.broker.port)
     try:
         play(DEFAULT_BUNDLE, fleet.logs("v1") / "old", 9, 0, int(backlog_bytes / PACKET), "64MB,10min")
-        fleet.start_agent("v1", link=link)
         for camera in range(cameras):
-            fleet.start_camera("v1", camera, FPS, int(FPS * (seconds + 8)), segment="64MB,10min")
+            fleet.start_camera("v1", camera, FPS, 1 << 30, segment="64MB,10min")
+        fleet.start_agent("v1", link=link)
+        fleet.wait_live("v1")
         time.sleep(5)
         sent, begin = link.sent, time.monotonic()
         time.sleep(seconds)
@@ -224,7 +225,7 @@ def main() -> int:
         "cost": lambda place: [
             cost(_new(place), cameras, 5 if short else 20, 1 if short else 5) for cameras in ((1,) if short else (1, 4))
         ],
-        "narrow": lambda place: narrow(place, *((6, 14e6) if short else (40, 45e6))),
+        "narrow": lambda place: narrow(place, *((6, 18e6) if short else (40, 45e6))),
         "cut": lambda place: [cut(_new(place), seconds) for seconds in ((4,) if short else (15, 120))],
         "disk": lambda place: disk(place, *((8, 4) if short else (60, 20))),
     }

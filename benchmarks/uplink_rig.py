@@ -128,6 +128,14 @@ class Fleet:
             return {}
         return found
 
+    def wait_live(self, vehicle: str) -> None:
+        """Until the first live frames were acknowledged; a busy machine takes its time to start cameras."""
+        deadline = time.monotonic() + 120
+        while not self.status(vehicle).get("live_ack_ms"):
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{vehicle}: no live frame is acknowledged; see {self.folder}")
+            time.sleep(0.1)
+
     def wait_stored(self, seconds: float) -> bool:
         """Whether everything found is stored or given up, within that time."""
         deadline = time.monotonic() + seconds
