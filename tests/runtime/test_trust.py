@@ -64,6 +64,19 @@ CASES = {
     "altered statement": "did not make the signature that bears its name",
     "another bundle's signature": "signed another bundle",
     "damaged signature": "is damaged",
+    "removed key": "is not trusted here",
+}
+ROWS = {
+    "signed by a trusted key": "signed",
+    "not signed": "unsigned",
+    "signed by another key": "wrong key",
+    "signed, and the signature expired": "expired",
+    "signed, and the statement was altered": "altered statement",
+    "the signature is another bundle's": "another bundle's signature",
+    "the signature is damaged": "damaged signature",
+    "signed by a key that was revoked": "revoked",
+    "signed anew by a key that was taken out of the policy": "removed key",
+    "an earlier release than one that ran here": "rolled back",
 }
 
 
@@ -85,6 +98,9 @@ def prepared(case: str, folder: Path, keys: dict[str, PrivateKey], unsigned: str
         shutil.copyfile(elsewhere / "signature" / path.name, path)
     if case == "damaged signature":
         path.write_text(path.read_text()[:-40])
+    if case == "removed key":
+        sign(folder, fleet, sequence=4)
+        return policy(unsigned, keys["vehicle"], state=state)
     return policy(unsigned, fleet, state=state, revoked=frozenset([fleet.public.id] if case == "revoked" else []))
 
 
@@ -113,6 +129,38 @@ def test_what_each_policy_makes_of_a_bundle(
         _, said = admit(folder, rules)
         assert (said is None) == (unsigned == "off")
         assert said is None or why.replace(r"\ ", " ").split(",")[0] in said
+
+
+@pytest.mark.parametrize(("row", "case"), ROWS.items())
+def test_the_table_says_what_happens(
+    row: str, case: str, folder: Path, keys: dict[str, PrivateKey], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SECURITY.md, row by row: a run of each bundle under each policy."""
+    if case == "expired":
+        monkeypatch.setattr("percodec.runtime.trust.check.datetime", Later)
+    lines = (Path(__file__).parents[2] / "SECURITY.md").read_text(encoding="utf-8").splitlines()
+    cells = next(line for line in lines if line.startswith(f"| {row} |")).strip("| ").split(" | ")[1:]
+    for unsigned, cell in zip(("require", "warn", "off"), cells, strict=True):
+        rules = prepared(case, folder, keys, unsigned, tmp_path)
+        monkeypatch.setattr("percodec.runtime.session.find_policy", lambda path, rules=rules: rules)
+        try:
+            bundle = open_bundle(folder)
+        except TrustError:
+            found = "refused"
+        else:
+            found = "runs" + " apart" * (not bundle.vouched) + ", with a note" * bool(bundle.notes)
+        assert found == cell, unsigned
+        shutil.rmtree(folder / "signature", ignore_errors=True)
+        shutil.rmtree(tmp_path / "else", ignore_errors=True)
+    assert sum(line.count("| runs") > 0 for line in lines) == len(ROWS)
+
+
+class Later(datetime):
+    """A clock that shows the last day."""
+
+    @classmethod
+    def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+        return END
 
 
 def test_nothing_is_parsed_of_what_is_refused(

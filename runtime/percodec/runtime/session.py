@@ -372,13 +372,16 @@ def open_bundle(path: Path, demand: Demand = Demand()) -> Bundle:
     if path == DEFAULT_BUNDLE and not path.is_dir():
         raise BundleError("the demo bundle road-edge is not part of this installation; name a bundle with --bundle FOLDER")
     if path == DEFAULT_BUNDLE:
-        return Bundle.open(path, demand.digest)
+        bundle = Bundle.open(path, demand.digest)
+        bundle.vouched = True
+        return bundle
     if not path.is_dir():
         return Bundle.open(path)  # which says what is wrong with it
     verdict, said = admit(path, find_policy(demand.policy))
     if demand.digest is not None and (len(demand.digest) < 8 or not verdict.digest.startswith(demand.digest.lower())):
         raise BundleError(f"bundle {path}: digest is {verdict.digest[:16]}..., expected {demand.digest[:16]}; this is another bundle")
     bundle = Bundle.open(path, verdict.digest, verdict.engines)
+    bundle.vouched = bool(verdict.trusted)
     if said is not None:
         bundle.notes = (*bundle.notes, said)
     return bundle

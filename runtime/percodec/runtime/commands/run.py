@@ -57,7 +57,10 @@ def _configure_live(parser: argparse.ArgumentParser) -> None:
         "--allow-unfamiliar", action="store_true", help="predictions of scenes unlike those that the bundle was made for stay valid"
     )
     parser.add_argument("--max-age-ms", metavar="MS", help="mark predictions older than this as not valid (default 500 for cameras)")
-    parser.add_argument("--isolate", action="store_true", help="engines in a process of their own, replaced when it fails or hangs")
+    parser.add_argument(
+        "--isolate", action=argparse.BooleanOptionalAction,
+        help="engines in a process of their own, replaced when it fails or hangs (default: for a bundle that no trusted key signed)",
+    )  # fmt: skip
     parser.add_argument("--fallback", metavar="NAMES", help="backends that take over when the first keeps failing, for example ort")
     parser.add_argument("--no-overlay", action="store_true", help="no overlay video")
     parser.add_argument("--no-sheet", action="store_true", help="no contact sheet")
@@ -138,7 +141,7 @@ def _live(args: argparse.Namespace, source: str, out: Path, *, overwrite: bool, 
         key_every=key_every_of(args),
         target_kbps=target_kbps,
         max_packet=max_packet,
-        isolate=args.isolate or args.fallback is not None,
+        isolate=True if args.fallback is not None else args.isolate,
         fallback=tuple(args.fallback.split(",")) if args.fallback else (),
         overlay=not args.no_overlay,
         sheet=not args.no_sheet,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.runtime.engines.engine import EXPORTED, TensorSpec
+from percodec.runtime.engines.limits import memory_bounded
 from percodec.runtime.pipeline.slots import POISON
 from percodec.sdk.bundle.graphs import FREE_SIDES
 from percodec.sdk.bundle.onnx_ops import checked_graph
@@ -65,8 +66,9 @@ class OrtEngine:
         source = self.source.empty()
         outputs = [spec.empty() for spec in self.outputs]
         try:
-            self.bind(source, *outputs)()
-            plain = self._session.run([spec.name for spec in self.outputs], {self.source.name: source})
+            with memory_bounded():
+                self.bind(source, *outputs)()
+                plain = self._session.run([spec.name for spec in self.outputs], {self.source.name: source})
         except BackendError:
             raise
         except Exception as error:
@@ -113,7 +115,7 @@ def open_session(
     """An `InferenceSession` on the CPU and nothing else, as every part of percodec runs a graph there.
 
     `threads` never spin. `optimize`: off for what the graph says, to compare with. `sides`: numbers for free sides of the graph, by name;
-    it is optimized for these then, and takes no others. Raises BackendError.
+    it is optimized for these then, and takes no others. Raises BackendError, also where loading takes more than `limits.MEMORY`.
     """
     ort = onnxruntime()
     options = ort.SessionOptions()
@@ -129,7 +131,7 @@ def open_session(
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        with warnings.catch_warnings():
+        with memory_bounded(), warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             # WeightBiasQuantization mis-computes INT8+FP16 Q/DQ graphs on the CPU.
             session = ort.InferenceSession(model, options, providers=[_PROVIDER], disabled_optimizers=["WeightBiasQuantization"])

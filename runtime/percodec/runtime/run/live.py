@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -59,6 +59,9 @@ def run_live(
     Raises PercodecError for anything wrong before the first frame; later errors are in the result, beside the report.
     """
     bundle = open_bundle(settings.bundle, settings.demand)
+    if settings.isolate is None:
+        coarsened = settings.target_kbps is not None or settings.max_packet is not None  # which is done in this process
+        settings = replace(settings, isolate=not bundle.vouched and not coarsened)
     heads = chosen_heads(bundle, settings.heads) or (bundle.head(None).name,)  # raises where there is none
     alone = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:], stream_id=settings.stream_id)
     coder: Coder = stream_codec(bundle, settings.stream_id, settings.key_every) if settings.stream else alone

@@ -21,9 +21,10 @@ class RunSettings:
     """What `percodec run` was asked for. `policy` None: `latest` for live or real-time sources, `block` otherwise.
 
     `heads`: by name, None for the bundle's default one, ("all",) for every one. `stream`: packets predicted from the one before, with a
-    key packet at least every `key_every`. `target_kbps`, `max_packet`: see `pipeline.rate`. `isolate`: engines in a process of their own;
-    `fallback`: backends that take over where the first keeps failing. `reconnect_s`: how long a camera that is lost may stay lost.
-    `camera`: its pictures as they are, prepared on the GPU where there is one. `save_labels`: folder for label maps, None for none.
+    key packet at least every `key_every`. `target_kbps`, `max_packet`: see `pipeline.rate`. `isolate`: engines in a process of their own,
+    None for those of a bundle that nobody vouches for; `fallback`: backends that take over where the first keeps failing.
+    `reconnect_s`: how long a camera that is lost may stay lost. `camera`: its pictures as they are, prepared on the GPU where there is one.
+    `save_labels`: folder for label maps, None for none.
     `log_segment`: a log in segments, None for one file. `log_key`: proofs in it. `stream_id`: the camera's number, in every packet.
     `demand`: what the bundle must be before it is opened.
     """
@@ -50,7 +51,7 @@ class RunSettings:
     key_every: int = 25
     target_kbps: float | None = None
     max_packet: int | None = None
-    isolate: bool = False
+    isolate: bool | None = False
     fallback: tuple[str, ...] = ()
     overlay: bool = True
     sheet: bool = True

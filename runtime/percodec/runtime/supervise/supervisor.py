@@ -14,6 +14,7 @@ import contextlib
 import json
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,17 +26,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from percodec.runtime.engines.engine import TensorSpec
 from percodec.runtime.pipeline.slots import FrameLost, Slot
 from percodec.runtime.supervise.health import Health
-from percodec.runtime.supervise.worker import FAILED, LOST, OUTPUTS, READY, REPLY, REQUEST, RUN, SYMBOLS, layout, views
-from percodec.sdk.errors import BackendError
+from percodec.runtime.supervise.worker import FAILED, LOST, OUTPUTS, READY, REFUSED, REPLY, REQUEST, RUN, SYMBOLS, layout, views
+from percodec.sdk import errors
+from percodec.sdk.errors import BackendError, PercodecError
+from percodec.sdk.text import printable
 
 BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 GIVE_UP, WINDOW_S = 3, 600.0
 START_S = 120.0
+MOST_TEXT = 16 << 10
 # Not -m, which puts the current folder first on the path: whoever can write there would run code in the worker.
 _START = (
     "import os, sys; sys.path[:] = [p for p in sys.path if os.path.isabs(p)]; "
@@ -53,7 +58,9 @@ class _Link:
         self.words = tempfile.TemporaryFile()  # not a pipe: nobody reads while the worker lives  # noqa: SIM115
         words = [*command, json.dumps({**config, "memory_fd": memory, "reply_fd": write})]
         try:
-            self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=self.words, pass_fds=(memory, write))
+            self.process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self.words, pass_fds=(memory, write)
+            )
         finally:
             os.close(write)
         self.replies = os.fdopen(read, "rb")
@@ -79,10 +86,17 @@ class _Link:
         self.retire()
         self.words.seek(0, os.SEEK_END)
         self.words.seek(max(0, self.words.tell() - 4000))
-        lines = self.words.read().decode("utf-8", "replace").strip().splitlines()
+        lines = printable(self.words.read().decode("utf-8", "replace")).strip().splitlines()
         self.words.close()
+        if code == -signal.SIGXCPU:
+            return "the worker took more processor time than engines may to load"
         why = self.killed or (lines[-1] if lines else f"the worker ended with code {code}")
         return f"the GPU was lost to the worker: {why}" if code == LOST else why
+
+    @property
+    def refused(self) -> bool:
+        """Another try would end as this one did, which has ended before it was up."""
+        return not self.up and self.process.returncode in (REFUSED, -signal.SIGXCPU)
 
 
 @dataclass
@@ -95,6 +109,7 @@ class _Answer:
     outputs: bool = False
     lost: str = ""
     since: float = 0.0
+    copied: int = 0  # of the slot's arrays
 
     @property
     def owed(self) -> bool:
@@ -138,7 +153,9 @@ class Supervisor:
         self._ends: deque[float] = deque()
         self._retry_at = 0.0
         self._why = "no worker has started"
+        self._error: type[PercodecError] = BackendError
         self._faulted = self._closing = False
+        self._proved = False  # a worker was up
 
     @property
     def about(self) -> dict[str, Any]:
@@ -160,17 +177,20 @@ class Supervisor:
         self._config["count"] = count
         arrays = views(mmap.mmap(self._memory, size), self._specs, count)
         self._answers = [_Answer() for _ in range(count)]
-        slots = [
-            Slot(k, image, symbols, self._by_head(results), self._asks(k), self._waits_for(k, "outputs"), self._waits_for(k, "symbols"))
-            for k, (image, symbols, *results) in enumerate(arrays)
-        ]
+        slots = []
+        for k, (image, *shared) in enumerate(arrays):
+            # The worker can go on writing to what is shared, so it is copied, once, before anything here checks, codes or shows it.
+            symbols, *results = own = [np.empty_like(array) for array in shared]
+            pairs = list(zip(own, shared, strict=True))
+            ready, predict = self._waits_for(k, "symbols", pairs), self._waits_for(k, "outputs", pairs)
+            slots.append(Slot(k, image, symbols, self._by_head(results), self._asks(k), predict, ready))
         with self._cv:
             self._link = self._start(self._candidates[0])
         threading.Thread(target=self._watch, name="percodec-supervisor", daemon=True).start()
         with self._cv:
             self._cv.wait_for(lambda: self._faulted or (self._link is not None and self._link.up))
             if self._faulted:
-                raise BackendError(self._why)
+                raise self._error(self._why)
         return slots
 
     def switch(self, backend: str, **config: Any) -> None:
@@ -223,13 +243,19 @@ class Supervisor:
 
         return encode
 
-    def _waits_for(self, index: int, what: str) -> Callable[[], None]:
+    def _waits_for(self, index: int, what: str, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> Callable[[], None]:
+        """`pairs`: here, shared; of the symbols, then of all outputs."""
+        last = len(pairs) if what == "outputs" else 1
+
         def wait() -> None:
             with self._cv:
                 answer = self._answers[index]
                 self._cv.wait_for(lambda: getattr(answer, what) or answer.lost)
                 if not getattr(answer, what):
                     raise FrameLost(answer.lost)
+                for mine, theirs in pairs[answer.copied : last]:
+                    np.copyto(mine, theirs)
+                answer.copied = max(answer.copied, last)
 
         return wait
 
@@ -244,35 +270,47 @@ class Supervisor:
         with link.replies as replies:
             while len(raw := replies.read(REPLY.size)) == REPLY.size:
                 kind, index, token, length = REPLY.unpack(raw)
-                text = replies.read(length).decode("utf-8", "replace")
+                text = printable(replies.read(min(length, MOST_TEXT)).decode("utf-8", "replace"))
                 with self._cv:
                     link.progress = time.monotonic()
-                    self._take(link, kind, index, token, text)
+                    sense = length <= MOST_TEXT and index < len(self._answers) and self._take(link, kind, index, token, text)
                     self._cv.notify_all()
+                if not sense:
+                    link.killed = "the worker answered with what is no answer"
+                    link.process.kill()
+                    break
         why = link.last_words()
         with self._cv:
             self._ended(link, why)
             self._cv.notify_all()
 
-    def _take(self, link: _Link, kind: int, index: int, token: int, text: str) -> None:
+    def _take(self, link: _Link, kind: int, index: int, token: int, text: str) -> bool:
+        """False for what no worker says."""
         if kind == READY:
-            link.up, link.about = True, json.loads(text)
+            about = _about(text)
+            if about is None or link.up:
+                return False
+            link.up, link.about = True, about
             if link is self._next:
                 old, self._link, self._next = self._link, link, None
                 if old is not None:
                     old.retire()
                 self.health.clear("switch")
+            self._proved = True
             self.health.clear("worker")
-            return
+            return True
+        if kind not in (SYMBOLS, OUTPUTS, FAILED):
+            return False
         answer = self._answers[index]
         if answer.link is not link or answer.token != token:
-            return  # of a frame that was given up
+            return True  # of a frame that was given up
         if kind == SYMBOLS:
             answer.symbols = True
         elif kind == OUTPUTS:
             answer.outputs = True
-        elif kind == FAILED:
+        else:
             answer.lost = text or "the engine failed"
+        return True
 
     def _ended(self, link: _Link, why: str) -> None:
         self._alive.remove(link)
@@ -281,6 +319,7 @@ class Supervisor:
                 answer.lost = why
         if self._closing or self._faulted:
             return
+        kind, why = _typed(why) if link.refused else (BackendError, why)
         if link is self._next:
             self._next = None
             self.health.degrade("switch", f"{link.backend} was not taken over: {why}")
@@ -291,18 +330,22 @@ class Supervisor:
             while now - self._ends[0] > WINDOW_S:
                 self._ends.popleft()
             self.health.degrade("worker", why)
-            if len(self._ends) >= GIVE_UP:
-                self._give_up()
+            if link.refused and not self._proved:
+                self._error = kind
+                self._give_up("cannot run", why)
+            elif len(self._ends) >= GIVE_UP:
+                failed = f"failed {GIVE_UP} times"
+                self._give_up(failed, f"{self._candidates[0]} {failed}, nothing else is left: {why}")
             self._retry_at = now + BACK_OFF_S[min(max(len(self._ends), 1), len(BACK_OFF_S)) - 1]
 
-    def _give_up(self) -> None:
+    def _give_up(self, how: str, at_last: str) -> None:
+        """The next candidate, or the end: `at_last` says why."""
         gone = self._candidates.pop(0)
         self._ends.clear()
         if self._candidates:
-            self.health.degrade("backend", f"{gone} failed {GIVE_UP} times, {self._candidates[0]} runs instead: {self._why}")
+            self.health.degrade("backend", f"{gone} {how}, {self._candidates[0]} runs instead: {self._why}")
             return
-        self._why = f"{gone} failed {GIVE_UP} times, nothing else is left: {self._why}"
-        self._faulted = True
+        self._why, self._faulted = at_last, True
         self.health.fault("backend", self._why)
 
     def _watch(self) -> None:
@@ -327,6 +370,22 @@ class Supervisor:
                         link.killed = f"the worker was not ready within {START_S:g} s"
                     if link.killed:
                         link.process.kill()
+
+
+def _about(text: str) -> dict[str, Any] | None:
+    """What a worker says of its engines; None where it does not say it."""
+    try:
+        about = json.loads(text)
+        return about if 0 <= float(about["frame_ms"]) <= 1000 * START_S and isinstance(about["backend"], str) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _typed(words: str) -> tuple[type[PercodecError], str]:
+    """The error that a worker's last words name, and what it says."""
+    name, _, text = words.partition(": ")
+    kind = getattr(errors, name, None) if name in errors.__all__ else None
+    return (kind, text) if isinstance(kind, type) and issubclass(kind, PercodecError) else (BackendError, words)
 
 
 __all__ = ["BACK_OFF_S", "GIVE_UP", "Supervisor"]

@@ -2,6 +2,7 @@
 
 Frames, symbols and the outputs of all heads live in one anonymous shared memory file, laid out as slots; over two pipes go only which
 slot to run and how it went. The process ends itself at once when the GPU is lost to it (a sticky CUDA error), with exit code `LOST`.
+It limits itself before it reads a model (`engines.limits`), and holds no descriptors but its own.
 
     in   RUN slot token                 encode and predict what is in the slot
     out  READY {json}                   engines are up: what they are
@@ -30,16 +31,17 @@ from numpy.typing import NDArray
 
 from percodec.runtime.engines.cuda import CudaError
 from percodec.runtime.engines.engine import TensorSpec
+from percodec.runtime.engines.limits import Limits
 from percodec.runtime.engines.open import open_slots
 from percodec.runtime.engines.selftest import run_selftest
 from percodec.runtime.pipeline.slots import POISON
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.errors import PercodecError
+from percodec.sdk.errors import BackendError, PercodecError
 
 RUN, READY, SYMBOLS, OUTPUTS, FAILED = range(1, 6)
 REQUEST = struct.Struct("<BIQ")
 REPLY = struct.Struct("<BIQI")
-LOST = 75
+LOST, REFUSED = 75, 76  # exit codes: the GPU is gone; the engines are not what they must be, which no other try changes
 
 
 def layout(specs: Sequence[TensorSpec], count: int) -> tuple[list[list[int]], int]:
@@ -69,6 +71,8 @@ def views(shared: mmap.mmap, specs: Sequence[TensorSpec], count: int) -> list[li
 class _Worker:
     def __init__(self, config: dict[str, Any]) -> None:
         self._out, self._lock = os.fdopen(config["reply_fd"], "wb", buffering=0), threading.Lock()
+        limits = Limits(**config.get("limits", {}))
+        limits.apply(host=config["backend"].partition(":")[0] == "ort")
         bundle = Bundle.open(
             Path(config["bundle"]), config.get("digest"), config.get("engines")
         )  # the log names one bundle: no other may run under it
@@ -83,7 +87,9 @@ class _Worker:
         )
         self._slots = self._made.make(count)
         self._waiting: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
-        self._send(READY, 0, 0, json.dumps({**self._made.about, "selftest": found, "frame_ms": self._warm_up()}))
+        frame_ms = self._warm_up()
+        limits.loaded()
+        self._send(READY, 0, 0, json.dumps({**self._made.about, "selftest": found, "frame_ms": frame_ms}))
 
     def _warm_up(self, runs: int = 3) -> float:
         """The longest of a few frames, in ms: how long an answer may take."""
@@ -151,10 +157,13 @@ def main() -> int:
     try:
         worker = _Worker(json.loads(sys.argv[1]))
     except PercodecError as error:
-        print(error, file=sys.stderr, flush=True)
-        return LOST if isinstance(error, CudaError) and error.sticky else 1
+        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return LOST if isinstance(error, CudaError) and error.sticky else REFUSED
+    except MemoryError:
+        print(f"{BackendError.__name__}: the engines need more memory than they may have", file=sys.stderr, flush=True)
+        return REFUSED
     worker.serve()
     return 0
 
 
-__all__ = ["FAILED", "LOST", "OUTPUTS", "READY", "REPLY", "REQUEST", "RUN", "SYMBOLS", "layout", "main", "views"]
+__all__ = ["FAILED", "LOST", "OUTPUTS", "READY", "REFUSED", "REPLY", "REQUEST", "RUN", "SYMBOLS", "layout", "main", "views"]

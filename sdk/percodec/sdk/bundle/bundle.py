@@ -37,13 +37,14 @@ class Bundle:
     `familiarity`: what is usual for it, None where nobody said; its `head` is the one whose labels are a part of that.
     `entropy_model`: tables of packets that stand alone; `stream_model`: of predicted ones (profile 2), None where the bundle has none.
     `notes`: what was left aside when it was opened. `engines`: by "FOLDER/GRAPH" the SHA-256 of records of engines
-    that may be used; None where any may.
+    that may be used; None where any may. `vouched`: somebody who is trusted here stands for it, as whoever opened it found.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any], digest: str, files: dict[str, bytes]) -> None:
         self.path = path
         self.notes: tuple[str, ...] = ()
         self.engines: Mapping[str, tuple[str, ...]] | None = None
+        self.vouched = False
         self.manifest = manifest
         self.digest = digest
         self._files = files
