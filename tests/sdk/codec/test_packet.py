@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -311,3 +312,31 @@ def test_a_batch_with_a_fault_names_the_first_and_counts_none(sample) -> None:
     ):
         with pytest.raises(CodecError):
             codec.encode_batch(**{"symbols": batch, "frame_ids": range(5), "timestamps_ns": range(5), **wrong})
+
+
+_FORKING = """
+import os, sys, threading
+from percodec.sdk import Bundle, PacketCodec
+bundle = Bundle.open(sys.argv[1])
+codec, symbols = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:]), bundle.selftest().symbols[0]
+inside, go_on = threading.Event(), threading.Event()
+packet = codec._packet
+def slow(*words):
+    inside.set(), go_on.wait()
+    return packet(*words)
+codec._packet = slow
+thread = threading.Thread(target=codec.encode, args=(symbols, 0, 0))
+thread.start(), inside.wait()
+codec._packet = packet
+child = os.fork()
+if child == 0:
+    os._exit(7 if len(codec.encode(symbols, 0, 0)) else 8)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+go_on.set(), thread.join()
+sys.exit(code)
+"""
+
+
+def test_a_child_of_a_process_that_encodes_can_encode(pristine: Path) -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", _FORKING, str(pristine)], timeout=120, capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr

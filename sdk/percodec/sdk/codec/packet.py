@@ -7,7 +7,9 @@ Format: BITSTREAM.md.
 from __future__ import annotations
 
 import operator
+import os
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import SupportsIndex, TypeVar
 
@@ -40,8 +42,22 @@ _MEANINGS = {
 }
 
 
+_codecs: weakref.WeakSet[PacketCodec] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In the child, nobody is left to open a lock that another thread held. What it guarded is written anew by each call."""
+    for codec in _codecs:
+        codec._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class PacketCodec:
     """Codes latents of one shape under one `EntropyModel`. Complete at construction; safe to share between threads.
+
+    A process that forks while a thread encodes has a child whose codec works, and counts on from the last packet that was complete.
 
     `height`, `width`: of the latent (frame size / 8). `stream_id`: 0..65535, the camera or stream. `lanes`: 1..64
     interleaved coder lanes, or None to choose per packet the most that keep the cost of their states below one percent.
@@ -82,6 +98,7 @@ class PacketCodec:
         self._scratch = np.empty(self._coder.packet_bound, np.uint8)
         self._counter = 0
         self._lock = threading.Lock()  # of scratch and counter
+        _codecs.add(self)
 
     def encode(self, symbols: NDArray[np.uint8], frame_id: int, timestamp_ns: int, *, counter: int | None = None) -> bytes:
         """One packet from `symbols`, uint8 [C,h,w] below L. `frame_id` < 2^32, `timestamp_ns` < 2^64, neither negative.
