@@ -1,0 +1,137 @@
+"""What does caution cost: a start that checks all it reads, and engines in a process of their own?
+
+    python benchmarks/bench_caution.py [--before CHECKOUT] [--rounds 15] [--record]
+
+`start`: processor time of a process that opens the built-in bundle, this checkout against an earlier one (`git worktree add CHECKOUT
+COMMIT`), in turn. The earlier one uses this one's compiled core, which did not change. `isolation`: processor time a frame of 480x360,
+of both processes together, against that of engines in this one, in turn; and what of it is the copy out of the shared memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import record
+
+from percodec.runtime.engines.open import graph_specs
+from percodec.runtime.pipeline.slots import Slot
+from percodec.runtime.session import DEFAULT_BUNDLE, Session
+from percodec.runtime.supervise.health import Health
+from percodec.runtime.supervise.supervisor import Supervisor
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.codec import _rans
+from percodec.sdk.machine import machine_info
+
+HERE = Path(__file__).parents[1]
+FRAMES = 20
+TICKS = os.sysconf("SC_CLK_TCK")
+_OPEN = "import sys; sys.path[:0] = sys.argv[1:]; from percodec.runtime import Session; Session.open().close()"
+
+
+def start_s(checkout: Path) -> float:
+    """Processor seconds of a process that opens the built-in bundle, from this checkout alone (-S: no installed percodec)."""
+    packages = str(Path(sys.prefix) / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-S", "-c", _OPEN, str(checkout / "sdk"), str(checkout / "runtime"), packages], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def start(before: Path, rounds: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        sides = {}
+        for name, source in (("before", before), ("now", HERE)):
+            sides[name] = Path(folder) / name
+            for part in ("sdk", "runtime"):
+                shutil.copytree(source / part / "percodec", sides[name] / part / "percodec", ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copy(_rans.__file__, sides[name] / "sdk" / "percodec" / "sdk" / "codec")
+            start_s(sides[name])  # compiles
+        found: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(rounds):
+            for name, checkout in sides.items():
+                found[name].append(start_s(checkout))
+    ratios = [now / then for now, then in zip(found["now"], found["before"], strict=True)]
+    medians = {f"{name}_ms": round(1000 * statistics.median(times), 1) for name, times in found.items()}
+    commit = subprocess.run(
+        ["git", "-C", str(before), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    return {"before": commit, "rounds": rounds, **medians, "ratio": round(statistics.median(ratios), 3)}
+
+
+def process_s(pid: int) -> float:
+    """Processor seconds of another process so far, in ticks of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def frames_s(slot: Slot, pid: int) -> float:
+    """Processor seconds of a frame through one slot, here and in process `pid`."""
+    here, there = time.process_time(), process_s(pid) if pid else 0.0
+    for _ in range(FRAMES):
+        slot.encode()
+        slot.ready()
+        slot.predict()
+    return (time.process_time() - here + (process_s(pid) - there if pid else 0.0)) / FRAMES
+
+
+def isolation(rounds: int) -> dict[str, Any]:
+    bundle = Bundle.open(DEFAULT_BUNDLE)
+    image, (symbols,) = graph_specs(bundle, "encoder")
+    heads = {"segmentation": graph_specs(bundle, "head_segmentation")[1]}
+    supervisor = Supervisor(DEFAULT_BUNDLE, (image, symbols), heads, ("ort",), Health(), waits=True, patience_s=60)
+    with Session.open(bundle) as session:
+        inside, (apart,) = session.slots(1)[0], supervisor.make(1)
+        inside.image[:] = apart.image[:] = bundle.selftest().frames[0]
+        frames_s(inside, 0), frames_s(apart, supervisor.worker_pid)
+        differences, plain = [], []
+        for _ in range(rounds):
+            plain.append(frames_s(inside, 0))
+            differences.append(frames_s(apart, supervisor.worker_pid) - plain[-1])
+        shared, own = [apart.symbols.copy(), *(a.copy() for a in apart.outputs["segmentation"].values())], []
+        own = [array.copy() for array in shared]
+        begin = time.process_time()
+        for _ in range(1000):
+            for mine, theirs in zip(own, shared, strict=True):
+                mine[:] = theirs
+        copy_ms = time.process_time() - begin
+    supervisor.close()
+    return {
+        "frame": f"{bundle.frame_width}x{bundle.frame_height}", "rounds": rounds, "frames_a_round": FRAMES,
+        "inside_ms": round(1000 * statistics.median(plain), 3), "apart_costs_ms": round(1000 * statistics.median(differences), 3),
+        "copying_out_ms": round(copy_ms, 4),
+    }  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="an earlier checkout to compare the start with")
+    parser.add_argument("--rounds", type=int, default=15, metavar="N", help="of each comparison (default 15)")
+    record.add_arguments(parser)
+    args = parser.parse_args()
+    result: dict[str, Any] = {
+        "benchmark": "bench_caution",
+        "command": f"python benchmarks/bench_caution.py{' --before CHECKOUT' if args.before else ''} --rounds {args.rounds}",
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "machine": machine_info(),
+        "load": [round(x, 1) for x in os.getloadavg()],
+        "isolation": isolation(args.rounds),
+        **({"start": start(args.before.resolve(), args.rounds)} if args.before else {}),
+    }
+    print(result["isolation"], result.get("start", ""))
+    record.write_result(args, "bench_caution", result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
