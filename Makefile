@@ -18,7 +18,7 @@ MAKEFLAGS   += --no-print-directory
 .DEFAULT_GOAL := help
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: help demo uplink-demo test test-long test-ros lint bench clean
+.PHONY: help demo uplink-demo test test-long test-ros lint bench wheels clean
 
 # Both names: older pip takes the first for isolated builds too, newer pip only the second. Yours is kept beside ours.
 export PIP_CONSTRAINT       := constraints.txt $(filter-out constraints.txt,$(PIP_CONSTRAINT))
@@ -83,6 +83,9 @@ bench: $(DEV)/.ready ## run the benchmarks into build/results; ARGS=--record: in
 		python "benchmarks/bench_$$bench.py" --camvid "$$PERCODEC_DATA/camvid" $(ARGS)
 	done
 	[[ " $(ARGS) " != *" --record "* ]] || python benchmarks/tables.py
+
+wheels: ## the wheel for PYTHON, built twice and equal, its SBOM and licences, into dist/
+	@PYTHON="$(PYTHON)" .ci/wheels
 
 clean: ## remove the environments, builds, caches and demo output
 	@rm -rf $(VENV) build dist percodec-demo percodec-uplink-demo percodec-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -58,3 +58,18 @@ def test_every_requirement_of_a_pinned_one_is_pinned(pins: dict[str, list[str]])
             if needed and ";" not in requirement and _normal(needed[0]) not in pins:
                 missing.add(f"{name} needs {needed[0]}")
     assert not missing
+
+
+def test_the_vehicle_s_requirements_are_those_pins_with_hashes(root: Path, pins: dict[str, list[str]]) -> None:
+    """`runtime/requirements.txt` is made by a tool from constraints.txt; after a change there it is made again, as its head says."""
+    pinned = {line.partition(";")[0].strip() for line in (root / "constraints.txt").read_text(encoding="utf-8").splitlines()}
+    text = (root / "runtime" / "requirements.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+    entries = [line for line in text.splitlines() if line and not line.startswith("#")]
+    names = {entry.partition("==")[0] for entry in entries}
+    assert {"numpy", "onnxruntime", "opencv-python-headless", "pyyaml", "cryptography"} <= names
+    for entry in entries:
+        version = re.match(r"[a-z0-9-]+==[0-9a-z.]+", entry)
+        assert version, entry
+        assert version[0] in pinned, f"{version[0]} is not what constraints.txt has"
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), version[0]
+    assert "://" not in text
