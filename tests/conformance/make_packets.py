@@ -9,6 +9,7 @@ golden packet of a published version is never regenerated: a new case gets a new
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.sdk.codec import EntropyModel, reference
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests, for support
+from support.steps_models import random_latent, random_model
+
+from percodec.sdk.codec import EntropyModel, StepsModel, reference
 from percodec.sdk.codec.contexts import MEAN_BINS, SPREAD_BINS, ChannelContexts, Contexts, Neighbour
 from percodec.sdk.codec.header import CRC, HEADER_BYTES, LAYOUT
 from percodec.sdk.errors import PacketError
@@ -41,6 +45,7 @@ class Case:
     contexts: int = 0
     temporal: bool = False
     pairs: bool = False
+    heads: int = 0  # of profile 4
     reach: int = 18  # of what a neighbour adds; seven of more than 18 may wrap
 
 
@@ -59,6 +64,9 @@ CASES = (
     Case("v1.0-pairs-3x7x13-L6-lanes16", (3, 7, 13), 6, 16, 10, 1, 2, 3, 4, pairs=True),
     Case("v1.0-pairs-2x9x31-L8-lanes64", (2, 9, 31), 8, 64, 11, 5, 6, 7, 8, pairs=True),
     Case("v1.0-pairs-4x20x30-L3-auto", (4, 20, 30), 3, None, 12, 9, 10, 11, 12, pairs=True),
+    Case("v1.0-steps-6x9x21-lanes16", (6, 9, 21), 0, 16, 15, 1, 2, 3, 4, heads=2),
+    Case("v1.0-steps-9x5x36-auto", (9, 5, 36), 0, None, 16, 5, 6, 7, 8, heads=1),
+    Case("v1.0-steps-2x5x37-lanes3", (2, 5, 37), 0, 3, 17, 9, 10, 11, 12, heads=2),
 )
 
 
@@ -70,9 +78,12 @@ def _numbers(seed: int) -> Iterator[int]:
         yield state >> 32
 
 
-def content_of(case: Case) -> tuple[EntropyModel, NDArray[np.uint8]]:
+def content_of(case: Case) -> tuple[EntropyModel | StepsModel, NDArray[np.uint8]]:
     """Tables whose weights are powers of two up to 64, and symbols drawn from them; temporal: the latent before, then this one."""
     numbers = _numbers(case.seed)
+    if case.heads:
+        steps = random_model(lambda n: next(numbers) % n, case.shape[0], case.heads)
+        return steps, random_latent(lambda n: next(numbers) % n, steps, *case.shape[1:])
     channels, height, width = case.shape
     rows = channels * max(1, case.contexts)
     weights = [[1 << next(numbers) % 7 for _ in range(case.levels)] for _ in range(rows)]
@@ -142,7 +153,12 @@ def files_of(case: Case) -> dict[str, bytes]:
 def refused() -> list[dict[str, str | int]]:
     """What `refused.json` holds: the golden packet whose tables read it, latent size, name of the check, why, the packet in hexadecimal."""
     found: list[dict[str, str | int]] = []
-    for name in ("v1.0-order0-4x6x7-L6-lane1", "v1.0-contexts-3x9x21-L6-lanes16", "v1.0-pairs-3x7x13-L6-lanes16"):
+    for name in (
+        "v1.0-order0-4x6x7-L6-lane1",
+        "v1.0-contexts-3x9x21-L6-lanes16",
+        "v1.0-pairs-3x7x13-L6-lanes16",
+        "v1.0-steps-6x9x21-lanes16",
+    ):
         case = next(c for c in CASES if c.name == name)
         for status, why, packet in _faults(case):
             place: dict[str, str | int] = {"tables": name, "height": case.shape[1], "width": case.shape[2]}
@@ -150,7 +166,7 @@ def refused() -> list[dict[str, str | int]]:
     return found
 
 
-def status_of(model: EntropyModel, packet: bytes, height: int, width: int) -> str:
+def status_of(model: EntropyModel | StepsModel, packet: bytes, height: int, width: int) -> str:
     """The name of the check by which the reference refuses a packet, or "ok"."""
     try:
         reference.decode_packet(model, packet, height, width)
@@ -203,6 +219,15 @@ def _faults(case: Case) -> Iterator[tuple[str, str, bytes]]:
     found = next(other for other in flipped if status_of(model, other, *case.shape[1:]) == "bad_final_state")
     yield "bad_final_state", "a bit of a word flipped, and as many words as the symbols need", found
     yield "bad_latent_crc", "the lowest bit of the latent CRC flipped", sealed(36, bytes([packet[36] ^ 1]))
+    if isinstance(model, StepsModel):  # as an encoder writes it that knows one level more
+        channel = int(np.argmin(model.levels_per_channel))
+        lax = list(model.planes)
+        lax[channel] = dataclasses.replace(lax[channel], levels=lax[channel].levels + 1)
+        symbols = content_of(case)[1]
+        symbols[channel, 2, 3] = lax[channel].levels - 1
+        forged = reference.encode_packet(StepsModel(tuple(lax), model.heads, model.bands), symbols, frame_id=1, timestamp_ns=2, lanes=lanes)
+        head = forged[:24] + packet[24:32] + forged[32 : LAYOUT.size]
+        yield "symbol_out_of_range", "a symbol that its channel does not have", sealed(body=forged[HEADER_BYTES:])
 
 
 def main() -> int:

@@ -66,7 +66,7 @@ std::vector<std::uint8_t> read(const std::string& path) {
 // Every allocation of opening a model and its coder, failing once each.
 void fails_cleanly(const std::string& stem, std::uint32_t channels, std::uint32_t height, std::uint32_t width) {
     const std::vector<std::uint8_t> model = read(stem + ".pcem"), packet = read(stem + ".packet");
-    std::vector<std::uint8_t> symbols(std::size_t{channels} * height * width), buffer(2 * symbols.size() + 1024);
+    std::vector<std::uint8_t> symbols(std::size_t{channels} * height * width), buffer(7 * symbols.size() + 1024);
     const long before = live;
     long failures = 0;
     for (long nth = 0;; ++nth) {
@@ -104,5 +104,6 @@ int main(int count, char** arguments) {
     check(count == 2, "one argument, the folder of the golden packets");
     fails_cleanly(std::string(arguments[1]) + "/v1.0-contexts-5x7x70-L6-auto", 5, 7, 70);
     fails_cleanly(std::string(arguments[1]) + "/v1.0-pairs-3x7x13-L6-lanes16", 3, 7, 13);
+    fails_cleanly(std::string(arguments[1]) + "/v1.0-steps-6x9x21-lanes16", 6, 9, 21);
     return 0;
 }

@@ -27,6 +27,8 @@ const Case kCases[] = {
     {"v1.0-temporal-3x6x70-L6-lanes8", 6, 70},   {"v1.0-pairs-3x7x13-L6-lanes16", 7, 13},
     {"v1.0-contexts-4x9x70-L6-K16-auto", 9, 70}, {"v1.0-temporal-3x6x90-L6-K16-lanes32", 6, 90},
     {"v1.0-pairs-2x9x31-L8-lanes64", 9, 31},     {"v1.0-pairs-4x20x30-L3-auto", 20, 30},
+    {"v1.0-steps-6x9x21-lanes16", 9, 21},        {"v1.0-steps-9x5x36-auto", 5, 36},
+    {"v1.0-steps-2x5x37-lanes3", 5, 37},
 };
 
 void check(bool condition, const std::string& what) {
@@ -73,7 +75,7 @@ int main(int count, char** arguments) {
                   stem + " encodes to the frozen bytes");
         }
     }
-    for (const Case* c : {&kCases[5], &kCases[9]}) {
+    for (const Case* c : {&kCases[5], &kCases[9], &kCases[14]}) {
         const Bytes model = read(std::string(arguments[1]) + "/" + c->name + ".pcem");
         for (std::size_t size = 0; size < model.size(); ++size) {
             bool refused = false;

@@ -4,6 +4,7 @@
 #include <nanobind/ndarray.h>
 
 #include "percodec/crc32c.hpp"
+#include "percodec/entropy_model.hpp"
 #include "percodec/latent_statistics.hpp"
 #include "percodec/packet.hpp"
 
@@ -138,6 +139,13 @@ NB_MODULE(_rans, m) {
     m.def("parse_header", &parse_header, "packet"_a);
     m.def("latent_statistics", &latent_statistics, "symbols"_a.noconvert(), "counts"_a.noconvert());
 
+    m.def(
+        "coder_of",
+        [](const nb::bytes& model, std::uint32_t height, std::uint32_t width) {
+            const auto* data = reinterpret_cast<const std::uint8_t*>(model.c_str());
+            return percodec::EntropyModel(data, model.size()).coder(height, width);
+        },
+        "model"_a, "height"_a, "width"_a);
     nb::class_<percodec::LatentCoder>(m, "LatentCoder")
         .def(
             "__init__",

@@ -105,6 +105,17 @@ LatentCoder::LatentCoder(PairTables pairs, std::uint32_t height, std::uint32_t w
       profile_(profile),
       table_hash_(table_hash) {}
 
+LatentCoder::LatentCoder(StepTables steps, std::uint32_t height, std::uint32_t width, std::uint8_t profile,
+                         std::uint64_t table_hash)
+    : channels_(steps.channels()),
+      height_(height),
+      width_(width),
+      plane_(plane_of(channels_, height, width)),
+      profile_(profile),
+      table_hash_(table_hash) {
+    steps_ = std::make_shared<StepRooms>(std::move(steps), height, width);
+}
+
 Status LatentCoder::encode(const std::uint8_t* symbols, PacketHeader* header, Kernel kernel, std::uint8_t* buffer,
                            std::size_t capacity, std::size_t* size) const noexcept {
     if (capacity < kHeaderBytes) return Status::no_space;
@@ -117,6 +128,8 @@ Status LatentCoder::encode(const std::uint8_t* symbols, PacketHeader* header, Ke
     if (contexts_) {
         coded = encode_payload(*tables_, *contexts_, symbols, channels_, height_, width_, &lanes, kernel, room, end,
                                &payload);
+    } else if (steps_) {
+        coded = encode_payload(*steps_, symbols, &lanes, kernel, room, end, &payload);
     } else if (pairs_) {
         if (lanes == 0) lanes = lanes_for_pairs(*pairs_, symbols, plane_, kernel);
         coded = encode_payload(*pairs_, symbols, plane_, lanes, kernel, room, end, &payload);
@@ -164,6 +177,8 @@ Status LatentCoder::decode(const std::uint8_t* packet, std::size_t size, Kernel 
     if (contexts_) {
         decoded = decode_payload(*tables_, *contexts_, payload, left, channels_, height_, width_, header->lanes, kernel,
                                  symbols);
+    } else if (steps_) {
+        decoded = decode_payload(*steps_, payload, left, header->lanes, kernel, symbols);
     } else if (pairs_) {
         decoded = decode_payload(*pairs_, payload, left, plane_, header->lanes, kernel, symbols);
     } else {

@@ -11,8 +11,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         const percodec::LatentCoder coder = model.coder(3, 5);
         const std::size_t all = std::size_t{coder.planes()} * coder.height() * coder.width();
         fuzz::Bytes symbols(all), buffer(coder.packet_bound());
-        for (std::size_t k = 0; k < symbols.size(); ++k)
-            symbols[k] = static_cast<std::uint8_t>((k * 7 + size) % model.levels());
+        for (std::size_t k = 0; k < symbols.size(); ++k) {
+            const auto channel = static_cast<unsigned>(k / (coder.height() * coder.width()) % model.channels());
+            symbols[k] = static_cast<std::uint8_t>((k * 7 + size) % model.levels_of(channel));
+        }
         fuzz::Bytes decoded = symbols;  // the latent before, where there is one
         std::fill(decoded.end() - static_cast<std::ptrdiff_t>(coder.symbols()), decoded.end(), std::uint8_t{0});
         percodec::PacketHeader header;

@@ -2,7 +2,8 @@
 #include "tables.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    for (const percodec::LatentCoder* coder : {&fuzz::plain(), &fuzz::with_contexts(), &fuzz::of_pairs()}) {
+    for (const percodec::LatentCoder* coder :
+         {&fuzz::plain(), &fuzz::with_contexts(), &fuzz::of_pairs(), &fuzz::of_steps()}) {
         percodec::PacketHeader header;
         fuzz::Bytes symbols(coder->symbols());
         const auto status = coder->decode(data, size, percodec::Kernel::automatic, symbols.data(), &header);

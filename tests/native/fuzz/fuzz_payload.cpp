@@ -59,9 +59,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (size < 1 || size > 8192) return 0;
     static const std::uint64_t plain = hash_of("v1.0-order0-8x14x14-L6-auto"),
                                contexts = hash_of("v1.0-contexts-5x7x70-L6-auto"),
-                               pairs = hash_of("v1.0-pairs-3x7x13-L6-lanes16");
+                               pairs = hash_of("v1.0-pairs-3x7x13-L6-lanes16"),
+                               steps = hash_of("v1.0-steps-6x9x21-lanes16");
     look(fuzz::plain(), 0, plain, data, size);
     look(fuzz::with_contexts(), 1, contexts, data, size);
     look(fuzz::of_pairs(), 3, pairs, data, size);
+    look(fuzz::of_steps(), 4, steps, data, size);
     return 0;
 }

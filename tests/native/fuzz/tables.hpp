@@ -1,4 +1,4 @@
-// What all targets code with: tables of one golden packet without contexts, one with, and one of pairs.
+// What all targets code with: tables of one golden packet without contexts, one with, one of pairs, and one of steps.
 #pragma once
 
 #include <cstdlib>
@@ -36,6 +36,11 @@ inline const percodec::LatentCoder& with_contexts() {
 
 inline const percodec::LatentCoder& of_pairs() {
     static const percodec::LatentCoder made = coder("v1.0-pairs-3x7x13-L6-lanes16", 7, 13);
+    return made;
+}
+
+inline const percodec::LatentCoder& of_steps() {
+    static const percodec::LatentCoder made = coder("v1.0-steps-6x9x21-lanes16", 9, 21);
     return made;
 }
 

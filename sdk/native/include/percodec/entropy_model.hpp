@@ -22,7 +22,12 @@ class EntropyModel {
 
     unsigned profile() const noexcept { return profile_; }
     unsigned channels() const noexcept { return channels_; }
+    // Of profile 4 the most of any channel.
     unsigned levels() const noexcept { return levels_; }
+
+    // Of one channel; `offset`: its symbol for 0 in profile 4, in others 0.
+    unsigned levels_of(unsigned channel) const noexcept { return ranges_.empty() ? levels_ : ranges_[channel].levels; }
+    unsigned offset(unsigned channel) const noexcept { return ranges_.empty() ? 0 : ranges_[channel].offset; }
 
     // SHA-256 of the file; packets name its first eight bytes.
     const std::array<std::uint8_t, 32>& digest() const noexcept { return digest_; }
@@ -33,6 +38,10 @@ class EntropyModel {
 
   private:
     unsigned profile_, channels_, levels_, contexts_;
+    struct Range {
+        unsigned levels, offset;
+    };
+    std::vector<Range> ranges_;  // of profile 4
     std::vector<std::uint16_t> cdf_;
     std::vector<std::uint8_t> context_data_;
     std::array<std::uint8_t, 32> digest_;

@@ -3,12 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 #include "percodec/contexts.hpp"
 #include "percodec/pairs.hpp"
 #include "percodec/rans.hpp"
 #include "percodec/status.hpp"
+#include "percodec/steps.hpp"
 
 namespace percodec {
 
@@ -50,6 +52,10 @@ class LatentCoder {
     LatentCoder(PairTables pairs, std::uint32_t height, std::uint32_t width, std::uint8_t profile,
                 std::uint64_t table_hash);
 
+    // Of uniform steps (profile 4). Copies share the room that calls work in.
+    LatentCoder(StepTables steps, std::uint32_t height, std::uint32_t width, std::uint8_t profile,
+                std::uint64_t table_hash);
+
     std::size_t symbols() const noexcept { return plane_ * channels_; }
 
     // Channels of the array that encode() and decode() take: in profile 2 the latent before comes first, so twice as
@@ -57,9 +63,11 @@ class LatentCoder {
     std::uint32_t planes() const noexcept { return contexts_ && contexts_->temporal() ? 2 * channels_ : channels_; }
 
     // Bytes that no packet of this shape exceeds.
-    std::size_t packet_bound() const noexcept { return kHeaderBytes + payload_bound(symbols()); }
+    std::size_t packet_bound() const noexcept {
+        return kHeaderBytes + (steps_ ? step_payload_bound(symbols(), plane_) : payload_bound(symbols()));
+    }
 
-    const Tables& tables() const noexcept { return *tables_; }  // of every profile but 3
+    const Tables& tables() const noexcept { return *tables_; }  // of profiles 0, 1 and 2
     std::uint32_t channels() const noexcept { return channels_; }
     std::uint32_t height() const noexcept { return height_; }
     std::uint32_t width() const noexcept { return width_; }
@@ -76,9 +84,10 @@ class LatentCoder {
                   PacketHeader* header) const noexcept;
 
   private:
-    std::optional<Tables> tables_;  // or pairs_
+    std::optional<Tables> tables_;  // or pairs_ or steps_
     std::optional<Contexts> contexts_;
     std::optional<PairTables> pairs_;
+    std::shared_ptr<StepRooms> steps_;
     std::uint32_t channels_;
     std::uint32_t height_;
     std::uint32_t width_;

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from percodec.sdk.codec.contexts import MAX_CONTEXTS, Contexts
+from percodec.sdk.codec.steps import PROFILE_STEPS, StepsModel
 from percodec.sdk.errors import EntropyModelError
 
 _MAGIC = b"PCEM"
@@ -97,7 +98,7 @@ class EntropyModel:
             if pairs:
                 total = sum(row)
                 row = [max((count << _PAIR_PRECISION) - total, 0) for count in row]
-            cdf[channel, 1:] = np.cumsum(_frequencies_from_counts(row, 1 << (_PAIR_PRECISION if pairs else _PRECISION)))
+            cdf[channel, 1:] = np.cumsum(frequencies_from_counts(row, 1 << (_PAIR_PRECISION if pairs else _PRECISION)))
         return cls(cdf, pairs=pairs)
 
     @property
@@ -157,7 +158,7 @@ class EntropyModel:
             raise EntropyModelError(
                 f"entropy model of version {version}, profile {profile}, {rows} contexts, precision {precision}: this reader knows version "
                 f"{_VERSION}, profiles 0 (0 contexts), 1 and 2 (1..{MAX_CONTEXTS}) of precision {_PRECISION}, 3 (0 contexts) of "
-                f"{_PAIR_PRECISION}; update percodec"
+                f"{_PAIR_PRECISION} (read_model also {PROFILE_STEPS}); update percodec"
             )
         if not alone:
             return cls._from_contexts(data, channels, levels, rows, profile == PROFILE_TEMPORAL)
@@ -201,6 +202,11 @@ class EntropyModel:
         return f"EntropyModel(channels={self.channels}, levels={self.levels}, profile={self.profile}, digest={self._digest.hex()[:16]})"
 
 
+def read_model(data: bytes) -> EntropyModel | StepsModel:
+    """The tables of any profile, from their `to_bytes`. Raises `EntropyModelError` on anything but exactly one valid model."""
+    return StepsModel.from_bytes(data) if data[4:6] == bytes((_VERSION, PROFILE_STEPS)) else EntropyModel.from_bytes(data)
+
+
 def pairs_of(symbols: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
     """uint8 [C,h,w] -> [C,1,ceil(h * w / 2)]: levels * first + second of the symbols at positions 2i and 2i + 1; a missing one is 0."""
     flat = symbols.reshape(len(symbols), -1)
@@ -215,7 +221,7 @@ def count_pairs(symbols: NDArray[np.uint8], levels: int) -> NDArray[np.int64]:
     return np.stack([np.bincount(p.ravel(), minlength=levels * levels) for p in pairs]).reshape(-1, levels, levels)
 
 
-def _frequencies_from_counts(counts: list[int], scale: int) -> list[int]:
+def frequencies_from_counts(counts: list[int], scale: int) -> list[int]:
     """Largest-remainder shares of `scale`, each at least 1. Python integers: no overflow, no rounding."""
     if sum(counts) == 0:
         counts = [1] * len(counts)
@@ -230,4 +236,4 @@ def _frequencies_from_counts(counts: list[int], scale: int) -> list[int]:
     return frequencies
 
 
-__all__ = ["MAX_PAIR_LEVELS", "PROFILE_TEMPORAL", "EntropyModel", "count_pairs", "pairs_of"]
+__all__ = ["MAX_PAIR_LEVELS", "PROFILE_TEMPORAL", "EntropyModel", "count_pairs", "frequencies_from_counts", "pairs_of", "read_model"]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from percodec.sdk.codec import _rans
 from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL, EntropyModel
 from percodec.sdk.codec.header import HEADER_BYTES, MAX_LANES, VERSION, BytesLike, PacketHeader
+from percodec.sdk.codec.steps import StepsModel
 from percodec.sdk.errors import CodecError, PacketError
 
 T = TypeVar("T")
@@ -38,6 +39,8 @@ _MEANINGS = {
     "truncated_payload": "has fewer coded words than the latent needs: wrong latent size, or not a conforming encoder",
     "trailing_payload": "has coded words left after the last symbol: wrong latent size, or not a conforming encoder",
     "bad_final_state": "does not end in the coder's initial state: wrong tables or latent size, or not a conforming encoder",
+    "symbol_out_of_range": "decodes to symbols that no channel of these tables has: not a conforming encoder",
+    "no_space": "needs more memory than there is",
     "bad_latent_crc": "decodes to other symbols than were coded (latent CRC-32C differs): wrong tables or latent size",
 }
 
@@ -55,7 +58,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class PacketCodec:
-    """Codes latents of one shape under one `EntropyModel`. Complete at construction; safe to share between threads.
+    """Codes latents of one shape under one `EntropyModel` or `StepsModel`. Complete at construction; safe to share between threads.
 
     A process that forks while a thread encodes has a child whose codec works, and counts on from the last packet that was complete.
 
@@ -69,7 +72,7 @@ class PacketCodec:
 
     def __init__(
         self,
-        model: EntropyModel,
+        model: EntropyModel | StepsModel,
         height: int,
         width: int,
         *,
@@ -84,8 +87,7 @@ class PacketCodec:
         if lanes is not None and not 1 <= lanes <= MAX_LANES:
             raise CodecError(f"lanes must be 1..{MAX_LANES} or None, got {lanes}")
         try:
-            contexts = model.contexts.to_bytes() if model.contexts is not None else b""
-            self._coder = _rans.LatentCoder(model.cdf, height, width, model.profile, model.table_hash, contexts, model.rows_per_channel)
+            self._coder = _coder_of(model, height, width)
         except ValueError as error:
             raise CodecError(f"latent of {model.channels} x {height} x {width}: {error}") from None
         self.model = model
@@ -145,10 +147,17 @@ class PacketCodec:
     def _packet(self, symbols: NDArray[np.uint8], scratch: NDArray[np.uint8], counter: int, frame_id: int, timestamp_ns: int) -> bytes:
         packet = self._coder.encode(symbols, scratch, self.stream_id, counter, frame_id, timestamp_ns, self._lanes)
         if isinstance(packet, int):
-            raise CodecError(f"frame {frame_id}: symbols reach {int(symbols.max())}, the tables have levels 0..{self.model.levels - 1}")
+            raise CodecError(f"frame {frame_id}: {self._out_of_range(symbols)}")
         if len(packet) > self.max_bytes:
             raise PacketError(f"frame {frame_id} takes {len(packet)} bytes, max_bytes is {self.max_bytes}: raise it or skip the frame")
         return packet
+
+    def _out_of_range(self, symbols: NDArray[np.uint8]) -> str:
+        if isinstance(self.model, StepsModel):
+            for c, levels in enumerate(self.model.levels_per_channel):
+                if int(symbols[c].max()) >= levels:
+                    return f"symbols of channel {c} reach {int(symbols[c].max())}, the tables have levels 0..{levels - 1} there"
+        return f"symbols reach {int(symbols.max())}, the tables have levels 0..{self.model.levels - 1}"
 
     def decode(self, packet: BytesLike, out: NDArray[np.uint8] | None = None) -> tuple[PacketHeader, NDArray[np.uint8]]:
         """Header and symbols, uint8 [C,h,w], of a packet (bytes or any contiguous bytes-like object), fully verified.
@@ -177,6 +186,13 @@ class PacketCodec:
         """
         out = np.empty((len(packets), *self.latent_shape), np.uint8)
         return _shared_out(lambda k, thread: self.decode(packets[k], out[k])[0], len(packets), threads), out
+
+
+def _coder_of(model: EntropyModel | StepsModel, height: int, width: int) -> _rans.LatentCoder:
+    if isinstance(model, StepsModel):
+        return _rans.coder_of(model.to_bytes(), height, width)
+    contexts = model.contexts.to_bytes() if model.contexts is not None else b""
+    return _rans.LatentCoder(model.cdf, height, width, model.profile, model.table_hash, contexts, model.rows_per_channel)
 
 
 def parse_header(packet: BytesLike) -> PacketHeader:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from percodec.sdk.codec.entropy_model import EntropyModel, pairs_of
 from percodec.sdk.codec.header import CRC, HEADER_BYTES, LAYOUT, MAGIC, MAX_LANES, VERSION, PacketHeader
+from percodec.sdk.codec.steps import StepsModel
+from percodec.sdk.codec.steps_reference import decode_steps, encode_steps, steps_of
 from percodec.sdk.errors import CodecError, PacketError
 
 
@@ -50,9 +52,9 @@ def log2_q8(frequency: int) -> int:
     return result
 
 
-def state_low(model: EntropyModel) -> int:
+def state_low(model: EntropyModel | StepsModel) -> int:
     """Lanes live in [low, 65536 * low); encoding starts, and decoding ends, at low, in profile 3 with a number on top."""
-    return 1 << 16 if model.pairs else 1 << 15
+    return 1 << 16 if isinstance(model, StepsModel) or model.pairs else 1 << 15
 
 
 def digits_of(model: EntropyModel, pairs: int, lanes: int) -> int:
@@ -84,8 +86,11 @@ def lane_of(model: EntropyModel, row: int, column: int, width: int, lanes: int) 
     return (row * width + column if model.contexts is None else column) % lanes
 
 
-def ideal_bytes_of(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
+def ideal_bytes_of(model: EntropyModel | StepsModel, symbols: NDArray[np.uint8]) -> int:
     """The content's ideal length, rounded up to bits and down to bytes."""
+    if isinstance(model, StepsModel):
+        cost = sum(256 * model.precision - log2_q8(row[token + 1] - row[token]) for _, row, token in steps_of(model, symbols))
+        return -(-cost // 256) // 8
     frequencies = np.diff(model.cdf.astype(np.int64), axis=1).tolist()
     symbols = coded(model, symbols)
     now = symbols[-model.channels :]
@@ -99,14 +104,14 @@ def ideal_bytes_of(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
     return -(-cost // 256) // 8
 
 
-def lanes_for(model: EntropyModel, symbols: NDArray[np.uint8]) -> int:
+def lanes_for(model: EntropyModel | StepsModel, symbols: NDArray[np.uint8]) -> int:
     """The encoder's own choice: the most lanes (a power of two) whose 4 bytes each fit 4 bytes + 9/1024 of the ideal payload.
 
     12/1024 with contexts, whose kernels need more lanes to be as fast.
     """
     ideal_bytes = ideal_bytes_of(model, symbols)
     lanes = 1
-    while lanes < MAX_LANES and 4 * 2 * lanes <= 4 + ideal_bytes * (12 if model.contexts else 9) // 1024:
+    while lanes < MAX_LANES and 4 * 2 * lanes <= 4 + ideal_bytes * (12 if isinstance(model, StepsModel) or model.contexts else 9) // 1024:
         lanes *= 2
     return lanes
 
@@ -123,8 +128,10 @@ def _encoded(model: EntropyModel, x: int, start: int, end: int, words: list[int]
     return (x // (end - start) << model.precision) + x % (end - start) + start
 
 
-def encode_payload(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int) -> bytes:
+def encode_payload(model: EntropyModel | StepsModel, symbols: NDArray[np.uint8], lanes: int) -> bytes:
     """rANS over `lanes` interleaved states: final states first, then the shared 16-bit words in the order of decoding."""
+    if isinstance(model, StepsModel):
+        return encode_steps(model, symbols, lanes)
     symbols = coded(model, symbols)
     cdf, now = model.cdf.tolist(), symbols[-model.channels :]
     channels, height, width = now.shape
@@ -145,9 +152,11 @@ def encode_payload(model: EntropyModel, symbols: NDArray[np.uint8], lanes: int) 
 
 
 def decode_payload(
-    model: EntropyModel, payload: bytes, height: int, width: int, lanes: int, before: NDArray[np.uint8] | None = None
+    model: EntropyModel | StepsModel, payload: bytes, height: int, width: int, lanes: int, before: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
     """The latent alone, [C,h,w]; `PacketError` unless the payload is used up exactly and every lane ends as it began."""
+    if isinstance(model, StepsModel):
+        return decode_steps(model, payload, height, width, lanes)
     if len(payload) < 4 * lanes or len(payload) % 2:
         raise PacketError("bad_length: the payload is not whole states and words")
     states = np.frombuffer(payload, "<u4", lanes).tolist()
@@ -197,7 +206,7 @@ def decode_payload(
 
 
 def encode_packet(
-    model: EntropyModel,
+    model: EntropyModel | StepsModel,
     symbols: NDArray[np.uint8],
     *,
     frame_id: int,
@@ -207,7 +216,9 @@ def encode_packet(
     lanes: int | None = None,
 ) -> bytes:
     """The packet that `PacketCodec.encode` makes of the same input. `symbols`: uint8 [C,h,w] below L; else `CodecError`."""
-    if symbols.size and int(symbols.max()) >= model.levels:
+    if isinstance(model, StepsModel):
+        symbols = model.check(symbols)
+    elif symbols.size and int(symbols.max()) >= model.levels:
         raise CodecError(f"symbols reach {int(symbols.max())}, the tables have levels 0..{model.levels - 1}")
     lanes = lanes_for(model, symbols) if lanes is None else lanes
     payload = encode_payload(model, symbols, lanes)
@@ -217,7 +228,7 @@ def encode_packet(
 
 
 def decode_packet(
-    model: EntropyModel, packet: bytes, height: int, width: int, before: NDArray[np.uint8] | None = None
+    model: EntropyModel | StepsModel, packet: bytes, height: int, width: int, before: NDArray[np.uint8] | None = None
 ) -> tuple[PacketHeader, NDArray[np.uint8]]:
     """Header and symbols [C,h,w]; `PacketError`, which begins with the core's name of the failure, for every packet that it refuses."""
     if len(packet) < HEADER_BYTES:
@@ -261,5 +272,6 @@ __all__ = [
     "latent_crc",
     "log2_q8",
     "state_low",
+    "steps_of",
     "table_rows",
 ]
