@@ -24,19 +24,20 @@ StepContexts::StepContexts(const StepTables& tables, unsigned index, const StepR
 void step_block_plain(const StepContexts& contexts, StepRoom& room, std::size_t at, std::size_t count) noexcept {
     constexpr std::size_t kPart = 32;
     const StepTables::Plane& plane = contexts.plane;
+    const unsigned shift = plane.shift;
     for (std::size_t done = 0; done < count; done += kPart, at += kPart) {
-        std::uint16_t sum[kPart] = {};
+        std::int16_t sum[kPart] = {};
         for (std::size_t k = 0; k < plane.width.size(); ++k) {
             const std::uint8_t* const value = room.values.data() + at + contexts.width[k];
-            const auto weight = static_cast<std::uint16_t>(plane.width[k].weight);
+            const auto weight = static_cast<std::int16_t>(plane.width[k].weight);
             for (std::size_t i = 0; i < kPart; ++i) {
-                const unsigned more = sum[i] + value[i] * unsigned{weight};  // at most 32767 + 63 * 255
-                sum[i] = static_cast<std::uint16_t>(more < 32767 ? more : 32767);
+                const auto more = static_cast<std::int16_t>(sum[i] + value[i] * weight);  // below 65536: too much shows
+                sum[i] = more < 0 ? std::int16_t{32767} : more;
             }
         }
         std::uint8_t small[kPart], found[kPart] = {};
         for (std::size_t i = 0; i < kPart; ++i) {
-            const unsigned shifted = sum[i] >> plane.shift;
+            const auto shifted = static_cast<std::int16_t>(sum[i] >> shift);
             small[i] = static_cast<std::uint8_t>(shifted < 255 ? shifted : 255);
         }
         for (const std::uint8_t border : plane.borders) {

@@ -48,6 +48,10 @@ bool step_tokens_plain(const StepTokens&, unsigned lanes, std::uint32_t* states,
 void step_block_plain(const StepContexts&, StepRoom&, std::size_t at, std::size_t count) noexcept;
 
 #if defined(__x86_64__)
+// Codes `count` entries from their end, the k-th by lane k % lanes, a multiple of 8. Writes up to 16 bytes before the
+// words, which are its own: four bytes for each of at least 8 lanes come before them.
+std::uint8_t* step_encode_avx2(const StepTables::Plane& plane, const std::uint16_t* entries, std::size_t count,
+                               unsigned lanes, std::uint32_t* states, std::uint8_t* next) noexcept;
 bool step_tokens_avx2(const StepTokens&, unsigned lanes, std::uint32_t* states, WordReader&,
                       std::size_t* escapes) noexcept;
 void step_block_avx2(const StepContexts&, StepRoom&, std::size_t at, std::size_t count) noexcept;
@@ -56,9 +60,9 @@ void step_block_avx2(const StepContexts&, StepRoom&, std::size_t at, std::size_t
 inline unsigned take_step(const StepTables::Plane& plane, unsigned row, std::uint32_t& x,
                           const std::uint8_t*& next) noexcept {
     const std::uint32_t slot = x & ((1u << kStepBits) - 1);
-    const StepTables::Last& last = plane.last[row];
+    const StepTables::Ends& ends = plane.ends[row];
     unsigned token = 0;
-    for (unsigned k = 0; k < kStepTokens - 1; ++k) token += slot > last.slot[k] ? 1u : 0u;
+    for (unsigned k = 0; k < kStepTokens - 1; ++k) token += slot >= ends.slot[k] ? 1u : 0u;
     decode_step<kStepBits, kStepStateLow>(plane.found[row].frequency_start[token], slot, x, next);
     return token;
 }

@@ -40,19 +40,23 @@ class Reader {
 
 void read_row(Reader& reader, unsigned index, StepTables::Plane& plane) {
     constexpr unsigned scale = 1u << kStepBits;
-    StepTables::Last last;
+    StepTables::Ends ends;
     StepTables::Found found;
     unsigned start = 0;
     for (unsigned token = 0; token < kStepTokens; ++token) {
         const unsigned end = token + 1 < kStepTokens ? reader.word() : scale;
         if (end <= start || end > scale) refuse(index, "a table does not rise strictly from 0 to 16384");
-        last.slot[token] = static_cast<std::uint16_t>(end - 1);
+        ends.slot[token] = static_cast<std::uint16_t>(end);
         found.frequency_start[token] = (end - start) | start << 16;
+        const std::uint32_t frequency = end - start;
+        const auto reciprocal =
+            static_cast<std::uint32_t>(frequency == 1 ? ~std::uint32_t{0} : (std::uint64_t{1} << 32) / frequency);
+        plane.divide.push_back({reciprocal, found.frequency_start[token]});
         plane.encode.push_back(encode_entry(start, end - start, kStepBits, 32));
         plane.cost.push_back(static_cast<std::uint16_t>(256 * kStepBits - log2_q8(end - start)));
         start = end;
     }
-    plane.last.push_back(last);
+    plane.ends.push_back(ends);
     plane.found.push_back(found);
 }
 
@@ -102,6 +106,11 @@ StepTables::StepTables(const std::uint8_t* data, std::size_t size, unsigned chan
         for (unsigned k = 1; k < kStepClasses - 1; ++k) {
             if (plane.borders[k] < plane.borders[k - 1]) refuse(index, "borders of classes fall");
         }
+        for (unsigned step = 0; step < 4; ++step) {
+            const unsigned half = 8u >> step;
+            for (unsigned found = 0; found < kStepClasses; found += 2 * half)
+                plane.middle[step][found] = static_cast<std::uint8_t>(plane.borders[found + half - 1] ^ 0x80);
+        }
         plane.digits = tail ? 2 * kStepClasses : kStepClasses;
         for (unsigned k = 0; k < plane.digits + (extents ? 0 : 2); ++k) read_row(reader, index, plane);
         planes_.push_back(std::move(plane));
@@ -121,6 +130,7 @@ StepRoom::StepRoom(const StepTables& tables, std::size_t rows, std::size_t colum
     must.resize(size);
     drafts.resize(size);
     reached.resize(height * width);
+    blocks.reserve(size / 32 + 2);
     runs.reserve((std::size_t{tables.heads()} + 1) * height + tables.channels());
     entries.reset(new std::uint16_t[(3 * std::size_t{tables.channels()} + 1) * height * width]);
 }

@@ -27,11 +27,16 @@ class StepTables {
         int dy, dx, weight;
     };
     // Rows of the tables, sixteen tokens each. Apart, for a coder wants one of them at a time in its first cache.
-    struct alignas(32) Last {
-        std::uint16_t slot[kStepTokens];  // of each token, the highest
+    struct alignas(32) Ends {
+        std::uint16_t slot[kStepTokens];  // of each token, the first that is above it
     };
     struct alignas(64) Found {
         std::uint32_t frequency_start[kStepTokens];  // frequency | start << 16
+    };
+    // What a division needs, in one load.
+    struct Divide {
+        std::uint32_t reciprocal;  // 2^32 / frequency, rounded down; of 1 one less
+        std::uint32_t frequency_start;
     };
     // A channel, or the extents: the last plane, where there are bands.
     struct Plane {
@@ -41,10 +46,14 @@ class StepTables {
         int bias;
         std::vector<Near> width, place;
         std::uint8_t borders[kStepClasses - 1];
+        // For a search in four steps, of what the borders before found: the border in the middle of what is left, less
+        // 128.
+        alignas(16) std::uint8_t middle[4][kStepClasses];
         unsigned digits;  // the first of two rows, behind those of tokens: 16, of tails 32
-        std::vector<Last> last;
+        std::vector<Ends> ends;
         std::vector<Found> found;
         std::vector<Tables::Encode> encode;  // row * 16 + token
+        std::vector<Divide> divide;          // the same
         std::vector<std::uint16_t> cost;     // the same, ideal code length in 1/256 bit
     };
 
@@ -74,12 +83,17 @@ struct StepRoom {
         std::uint32_t tokens, digits;
     };
 
+    struct Block {
+        std::uint32_t at, count;
+    };
+
     std::size_t height, width, stride, size;  // of a plane, in bytes
     std::vector<std::uint8_t> symbols;        // all planes
     std::vector<std::uint8_t> values;         // |symbol - offset|, all planes
     std::vector<std::uint8_t> classes, places;
     std::vector<std::uint8_t> must;            // 16 where something of the band must still come, else 0
     std::vector<std::uint32_t> reached;        // where the extents reach the present band
+    std::vector<Block> blocks;                 // vectors of symbols that hold all of them
     std::vector<std::uint16_t> drafts;         // an encoder's: the entry of each symbol of a plane
     std::vector<Run> runs;                     // an encoder's, in the order of decoding
     std::unique_ptr<std::uint16_t[]> entries;  // an encoder's: row * 16 + what is coded by it

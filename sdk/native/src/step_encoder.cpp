@@ -1,0 +1,204 @@
+// Profile 4, forward and back: first an encoder goes from plane to plane and writes down every step, then it codes that
+// list from its end.
+#include <cstring>
+
+#include "payload.hpp"
+#include "step_bands.hpp"
+
+namespace percodec {
+namespace {
+
+std::uint8_t highest_of(const std::uint8_t* symbols, std::size_t count) noexcept {
+    std::uint8_t highest = 0;
+    for (std::size_t i = 0; i < count; ++i) highest = symbols[i] > highest ? symbols[i] : highest;
+    return highest;
+}
+
+// Extents where there are values.
+void reach(const std::uint8_t* __restrict values, std::size_t count, std::uint8_t reached,
+           std::uint8_t* __restrict extents) noexcept {
+    for (std::size_t i = 0; i < count; ++i) extents[i] = values[i] ? reached : extents[i];
+}
+
+// Copies symbols into the room, and makes their values and extents. False where a symbol is no level.
+bool fill(const StepTables& tables, const std::uint8_t* symbols, StepRoom& room) noexcept {
+    const unsigned channels = tables.channels();
+    const std::size_t width = room.width, plane_size = room.height * width;
+    unsigned band = 0;  // counts from 1, as extents do
+    std::uint8_t* const extents = room.symbols.data() + channels * room.size;
+    if (tables.planes() > channels) std::memset(extents, 0, room.size);
+    for (unsigned c = 0; c < channels; ++c, symbols += plane_size) {
+        const StepTables::Plane& plane = tables.plane(c);
+        if (highest_of(symbols, plane_size) >= plane.levels) return false;
+        if (c == tables.bands()[band]) ++band;
+        for (std::size_t y = 0; y < room.height; ++y) {
+            const std::size_t at = room.at(y, 0);
+            std::uint8_t* const values = room.values.data() + c * room.size + at;
+            std::memcpy(room.symbols.data() + c * room.size + at, symbols + y * width, width);
+            set_values(plane.offset, symbols + y * width, width, values);
+            if (band > 0) reach(values, width, static_cast<std::uint8_t>(band), extents + at);
+        }
+    }
+    if (tables.planes() > channels) std::memcpy(room.values.data() + channels * room.size, extents, room.size);
+    return true;
+}
+
+// row * 16 + token of `count` symbols; `place(k)` of each.
+template <typename PlaceOf>
+void draft(const std::uint8_t* __restrict symbols, const std::uint8_t* __restrict rows, std::size_t count,
+           PlaceOf place, std::uint16_t* __restrict out) noexcept {
+    for (std::size_t i = 0; i < count; ++i) {
+        const auto shifted = static_cast<std::uint8_t>(symbols[i] - place(i) + kHalf);
+        const std::uint8_t token = shifted < kEscape ? shifted : std::uint8_t{kEscape};
+        out[i] = static_cast<std::uint16_t>(rows[i] << 4 | token);
+    }
+}
+
+void draft(const StepContexts& contexts, unsigned plane, StepRoom& room, std::size_t at, std::size_t count) noexcept {
+    const std::uint8_t* const symbols = room.symbols.data() + plane * room.size + at;
+    const std::uint8_t *const rows = room.classes.data() + at, *const places = room.places.data() + at;
+    const std::uint8_t constant = contexts.constant;
+    if (contexts.has_place) {
+        draft(symbols, rows, count, [places](std::size_t i) { return places[i]; }, room.drafts.data() + at);
+    } else {
+        draft(symbols, rows, count, [constant](std::size_t) { return constant; }, room.drafts.data() + at);
+    }
+}
+
+// Writes down the steps of a whole latent.
+class Steps {
+  public:
+    Steps(const StepTables& tables, StepRoom& room, Kernel kernel) noexcept
+        : tables_(tables), room_(room), kernel_(kernel), next_(room.entries.get()) {}
+
+    void write() noexcept {
+        room_.runs.clear();
+        for (unsigned p = 0; p < tables_.heads(); ++p) lines(p);
+        if (tables_.planes() == tables_.channels()) return;
+        lines(tables_.channels());
+        Bands bands(tables_, room_);
+        for (unsigned band = 0; band + 1 < tables_.bands().size(); ++band) {
+            const std::size_t count = bands.enter(band);
+            for (unsigned p = tables_.bands()[band]; p < tables_.bands()[band + 1]; ++p) tail(p, bands, count);
+        }
+    }
+
+  private:
+    void lines(unsigned p) noexcept {
+        const StepContexts contexts(tables_, p, room_, kernel_);
+        const bool extents = p == tables_.channels();
+        const std::uint8_t* const s = room_.symbols.data() + p * room_.size;
+        for (std::size_t y = 0; y < room_.height; ++y) {
+            const std::size_t at = room_.at(y, 0);
+            contexts.block(room_, at, room_.width);
+            if (extents) {
+                for (std::size_t i = at; i < at + room_.width; ++i)
+                    *next_++ = static_cast<std::uint16_t>(room_.classes[i] * kStepTokens + s[i]);
+                room_.runs.push_back({p, static_cast<std::uint32_t>(room_.width), 0});
+                continue;
+            }
+            draft(contexts, p, room_, at, room_.width);
+            run(p, contexts, room_.width, [at](std::size_t k) { return at + k; });
+        }
+    }
+
+    void tail(unsigned p, const Bands& bands, std::size_t count) noexcept {
+        const StepContexts contexts(tables_, p, room_, kernel_);
+        bands.contexts(contexts, [&](std::size_t at, std::size_t many) { draft(contexts, p, room_, at, many); });
+        const std::uint32_t* const reached = room_.reached.data();
+        run(p, contexts, count, [reached](std::size_t k) { return reached[k]; });
+        bands.known(p);
+    }
+
+    template <typename PlaceOf>
+    void run(unsigned p, const StepContexts& contexts, std::size_t count, PlaceOf place) noexcept {
+        const std::uint16_t* const drafts = room_.drafts.data();
+        for (std::size_t k = 0; k < count; ++k) next_[k] = drafts[place(k)];
+        std::uint32_t escapes = 0;
+        for (std::size_t k = 0; k < count; ++k) escapes += next_[k] % kStepTokens == kEscape ? 1u : 0u;
+        const std::uint16_t* const tokens = next_;
+        next_ += count;
+        const std::uint8_t* const s = room_.symbols.data() + p * room_.size;
+        for (std::size_t k = 0, left = escapes; left > 0; ++k) {
+            if (tokens[k] % kStepTokens != kEscape) continue;
+            const std::size_t i = place(k);
+            const unsigned difference = (s[i] - (contexts.has_place ? room_.places[i] : contexts.constant)) & 255u;
+            *next_++ = static_cast<std::uint16_t>(contexts.plane.digits * kStepTokens + difference / 16);
+            *next_++ = static_cast<std::uint16_t>((contexts.plane.digits + 1) * kStepTokens + difference % 16);
+            --left;
+        }
+        room_.runs.push_back({p, static_cast<std::uint32_t>(count), 2 * escapes});
+    }
+
+    const StepTables& tables_;
+    StepRoom& room_;
+    const Kernel kernel_;
+    std::uint16_t* next_;
+};
+
+unsigned lanes_of(const StepTables& tables, const StepRoom& room) noexcept {
+    std::uint64_t total = 0;
+    unsigned lanes = 1;
+    const std::uint16_t* entry = room.entries.get();
+    for (const StepRoom::Run& run : room.runs) {
+        const std::uint16_t* const cost = tables.plane(run.plane).cost.data();
+        for (const std::uint16_t* const end = entry + run.tokens + run.digits; entry < end; ++entry)
+            total += cost[*entry];
+        lanes = lanes_for((total + 255) / 256 / 8, true);
+        if (lanes == kMaxLanes) break;  // more content cannot change the answer
+    }
+    return lanes;
+}
+
+std::uint8_t* encode_entries(const StepTables::Plane& plane, const std::uint16_t* entries, std::size_t count,
+                             unsigned lanes, std::uint32_t* states, std::uint8_t* next) noexcept {
+    const Tables::Encode* const encode = plane.encode.data();
+    std::size_t lane = count % lanes;
+    while (count > 0) {
+        lane = (lane > 0 ? lane : lanes) - 1;
+        --count;
+        states[lane] = encode_symbol(encode[entries[count]], states[lane], next);
+    }
+    return next;
+}
+
+std::uint8_t* encode(const StepTables& tables, const StepRoom& room, unsigned lanes, Kernel kernel,
+                     std::uint32_t* states, std::uint8_t* begin, std::uint8_t* next) noexcept {
+    auto* coded = encode_entries;
+#if defined(__x86_64__)
+    if (lanes % 8 == 0 && kernel_allowed(kernel, Kernel::avx2)) coded = step_encode_avx2;
+#else
+    static_cast<void>(kernel);
+#endif
+    std::size_t left = 0;
+    for (const StepRoom::Run& run : room.runs) left += run.tokens + run.digits;
+    if (static_cast<std::size_t>(next - begin) < 2 * left) return nullptr;
+    const std::uint16_t* entries = room.entries.get() + left;
+    for (std::size_t r = room.runs.size(); r-- > 0;) {
+        const StepRoom::Run& run = room.runs[r];
+        for (const std::uint32_t count : {run.digits, run.tokens}) {
+            entries -= count;
+            next = coded(tables.plane(run.plane), entries, count, lanes, states, next);
+        }
+    }
+    return next;
+}
+
+}  // namespace
+
+Status encode_payload(StepRooms& rooms, const std::uint8_t* symbols, unsigned* lanes, Kernel kernel,
+                      std::uint8_t* begin, std::uint8_t* end, std::uint8_t** payload) noexcept {
+    Taken taken(rooms);
+    StepRoom* const room = taken.get();
+    if (room == nullptr) return Status::no_space;
+    if (!fill(rooms.tables, symbols, *room)) return Status::symbol_out_of_range;
+    Steps(rooms.tables, *room, kernel).write();
+    if (*lanes == 0) *lanes = lanes_of(rooms.tables, *room);
+    const unsigned count = *lanes;
+    return write_payload(count, kStepStateLow, begin, end, payload,
+                         [&](std::uint32_t* states, std::uint8_t* from, std::uint8_t* next) {
+                             return encode(rooms.tables, *room, count, kernel, states, from, next);
+                         });
+}
+
+}  // namespace percodec
