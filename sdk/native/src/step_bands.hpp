@@ -27,21 +27,12 @@ class Taken {
     std::unique_ptr<StepRoom> room_;
 };
 
-// |symbol - offset| of `count` symbols.
-inline void set_values(std::uint8_t offset, const std::uint8_t* __restrict symbols, std::size_t count,
-                       std::uint8_t* __restrict values) noexcept {
-    for (std::size_t i = 0; i < count; ++i) {
-        const std::uint8_t s = symbols[i], high = s > offset ? s : offset, low = s > offset ? offset : s;
-        values[i] = static_cast<std::uint8_t>(high - low);
-    }
-}
-
 // Goes through the bands of a latent whose extents are known: keeps the places that the band reaches, and where
 // something is still to come.
 class Bands {
   public:
-    Bands(const StepTables& tables, StepRoom& room) noexcept
-        : room_(room), extents_(room.symbols.data() + tables.channels() * room.size) {}
+    Bands(const StepTables& tables, StepRoom& room, const StepLoops& loops) noexcept
+        : room_(room), loops_(loops), extents_(room.symbols.data() + tables.channels() * room.size) {}
 
     // Band 0, 1, ...: room.must is set where the band is the last with something, and nothing of it is known yet.
     std::size_t enter(unsigned band) noexcept {
@@ -64,7 +55,7 @@ class Bands {
             }
         }
         count_ = kept;
-        mark(extents, room_.size, static_cast<std::uint8_t>(band + 1), room_.must.data());
+        loops_.mark(extents, static_cast<std::uint8_t>(band + 1), room_.size, room_.must.data());
         find_blocks();
         return kept;
     }
@@ -78,23 +69,13 @@ class Bands {
         }
     }
 
-    // The symbols of a tail are there: where one is not 0, nothing more must come.
-    void known(unsigned channel) const noexcept {
-        clear(room_.values.data() + channel * room_.size, room_.size, room_.must.data());
+    // The symbols of a tail are there: makes their values, and where one is not 0, nothing more must come.
+    void known(unsigned channel, std::uint8_t offset) const noexcept {
+        const std::size_t from = channel * room_.size;
+        loops_.settle(room_.symbols.data() + from, offset, room_.size, room_.values.data() + from, room_.must.data());
     }
 
   private:
-    static void mark(const std::uint8_t* __restrict extents, std::size_t count, std::uint8_t last,
-                     std::uint8_t* __restrict must) noexcept {
-        for (std::size_t i = 0; i < count; ++i)
-            must[i] = extents[i] == last ? std::uint8_t{kStepClasses} : std::uint8_t{0};
-    }
-
-    static void clear(const std::uint8_t* __restrict values, std::size_t count,
-                      std::uint8_t* __restrict must) noexcept {
-        for (std::size_t i = 0; i < count; ++i) must[i] = values[i] ? std::uint8_t{0} : must[i];
-    }
-
     // As few blocks as reach everything, in whole vectors.
     void find_blocks() noexcept {
         constexpr std::uint32_t kPart = 32;
@@ -115,6 +96,7 @@ class Bands {
     }
 
     StepRoom& room_;
+    const StepLoops& loops_;
     const std::uint8_t* const extents_;
     std::size_t count_ = 0;
 };

@@ -11,7 +11,13 @@ class Decoder {
   public:
     Decoder(const StepTables& tables, StepRoom& room, unsigned lanes, std::uint32_t* states, WordReader& words,
             Kernel kernel) noexcept
-        : tables_(tables), room_(room), lanes_(lanes), states_(states), words_(words), kernel_(kernel) {}
+        : tables_(tables),
+          room_(room),
+          lanes_(lanes),
+          states_(states),
+          words_(words),
+          kernel_(kernel),
+          loops_(step_loops(kernel)) {}
 
     // False when the words ended early.
     bool run() noexcept {
@@ -20,7 +26,7 @@ class Decoder {
         }
         if (tables_.planes() == tables_.channels()) return true;
         if (!lines(tables_.channels())) return false;
-        Bands bands(tables_, room_);
+        Bands bands(tables_, room_, loops_);
         for (unsigned band = 0; band + 1 < tables_.bands().size(); ++band) {
             const std::size_t count = bands.enter(band);
             for (unsigned p = tables_.bands()[band]; p < tables_.bands()[band + 1]; ++p) {
@@ -73,7 +79,7 @@ class Decoder {
             std::size_t escapes = 0;
             const StepTokens run{contexts.plane, room_.classes.data(), places, constant, nullptr, at, room_.width, s};
             if (!tokens(run, &escapes) || (!extents && !digits(run, escapes))) return false;
-            set_values(contexts.plane.offset, s + at, room_.width, room_.values.data() + p * room_.size + at);
+            loops_.values(s + at, contexts.plane.offset, room_.width, room_.values.data() + p * room_.size + at);
         }
         return true;
     }
@@ -88,8 +94,7 @@ class Decoder {
         const StepTokens run{
             contexts.plane, room_.classes.data(), places, contexts.constant, room_.reached.data(), 0, count, s};
         if (!tokens(run, &escapes) || !digits(run, escapes)) return false;
-        set_values(contexts.plane.offset, s, room_.size, room_.values.data() + p * room_.size);
-        bands.known(p);
+        bands.known(p, contexts.plane.offset);
         return true;
     }
 
@@ -99,16 +104,18 @@ class Decoder {
     std::uint32_t* const states_;
     WordReader& words_;
     const Kernel kernel_;
+    const StepLoops& loops_;
     unsigned high_ = 0;  // the digit before
 };
 
 // What was decoded, out of the room. False where a symbol is no level, or an extent no number of bands.
-bool copy_out(const StepTables& tables, const StepRoom& room, std::uint8_t* symbols) noexcept {
+bool copy_out(const StepTables& tables, const StepRoom& room, const StepLoops& loops, std::uint8_t* symbols) noexcept {
     for (unsigned p = 0; p < tables.planes(); ++p) {
         std::uint8_t highest = 0;
         for (std::size_t y = 0; y < room.height; ++y) {
             const std::uint8_t* const s = room.symbols.data() + p * room.size + room.at(y, 0);
-            for (std::size_t x = 0; x < room.width; ++x) highest = s[x] > highest ? s[x] : highest;
+            const std::uint8_t high = loops.highest(s, room.width);
+            highest = high > highest ? high : highest;
             if (p == tables.channels()) continue;
             std::memcpy(symbols, s, room.width);
             symbols += room.width;
@@ -130,7 +137,7 @@ Status decode_payload(StepRooms& rooms, const std::uint8_t* payload, std::size_t
                                            return Decoder(rooms.tables, *room, lanes, states, words, kernel).run();
                                        });
     if (status != Status::ok) return status;
-    return copy_out(rooms.tables, *room, symbols) ? Status::ok : Status::symbol_out_of_range;
+    return copy_out(rooms.tables, *room, step_loops(kernel), symbols) ? Status::ok : Status::symbol_out_of_range;
 }
 
 }  // namespace percodec

@@ -8,20 +8,8 @@
 namespace percodec {
 namespace {
 
-std::uint8_t highest_of(const std::uint8_t* symbols, std::size_t count) noexcept {
-    std::uint8_t highest = 0;
-    for (std::size_t i = 0; i < count; ++i) highest = symbols[i] > highest ? symbols[i] : highest;
-    return highest;
-}
-
-// Extents where there are values.
-void reach(const std::uint8_t* __restrict values, std::size_t count, std::uint8_t reached,
-           std::uint8_t* __restrict extents) noexcept {
-    for (std::size_t i = 0; i < count; ++i) extents[i] = values[i] ? reached : extents[i];
-}
-
 // Copies symbols into the room, and makes their values and extents. False where a symbol is no level.
-bool fill(const StepTables& tables, const std::uint8_t* symbols, StepRoom& room) noexcept {
+bool fill(const StepTables& tables, const std::uint8_t* symbols, StepRoom& room, const StepLoops& loops) noexcept {
     const unsigned channels = tables.channels();
     const std::size_t width = room.width, plane_size = room.height * width;
     unsigned band = 0;  // counts from 1, as extents do
@@ -29,54 +17,32 @@ bool fill(const StepTables& tables, const std::uint8_t* symbols, StepRoom& room)
     if (tables.planes() > channels) std::memset(extents, 0, room.size);
     for (unsigned c = 0; c < channels; ++c, symbols += plane_size) {
         const StepTables::Plane& plane = tables.plane(c);
-        if (highest_of(symbols, plane_size) >= plane.levels) return false;
+        if (loops.highest(symbols, plane_size) >= plane.levels) return false;
         if (c == tables.bands()[band]) ++band;
         for (std::size_t y = 0; y < room.height; ++y) {
             const std::size_t at = room.at(y, 0);
             std::uint8_t* const values = room.values.data() + c * room.size + at;
             std::memcpy(room.symbols.data() + c * room.size + at, symbols + y * width, width);
-            set_values(plane.offset, symbols + y * width, width, values);
-            if (band > 0) reach(values, width, static_cast<std::uint8_t>(band), extents + at);
+            loops.values(symbols + y * width, plane.offset, width, values);
+            if (band > 0) loops.reach(values, static_cast<std::uint8_t>(band), width, extents + at);
         }
     }
     if (tables.planes() > channels) std::memcpy(room.values.data() + channels * room.size, extents, room.size);
     return true;
 }
 
-// row * 16 + token of `count` symbols; `place(k)` of each.
-template <typename PlaceOf>
-void draft(const std::uint8_t* __restrict symbols, const std::uint8_t* __restrict rows, std::size_t count,
-           PlaceOf place, std::uint16_t* __restrict out) noexcept {
-    for (std::size_t i = 0; i < count; ++i) {
-        const auto shifted = static_cast<std::uint8_t>(symbols[i] - place(i) + kHalf);
-        const std::uint8_t token = shifted < kEscape ? shifted : std::uint8_t{kEscape};
-        out[i] = static_cast<std::uint16_t>(rows[i] << 4 | token);
-    }
-}
-
-void draft(const StepContexts& contexts, unsigned plane, StepRoom& room, std::size_t at, std::size_t count) noexcept {
-    const std::uint8_t* const symbols = room.symbols.data() + plane * room.size + at;
-    const std::uint8_t *const rows = room.classes.data() + at, *const places = room.places.data() + at;
-    const std::uint8_t constant = contexts.constant;
-    if (contexts.has_place) {
-        draft(symbols, rows, count, [places](std::size_t i) { return places[i]; }, room.drafts.data() + at);
-    } else {
-        draft(symbols, rows, count, [constant](std::size_t) { return constant; }, room.drafts.data() + at);
-    }
-}
-
 // Writes down the steps of a whole latent.
 class Steps {
   public:
     Steps(const StepTables& tables, StepRoom& room, Kernel kernel) noexcept
-        : tables_(tables), room_(room), kernel_(kernel), next_(room.entries.get()) {}
+        : tables_(tables), room_(room), kernel_(kernel), loops_(step_loops(kernel)), next_(room.entries.get()) {}
 
     void write() noexcept {
         room_.runs.clear();
         for (unsigned p = 0; p < tables_.heads(); ++p) lines(p);
         if (tables_.planes() == tables_.channels()) return;
         lines(tables_.channels());
-        Bands bands(tables_, room_);
+        Bands bands(tables_, room_, loops_);
         for (unsigned band = 0; band + 1 < tables_.bands().size(); ++band) {
             const std::size_t count = bands.enter(band);
             for (unsigned p = tables_.bands()[band]; p < tables_.bands()[band + 1]; ++p) tail(p, bands, count);
@@ -97,22 +63,29 @@ class Steps {
                 room_.runs.push_back({p, static_cast<std::uint32_t>(room_.width), 0});
                 continue;
             }
-            draft(contexts, p, room_, at, room_.width);
+            draft(contexts, p, at, room_.width);
             run(p, contexts, room_.width, [at](std::size_t k) { return at + k; });
         }
     }
 
     void tail(unsigned p, const Bands& bands, std::size_t count) noexcept {
         const StepContexts contexts(tables_, p, room_, kernel_);
-        bands.contexts(contexts, [&](std::size_t at, std::size_t many) { draft(contexts, p, room_, at, many); });
+        bands.contexts(contexts, [&](std::size_t at, std::size_t many) { draft(contexts, p, at, many); });
         const std::uint32_t* const reached = room_.reached.data();
         run(p, contexts, count, [reached](std::size_t k) { return reached[k]; });
-        bands.known(p);
+        bands.known(p, contexts.plane.offset);
+    }
+
+    void draft(const StepContexts& contexts, unsigned p, std::size_t at, std::size_t count) noexcept {
+        loops_.draft(room_.symbols.data() + p * room_.size + at, room_.classes.data() + at,
+                     contexts.has_place ? room_.places.data() + at : nullptr, contexts.constant, count,
+                     room_.drafts.data() + at);
     }
 
     template <typename PlaceOf>
     void run(unsigned p, const StepContexts& contexts, std::size_t count, PlaceOf place) noexcept {
         const std::uint16_t* const drafts = room_.drafts.data();
+#pragma GCC unroll 8
         for (std::size_t k = 0; k < count; ++k) next_[k] = drafts[place(k)];
         std::uint32_t escapes = 0;
         for (std::size_t k = 0; k < count; ++k) escapes += next_[k] % kStepTokens == kEscape ? 1u : 0u;
@@ -133,6 +106,7 @@ class Steps {
     const StepTables& tables_;
     StepRoom& room_;
     const Kernel kernel_;
+    const StepLoops& loops_;
     std::uint16_t* next_;
 };
 
@@ -191,7 +165,7 @@ Status encode_payload(StepRooms& rooms, const std::uint8_t* symbols, unsigned* l
     Taken taken(rooms);
     StepRoom* const room = taken.get();
     if (room == nullptr) return Status::no_space;
-    if (!fill(rooms.tables, symbols, *room)) return Status::symbol_out_of_range;
+    if (!fill(rooms.tables, symbols, *room, step_loops(kernel))) return Status::symbol_out_of_range;
     Steps(rooms.tables, *room, kernel).write();
     if (*lanes == 0) *lanes = lanes_of(rooms.tables, *room);
     const unsigned count = *lanes;

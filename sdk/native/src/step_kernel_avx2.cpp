@@ -226,6 +226,8 @@ PERCODEC_AVX2 std::uint8_t* step_encode_avx2(const StepTables::Plane& plane, con
     return next;
 }
 
+PERCODEC_STEP_LOOPS(kStepLoopsAvx2, PERCODEC_AVX2)
+
 }  // namespace percodec
 
 #endif

@@ -24,7 +24,7 @@ StepContexts::StepContexts(const StepTables& tables, unsigned index, const StepR
 void step_block_plain(const StepContexts& contexts, StepRoom& room, std::size_t at, std::size_t count) noexcept {
     constexpr std::size_t kPart = 32;
     const StepTables::Plane& plane = contexts.plane;
-    const unsigned shift = plane.shift;
+    const auto shift = static_cast<int>(plane.shift);
     for (std::size_t done = 0; done < count; done += kPart, at += kPart) {
         std::int16_t sum[kPart] = {};
         for (std::size_t k = 0; k < plane.width.size(); ++k) {
@@ -37,12 +37,15 @@ void step_block_plain(const StepContexts& contexts, StepRoom& room, std::size_t 
         }
         std::uint8_t small[kPart], found[kPart] = {};
         for (std::size_t i = 0; i < kPart; ++i) {
-            const auto shifted = static_cast<std::int16_t>(sum[i] >> shift);
+            const auto shifted = static_cast<std::int16_t>(static_cast<std::uint16_t>(sum[i]) >> shift);
             small[i] = static_cast<std::uint8_t>(shifted < 255 ? shifted : 255);
         }
-        for (const std::uint8_t border : plane.borders) {
-            for (std::size_t i = 0; i < kPart; ++i)
-                found[i] = static_cast<std::uint8_t>(found[i] + (small[i] >= border ? 1 : 0));
+        for (unsigned k = 0; k < kStepClasses - 1; ++k) {
+            const std::uint8_t border = plane.borders[k];
+            for (std::size_t i = 0; i < kPart; ++i) {
+                const std::uint8_t high = small[i] > border ? small[i] : border;
+                found[i] = static_cast<std::uint8_t>(found[i] - (high == small[i] ? 255 : 0));
+            }
         }
         std::uint8_t* const rows = room.classes.data() + at;
         const std::uint8_t* const must = room.must.data() + at;
@@ -77,6 +80,17 @@ bool step_tokens_plain(const StepTokens& run, unsigned lanes, std::uint32_t* sta
         done += many;
     }
     return true;
+}
+
+PERCODEC_STEP_LOOPS(kStepLoopsPlain, )
+
+const StepLoops& step_loops(Kernel kernel) noexcept {
+#if defined(__x86_64__)
+    if (kernel_allowed(kernel, Kernel::avx2)) return kStepLoopsAvx2;
+#else
+    static_cast<void>(kernel);
+#endif
+    return kStepLoopsPlain;
 }
 
 }  // namespace percodec

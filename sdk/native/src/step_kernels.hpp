@@ -6,6 +6,7 @@
 
 #include "kernels.hpp"
 #include "percodec/steps.hpp"
+#include "step_loops.hpp"
 
 namespace percodec {
 
@@ -40,7 +41,7 @@ struct StepTokens {
     std::uint8_t place(std::size_t i) const noexcept { return places ? places[i] : constant; }
 };
 
-constexpr unsigned kEscape = kStepTokens - 1, kHalf = 7;
+constexpr unsigned kEscape = kStepTokens - 1, kHalf = kStepHalf;
 
 // Adds the number of tokens 15 to `escapes`. False where the words ended early.
 bool step_tokens_plain(const StepTokens&, unsigned lanes, std::uint32_t* states, WordReader&,

@@ -16,7 +16,7 @@ namespace percodec {
 
 constexpr unsigned kStepBits = 14;
 constexpr std::uint32_t kStepStateLow = 1u << 16;  // states are in [2^16, 2^32)
-constexpr unsigned kStepClasses = 16, kStepTokens = 16;
+constexpr unsigned kStepClasses = 16, kStepTokens = 16, kStepHalf = 7;
 constexpr unsigned kMaxBands = 15, kMaxWidth = 16, kMaxPlace = 8;
 
 // Everything a coder looks up, made once from the bytes of an entropy model. Immutable.
