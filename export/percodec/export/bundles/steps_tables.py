@@ -148,8 +148,8 @@ class _Learner:
         borders = _borders(counts.sum(0).astype(np.float64))
         which = np.searchsorted(borders, np.arange(256), "right")
         rows = np.zeros((2, CLASSES, TOKENS), np.int64)
-        for must in range(2):
-            np.add.at(rows[must], which, counts[must])
+        for row, count in zip(rows, counts, strict=True):
+            np.add.at(row, which, count)
         rows = rows if self.heads <= index < self.channels else rows[:1]
         made = np.concatenate([_rows(part) for part in rows])
         found = None if extents else _cdf(digits * 16 + 1)
