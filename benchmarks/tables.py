@@ -106,6 +106,24 @@ def contexts(result: dict[str, Any]) -> str:
     return f"{lab_tables.table(head, rows)}\n{result['machine']['cpu']}, one thread, {result['date']}: `{result['command']}`\n"
 
 
+def steps(result: dict[str, Any]) -> str:
+    """What contexts save on latents of uniform steps, and the coder's speed, from `bench_steps.py`."""
+    rows = []
+    for case in result["cases"]:
+        sizes = [f"{s['order0_bpp']:.3f} -> {s['bpp']:.3f} (-{100 * s['saved']:.1f} %)" for s in case["sets"].values()]
+        over = max(s["over_ideal"] for s in case["sets"].values())
+        timed = case["speed"]
+        rate = []
+        for way in ("encode", "decode"):
+            gain = timed["milliseconds"][f"scalar_{way}"] / timed["milliseconds"][f"avx2_{way}"]
+            rate.append(f"{timed['gsymbols_per_s'][f'avx2_{way}']:.2f} ({gain:.1f} x)")
+        rows.append([f"{case['step']}", *sizes, f"{100 * over:.2f} %", f"{timed['bpp']:.2f}", f"{100 * timed['coded']:.0f} %", *rate])
+    head = ["step", *(f"{name}, bpp" for name in result["cases"][0]["sets"]), "over the ideal length", "1080p: bpp", "symbols coded"]
+    head += ["encode, Gsymbol/s (beside plain C++)", "decode"]
+    about = f"{result['machine']['cpu']}, AVX2, one thread, CPU time, a machine of 2 cores with a load of {result['load'][0]:.0f}"
+    return f"{lab_tables.table(head, rows)}\n{about}; {result['date']}: `{result['command']}`\n"
+
+
 def encoders(result: dict[str, Any]) -> str:
     """What an encoder costs on a 1080p picture and gives for it, from `bench_encoders.py`."""
     rows = []
@@ -278,6 +296,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_pipeline": pipeline,
     "bench_rans": rans,
     "bench_contexts": contexts,
+    "bench_steps": steps,
     "bench_video": video,
     "bench_stream": stream,
     "bench_encoders": encoders,
