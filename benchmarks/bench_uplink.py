@@ -175,6 +175,7 @@ def disk(place: Path, seconds: float, limit_mb: int, cameras: int = 4, mbit: flo
         fleet.start_agent("v1", "--max-disk", f"{limit_mb}MB", link=link)
         for camera in range(cameras):
             fleet.start_camera("v1", camera, FPS, frames, segment="200kB,5s")
+        fleet.wait_live("v1")
         begin = time.monotonic()
         for until, then in ((4.0, link.cut), (seconds + 4, link.mend), (math.inf, link.mend)):
             while time.monotonic() < begin + until and any(camera_.poll() is None for camera_ in fleet.cameras):
