@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fleet_tables
 import lab_tables
 import uplink_tables
 
@@ -306,6 +307,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_ros": ros,
     "bench_runtime": runtime,
     "profile_paths": profile_paths,
+    **fleet_tables.RENDERERS,
     **lab_tables.RENDERERS,
     **uplink_tables.RENDERERS,
 }

@@ -59,6 +59,10 @@ OTHERS: tuple[tuple[str, ...], ...] = (
     ("restore", "compress", "pictures", "o", "--codec", "jpeg:q30"),
     ("restore", "apply", "pictures", "o", "--restorer", "head.onnx"),
     ("restore", "train", "--clean", "pictures", "--compressed", "pictures", "--out", "o", "--set", "schedule.steps=1", "--threads", "1"),
+    ("dataset", "stats", "done", "o"),
+    ("dataset", "predict", "log.mcap", "o", *B),
+    ("dataset", "encode", "camvid", "o", "--labels", *B),
+    ("dataset", "restore", "done", "o", "--restorer", "head.onnx", *B),
     ("shift", "--data", "camvid:camvid", "--codec", "jpeg:q30", "--out", "o", "--workers", "1", "--set", "schedule.steps=x"),
 )
 

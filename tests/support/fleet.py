@@ -90,6 +90,14 @@ def write_labels(path: Path, rows: Sequence[dict[str, object]]) -> Path:
     return path
 
 
+def png_level_3(labels: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(labels).save(out, "PNG", compress_level=3)
+    return out.getvalue()
+
+
 def png(labels: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 

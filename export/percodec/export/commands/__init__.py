@@ -14,6 +14,7 @@ def commands() -> list[Command]:
         Command("evaluate", "rate-distortion, perception, storage and compute tables", f"{here}.evaluate", "export"),
         Command("export", "turn a trained checkpoint into a bundle a vehicle can run", f"{here}.export", "export"),
         Command("build", "write a precision into a bundle's graphs and build engines for a target", f"{here}.engines", "build"),
+        Command("dataset", "encode, predict, restore and count whole data sets of packets, on many machines", f"{here}.dataset", "fleet"),
         Command("restore", "undo in a training set what compression did to it", f"{here}.restore", "export"),
         Command("shift", costs, f"{here}.shift", "export"),
         Command("verify", "judge each precision of a bundle against FP32 on real frames", f"{here}.engines", "build"),

@@ -107,8 +107,11 @@ class Store:
             path.write_bytes(data)
 
     def state_of(self, name: str) -> str:
-        """What changes when the file does, without reading it: size, and time or tag."""
-        info = self._files.info(self._path(name))
+        """What changes when the file does, without reading it: size, and time or tag. Raises `DataError`."""
+        try:
+            info = self._files.info(self._path(name))
+        except Exception as error:
+            raise DataError(f"{self.shown(name)}: cannot be read ({_short(error)})") from error
         mark = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or info.get("created")
         return f"{info['size']} {mark}"
 

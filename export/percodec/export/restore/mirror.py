@@ -26,7 +26,7 @@ from PIL import Image, ImageOps
 
 from percodec.export.data.origin import SCHEMA, SUMMARY, origin_of
 from percodec.export.evaluate.codecs import Picture
-from percodec.export.restore.workers import Workers
+from percodec.export.fleet.workers import Workers
 from percodec.runtime.images import decode_image
 from percodec.sdk.errors import CodecError, DataError, SourceError, UsageError
 from percodec.sdk.files import read_file

@@ -1,7 +1,7 @@
 """Where work units run: in this process, in several, or on a Ray cluster. Results come as they are ready, in any order.
 
 Which one should I use? A number: so many processes on this machine. "ray" (or "ray:N" workers) where RAY_ADDRESS names a cluster whose
-machines see the same folders; without it Ray starts on this machine alone.
+machines reach the same folders or object store; without it Ray starts on this machine alone.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from typing import Any
 
 from percodec.sdk.errors import BackendError, UsageError
 
-AHEAD = 4  # units handed out per worker before their turn
+AHEAD = 4  # units handed out per process before their turn
 _unit: Callable[..., Any] | None = None
 
 
 class Workers:
-    """`run(items)` yields `unit(*item)` for each. `unit` is pickled once per worker. Raises what a unit raises."""
+    """`run(items)` yields `unit(*item)` for each. `unit` is pickled once per worker. Raises what a unit raises.
 
-    def __init__(self, unit: Callable[..., Any], workers: str) -> None:
+    `gpus`: share of a GPU that each Ray worker takes. On Ray a worker or a machine that dies is replaced, and its units are done again: a
+    unit has to leave the same whether it was done once or twice.
+    """
+
+    def __init__(self, unit: Callable[..., Any], workers: str, gpus: float = 0) -> None:
         kind, _, count = workers.partition(":")
         self.ray = kind == "ray"
         if not self.ray and count:
@@ -33,13 +37,19 @@ class Workers:
         number = count if self.ray else kind
         if number and (not number.isdecimal() or not 1 <= int(number) <= 1024):
             raise UsageError(f"--workers {workers!r}: write a number from 1 to 1024, ray or ray:N")
-        self.unit, self.number = unit, int(number) if number else 0
+        if gpus and not self.ray:
+            raise UsageError("a share of a GPU is for --workers ray; processes on one machine share its GPU by themselves")
+        if not 0 <= gpus <= 16:
+            raise UsageError(f"a worker takes from 0 to 16 GPUs, got {gpus:g}")
+        self.unit, self.number, self.gpus = unit, int(number) if number else 0, gpus
         self._pool: ProcessPoolExecutor | None = None
-        self._own = False
+        self._stop: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Workers:
         if self.ray:
-            self._start_ray()
+            from percodec.export.fleet.cluster import start
+
+            self._stop = start(self.number)
         elif self.number > 1:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.number, context, _begin, (self.unit, os.getpid()))
@@ -48,14 +58,13 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        if self._own:
-            import ray
-
-            ray.shutdown()
+        self._stop()
 
     def run(self, items: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         if self.ray:
-            yield from self._run_ray(items)
+            from percodec.export.fleet.cluster import run
+
+            yield from run(self.unit, items, self.number, self.gpus)
         elif self._pool is None:
             for item in items:
                 yield self.unit(*item)
@@ -78,54 +87,6 @@ class Workers:
                     yield future.result()
         except BrokenProcessPool as e:
             raise BackendError("a worker process ended by itself (out of memory?); fewer --workers need less") from e
-
-    def _start_ray(self) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its default is to report to its maker
-        try:
-            import ray
-        except ImportError as e:
-            raise BackendError("--workers ray needs Ray; install with: pip install 'percodec[ray]'") from e
-        self._own = not ray.is_initialized()
-        if self._own and os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=False)
-        elif self._own:
-            ray.init(num_cpus=self.number or os.cpu_count(), include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
-        cluster: Any = ray
-        count = self.number or max(1, int(cluster.cluster_resources().get("CPU", 1)))
-        actor = ray.remote(num_cpus=1)(_Actor)
-        self._actors = [actor.remote(self.unit) for _ in range(count)]
-
-    def _run_ray(self, items: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        import ray
-
-        rest, running = iter(items), {}
-
-        def feed(actor: Any) -> None:
-            for item in rest:
-                running[actor.do.remote(item)] = actor
-                return
-
-        for _ in range(AHEAD):
-            for actor in self._actors:
-                feed(actor)
-        try:
-            while running:
-                done, _ = ray.wait(list(running))
-                for one in done:
-                    feed(running.pop(one))
-                    yield ray.get(one)
-        except ray.exceptions.RayTaskError as e:
-            raise getattr(e, "cause", None) or e from None  # a full disk is a full disk wherever it is
-
-
-class _Actor:
-    """A Ray worker."""
-
-    def __init__(self, unit: Callable[..., Any]) -> None:
-        self.unit = unit
-
-    def do(self, item: tuple[Any, ...]) -> Any:
-        return self.unit(*item)
 
 
 def _begin(unit: Callable[..., Any], parent: int) -> None:
