@@ -7,6 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
 
+from support.tiny_bundle import make_bundle  # noqa: E402
+
 from percodec.export.bundles.from_checkpoint import export_bundle  # noqa: E402
 from percodec.export.data import load_camvid  # noqa: E402
 from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
@@ -114,10 +116,26 @@ def test_decode_takes_a_preference(bundle, tmp_path, capsys):
     assert "for 0" in capsys.readouterr().out
 
 
-def test_a_bundle_without_that_decoder_says_which_it_has(runs, camvid, tmp_path):
-    alone = export_bundle(runs / "first/best.pt", tmp_path / "b", "b", {"camvid": str(camvid)}, 176, 240, "crop", say=lambda text: None)
-    with Session.open(alone) as session, pytest.raises(BundleError, match=r"decoder_ms_ssim \(it has: decoder\)"):
+def test_a_bundle_without_that_decoder_says_which_it_has(tmp_path):
+    with Session.open(make_bundle(tmp_path / "alone")) as session, pytest.raises(BundleError, match=r"decoder_ms_ssim \(it has: decoder\)"):
         session.decode(session.encode(Frame(picture(), 0, 0)), "ms-ssim")
+
+
+def test_tables_are_of_the_channels_own_levels_and_save_what_contexts_save(bundle):
+    tables = bundle.entropy_model
+    assert tables.profile == 4
+    assert tables.levels_per_channel == tuple(s.levels for s in bundle.steps)
+    assert tables.offsets == tuple(s.offset for s in bundle.steps)
+    symbols = bundle.selftest().symbols
+    counts = [np.unique(symbols[:, c], return_counts=True)[1] for c in range(len(bundle.steps))]
+    order_0 = sum(float(-(n * np.log2(n / n.sum())).sum()) for n in counts)
+    assert sum(tables.cost_bits(z) for z in symbols) < order_0
+    said = {
+        **bundle.manifest["latent"],
+        "steps": [{**bundle.manifest["latent"]["steps"][0], "offset": 0}, *bundle.manifest["latent"]["steps"][1:]],
+    }
+    with pytest.raises(BundleError, match=r"latent\.steps"):
+        Bundle(bundle.path, {**bundle.manifest, "latent": said}, bundle.digest, {n: bundle.file(n) for n in bundle.manifest["files"]})
 
 
 def test_a_decoder_of_another_encoder_is_refused(runs, camvid, tmp_path):

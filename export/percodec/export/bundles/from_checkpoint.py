@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from percodec.export.bundles.extend import Additions
 from percodec.export.bundles.steps_bundle import fit_levels, further_decoders, steps_of
+from percodec.export.bundles.steps_tables import learn_steps
 from percodec.export.data import DataSet, at_size, fitted, load
 from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.bundle_metrics import evaluate_bundle
@@ -29,13 +30,14 @@ from percodec.export.train.config import resolve
 from percodec.export.train.from_config import build_model, commit
 from percodec.export.train.tasks import Joint
 from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
-from percodec.sdk.codec import EntropyModel, count_pairs
+from percodec.sdk.codec import EntropyModel, StepsModel, count_pairs
 from percodec.sdk.codec.entropy_model import MAX_PAIR_LEVELS
 from percodec.sdk.errors import DataError, SelfTestError, UsageError
 
 MAX_SYMBOL_DISAGREEMENT = 1e-3
 MIN_LABEL_AGREEMENT = 0.995
 _SELFTEST_FRAMES = 2
+_STEPS_LATENTS = 60
 
 Say = Callable[[str], None]
 
@@ -104,8 +106,13 @@ def export_bundle(
     say("parity, torch against ONNX Runtime: " + "  ".join(f"{k} {v:.6f}" for k, v in parity.items()))
 
     encoder = graph_function(made["encoder"][1], threads=2)
-    levels = quantizer.levels if isinstance(quantizer, Quantizer) else int(quantizer.levels.max())
-    if contexts and isinstance(quantizer, Quantizer):
+    levels = quantizer.levels if isinstance(quantizer, Quantizer) else 0
+    tables: EntropyModel | StepsModel
+    if isinstance(quantizer, Steps):
+        say("learning tables ...")
+        latents = latents_of(encoder, train, height, width, _STEPS_LATENTS)
+        tables = learn_steps(latents, quantizer.offset.int().tolist(), quantizer.levels.int().tolist(), say=say)
+    elif contexts:
         from percodec.export.bundles.context_tables import learn_contexts
 
         say("learning contexts ...")

@@ -18,7 +18,7 @@ from percodec.sdk.bundle.graphs import Shapes, check_signature, graph_from_json,
 from percodec.sdk.bundle.manifest import MAX_FILES, MAX_MANIFEST_BYTES, MAX_SELFTEST, parse_manifest
 from percodec.sdk.bundle.onnx_ops import check_graph
 from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest, Step
-from percodec.sdk.codec import EntropyModel
+from percodec.sdk.codec import EntropyModel, StepsModel, read_model
 from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL
 from percodec.sdk.errors import BundleError, EntropyModelError
 from percodec.sdk.familiarity import Familiarity
@@ -63,10 +63,11 @@ class Bundle:
             self.palette[label.id] = label.color
         self.palette.setflags(write=False)
         self.entropy_model = self._read_tables(manifest["entropy_model"])
-        self.stream_model: EntropyModel | None = self._read_tables(manifest["stream"]) if "stream" in manifest else None
-        if self.stream_model is not None and self.stream_model.profile != PROFILE_TEMPORAL:
+        stream = self._read_tables(manifest["stream"]) if "stream" in manifest else None
+        self.stream_model: EntropyModel | None = stream if isinstance(stream, EntropyModel) else None
+        if stream is not None and stream.profile != PROFILE_TEMPORAL:
             raise BundleError(
-                f"{manifest['stream']['file']} has tables of profile {self.stream_model.profile}, predicted packets need those of profile "
+                f"{manifest['stream']['file']} has tables of profile {stream.profile}, predicted packets need those of profile "
                 f"{PROFILE_TEMPORAL}; export the bundle again with --stream"
             )
         self._graphs = {name: self._read_graph(name) for name in manifest["graphs"]}
@@ -152,9 +153,9 @@ class Bundle:
         check_signature(info, data, entry["file"])
         return info
 
-    def _read_tables(self, entry: Mapping[str, Any]) -> EntropyModel:
+    def _read_tables(self, entry: Mapping[str, Any]) -> EntropyModel | StepsModel:
         try:
-            model = EntropyModel.from_bytes(self._files[entry["file"]])
+            model = read_model(self._files[entry["file"]])
         except EntropyModelError as e:
             raise BundleError(f"{entry['file']}: {e}") from e
         if (model.channels, model.levels, model.profile) != (self.latent_shape[0], self.levels, entry["profile"]):
@@ -162,6 +163,10 @@ class Bundle:
                 f"{entry['file']} has {model.channels} channels, {model.levels} levels, profile {model.profile}; the manifest says "
                 f"{self.latent_shape[0]}, {self.levels}, {entry['profile']}; export the bundle again"
             )
+        if isinstance(model, StepsModel):
+            said = tuple((s.offset, s.levels) for s in self.steps)
+            if said != tuple(zip(model.offsets, model.levels_per_channel, strict=True)):
+                raise BundleError(f"{entry['file']} has other offsets and levels than latent.steps; export the bundle again")
         return model
 
     def _read_familiarity(self) -> Familiarity:

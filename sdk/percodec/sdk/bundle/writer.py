@@ -20,7 +20,7 @@ from percodec.sdk.bundle.engines import carry_engines
 from percodec.sdk.bundle.graphs import Shapes, graph_from_name, json_from_graph, json_from_labels
 from percodec.sdk.bundle.manifest import FORMAT, MAX_SUPERSEDED, VERSION
 from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest, Step
-from percodec.sdk.codec import EntropyModel
+from percodec.sdk.codec import EntropyModel, StepsModel
 from percodec.sdk.errors import BundleError
 from percodec.sdk.familiarity import Familiarity
 
@@ -34,7 +34,7 @@ def write_bundle(
     fit: str,
     centers: ArrayLike = (),
     steps: Sequence[Step] = (),
-    entropy_model: EntropyModel,
+    entropy_model: EntropyModel | StepsModel,
     graphs: Mapping[str, bytes],
     precision: Mapping[str, str],
     labels: Sequence[Label],

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 from percodec.sdk import mcap
 from percodec.sdk.clock import ClockAnchor, boot_id
-from percodec.sdk.codec import EntropyModel
+from percodec.sdk.codec import EntropyModel, StepsModel
 from percodec.sdk.errors import LogError
 from percodec.sdk.log.names import CLOSED, ENCODING, MAX_RECORD_BYTES, SCHEMA, TOPIC
 from percodec.sdk.log.proof import Prover, proof_metadata
@@ -38,7 +38,7 @@ class LoggedBundle(Protocol):
     @property
     def latent_shape(self) -> tuple[int, int, int]: ...
     @property
-    def entropy_model(self) -> EntropyModel: ...
+    def entropy_model(self) -> EntropyModel | StepsModel: ...
 
 
 class LogWriter:
