@@ -40,6 +40,7 @@ void look(const percodec::LatentCoder& coder, std::uint8_t profile, std::uint64_
     percodec::Status expected{};
     for (const percodec::Kernel kernel :
          {percodec::Kernel::scalar, percodec::Kernel::avx2, percodec::Kernel::avx512, percodec::Kernel::neon}) {
+        if (!percodec::kernel_supported(kernel)) continue;
         fuzz::Bytes symbols(coder.symbols(), 255);
         percodec::PacketHeader header;
         const percodec::Status status = coder.decode(packet.data(), packet.size(), kernel, symbols.data(), &header);
