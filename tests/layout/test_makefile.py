@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-TARGETS = ("help", "demo", "uplink-demo", "test", "test-long", "test-ros", "lint", "bench", "clean")
+TARGETS = ("help", "demo", "uplink-demo", "serve-demo", "test", "test-long", "test-ros", "lint", "bench", "clean")
 
 
 def _make(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

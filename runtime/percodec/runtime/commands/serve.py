@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,11 @@ from percodec.sdk.text import printable
 
 if TYPE_CHECKING:
     from percodec.runtime.serve.engine import Engine
+    from percodec.runtime.serve.feed import Feed
     from percodec.runtime.serve.requests import Limits
     from percodec.runtime.serve.server import Server
     from percodec.runtime.serve.tls import Tls
+    from percodec.runtime.uplink.credentials import Credentials
 
 
 def configure_serve(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +53,15 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--expect-digest", metavar="HEX", help="refuse any other bundle than the one of this digest, or its beginning")
     what.add_argument("--trust-policy", metavar="FILE", help="policy of signatures to hold bundles to (default: the machine's)")
     what.add_argument("--no-selftest", action="store_true", help="start without it")
+    feed = parser.add_argument_group("packets that vehicles send, beside those of clients")
+    feed.add_argument("--from", dest="source", metavar="URL", help="broker of percodec uplink: nats://HOST:PORT")
+    feed.add_argument(
+        "--publish", metavar="NAMES", help="outputs that are published for them, as NAME,NAME (default: those that come unasked)"
+    )
+    feed.add_argument("--ca", metavar="FILE", help="certificate of the CA that the broker's is checked against, PEM")
+    feed.add_argument("--cert", metavar="FILE", help="certificate to show the broker")
+    feed.add_argument("--key", metavar="FILE", help="its key, without a password")
+    feed.add_argument("--insecure-loopback", action="store_true", help="no TLS; for a broker on 127.0.0.1 alone")
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-body", default="4MiB", metavar="SIZE", help="longest request (default 4MiB)")
     limits.add_argument("--max-packets", default="64", metavar="N", help="most packets in a request (default 64)")
@@ -68,21 +80,29 @@ def serve(args: argparse.Namespace) -> int:
     tls = _tls(args)
     safe = tls is not None or args.plaintext
     addresses = Addresses(*(None if text == "none" else checked_address(text, f"--{name}", safe) for name, text in _addresses(args)))
-    if addresses.grpc is None and addresses.http is None:
+    link = _link(args)
+    if addresses.grpc is None and addresses.http is None and args.source is None:
         raise UsageError("--grpc none and --http none: leave one of them")
     limits = _limits(args)
     bundles = _bundles(args)
     engine = _engine(args, bundles, limits)
+    feed = None if link is None else _feed(args, bundles, engine, limits)
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every TLS connection that ends
 
     async def work() -> Server:
         server = Server(engine, limits, addresses, tls)
         stop = asyncio.Event()
+        feeding = None
         try:
             bound = await server.start()
             _on_signals(stop)
             _say(args, {"grpc": bound.grpc, "http": bound.http, "models": {name: model.digest for name, model in engine.models.items()}})
+            if feed is not None and link is not None:
+                feeding = asyncio.create_task(feed.run(*link, stop, _complain))
+                feeding.add_done_callback(lambda _: stop.set())
             await stop.wait()
+            if feeding is not None:
+                await feeding
         finally:
             _on_signals(None)  # the next one ends at once
             await server.drain()
@@ -90,8 +110,53 @@ def serve(args: argparse.Namespace) -> int:
         return server
 
     counts = asyncio.run(work()).desk.metrics
-    _say(args, {"requests": counts.requests, "frames": counts.frames, "refused": counts.refused})
+    found: dict[str, object] = {"requests": counts.requests, "frames": counts.frames, "refused": counts.refused}
+    _say(args, found if feed is None else found | {"feed": asdict(feed.counts)})
     return 0
+
+
+def _complain(trouble: str) -> None:
+    """A line on stderr where the feed's state changes."""
+    if trouble != getattr(_complain, "last", ""):
+        print(printable(f"percodec: DEGRADED: {trouble}" if trouble else "percodec: READY"), file=sys.stderr, flush=True)
+    _complain.last = trouble  # type: ignore[attr-defined]
+
+
+def _link(args: argparse.Namespace) -> tuple[str, Credentials | None] | None:
+    """The broker, where there is one."""
+    if args.source is None:
+        given = [
+            name for name, value in {"--ca": args.ca, "--cert": args.cert, "--key": args.key, "--publish": args.publish}.items() if value
+        ]
+        if given or args.insecure_loopback:
+            raise UsageError(f"{(given or ['--insecure-loopback'])[0]} goes with --from")
+        return None
+    require("uplink", "nats", "cryptography")
+    from percodec.runtime.commands.uplink import credentials_of
+    from percodec.runtime.uplink.credentials import checked_url
+
+    credentials = credentials_of(args)
+    url = checked_url(args.source, "--from", credentials)
+    if not url.startswith("nats:"):
+        raise UsageError(f"--from {args.source}: predictions are pulled from NATS; write nats://HOST:PORT")
+    return url, credentials
+
+
+def _feed(args: argparse.Namespace, bundles: dict[str, Bundle], engine: Engine, limits: Limits) -> Feed:
+    from percodec.runtime.serve.feed import Feed
+    from percodec.runtime.serve.refusal import Refusal
+    from percodec.runtime.serve.requests import Asked, wanted_of
+
+    asked = [] if args.publish is None else [Asked(name.strip(), None) for name in args.publish.split(",")]
+    try:
+        wanted = {name: wanted_of(model, asked) for name, model in engine.models.items()}
+    except Refusal as refusal:
+        raise UsageError(f"--publish {args.publish}: {refusal}") from refusal
+
+    def answers_to(digest: str) -> str | None:
+        return next((name for name, bundle in bundles.items() if bundle.answers_to(digest)), None)
+
+    return Feed(engine, limits, wanted, answers_to)
 
 
 def _say(args: argparse.Namespace, found: dict[str, object]) -> None:

@@ -75,7 +75,7 @@ def uplink(args: argparse.Namespace) -> int:
     from percodec.runtime.uplink.agent import Agent, AgentSettings
     from percodec.runtime.uplink.credentials import VEHICLE, checked_url
 
-    credentials = _credentials(args)
+    credentials = credentials_of(args)
     url = checked_url(args.to, "--to", credentials)
     if (args.vehicle is None) != (credentials is not None):
         raise UsageError("--vehicle goes with --insecure-loopback; a certificate says by itself whose it is")
@@ -116,7 +116,7 @@ def ingest(args: argparse.Namespace) -> int:
     from percodec.runtime.uplink.credentials import checked_url
     from percodec.runtime.uplink.ingest import Ingest
 
-    credentials = _credentials(args)
+    credentials = credentials_of(args)
     url = checked_url(args.source, "--from", credentials)
     flush_s, ack_wait_s = positive(args.flush, "--flush", 3600), positive(args.ack_wait, "--ack-wait", 86400)
     if flush_s >= ack_wait_s:
@@ -154,7 +154,8 @@ def ingest(args: argparse.Namespace) -> int:
     return 0
 
 
-def _credentials(args: argparse.Namespace) -> Credentials | None:
+def credentials_of(args: argparse.Namespace) -> Credentials | None:
+    """What --ca, --cert, --key and --insecure-loopback say. Raises UsageError."""
     from percodec.runtime.uplink.credentials import Credentials
 
     files = {"--ca": args.ca, "--cert": args.cert, "--key": args.key}
@@ -210,4 +211,4 @@ class _Changes:
             sys.stderr.write("\r" + " " * 110 + "\r")
 
 
-__all__ = ["configure_ingest", "configure_uplink", "ingest", "uplink"]
+__all__ = ["configure_ingest", "configure_uplink", "credentials_of", "ingest", "uplink"]

@@ -60,20 +60,27 @@ def question_of(body: bytes, header: str | None, most: int) -> Question:
 
 def answer_of(model: Model, question: Question, tensors: Sequence[Tensor]) -> tuple[bytes, int | None]:
     """The body, and the length of its JSON where binary tensors follow it."""
-    outputs, tail = [], []
+    outputs: list[dict[str, Any]] = []
+    tail = []
     for tensor in tensors:
-        one: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
         if question.binary.get(tensor.name, question.all_binary):
-            one["parameters"] = {"binary_data_size": len(tensor.data)}
+            one = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+            outputs.append(one | {"parameters": {"binary_data_size": len(tensor.data)}})
             tail.append(tensor.data)
-        elif tensor.datatype == "BYTES":
-            one["data"] = [base64.b64encode(element).decode() for element in elements_of(tensor.data, tensor.shape[0])]
         else:
-            one["data"] = tensor.array().reshape(-1).tolist()
-        outputs.append(one)
+            outputs.append(in_json(tensor))
     said = {"model_name": model.name, "model_version": model.version, "parameters": {"digest": model.digest}, "outputs": outputs}
     head = json.dumps({"id": question.id, **said} if question.id else said).encode()
     return b"".join([head, *tail]), len(head) if tail else None
+
+
+def in_json(tensor: Tensor) -> dict[str, Any]:
+    """A tensor as the protocol's JSON has it; BYTES in base64."""
+    if tensor.datatype == "BYTES":
+        data = [base64.b64encode(element).decode() for element in elements_of(tensor.data, tensor.shape[0])]
+    else:
+        data = tensor.array().reshape(-1).tolist()
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape), "data": data}
 
 
 def _input(one: dict[str, Any], body: bytes, at: int, most: int) -> tuple[Given, int]:
@@ -126,4 +133,4 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
-__all__ = ["HEADER", "Question", "answer_of", "question_of"]
+__all__ = ["HEADER", "Question", "answer_of", "in_json", "question_of"]

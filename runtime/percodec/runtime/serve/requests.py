@@ -84,7 +84,7 @@ def work_of(model: Model, inputs: Sequence[Given], asked: Sequence[Asked], limit
         raise _too_many(limits)
     if given.shape != (len(given.elements),):
         raise Refusal(Why.INVALID, f"input {INPUT} has the shape [n]; got {list(given.shape[:8])} and {len(given.elements)} packets")
-    return Work(model, packets_of(model, given.elements, limits), _wanted(model, asked))
+    return Work(model, packets_of(model, given.elements, limits), wanted_of(model, asked))
 
 
 def packets_of(model: Model, packets: Sequence[bytes], limits: Limits) -> tuple[bytes, ...]:
@@ -99,7 +99,8 @@ def packets_of(model: Model, packets: Sequence[bytes], limits: Limits) -> tuple[
     return tuple(packets)
 
 
-def _wanted(model: Model, asked: Sequence[Asked]) -> tuple[Wanted, ...]:
+def wanted_of(model: Model, asked: Sequence[Asked]) -> tuple[Wanted, ...]:
+    """Of none: those that come unasked. Raises `Refusal`."""
     if not asked:
         return tuple(Wanted(one.name, one.encodings[0]) for one in model.outputs.values() if one.unasked)
     if len(asked) > len(model.outputs):
@@ -160,5 +161,6 @@ __all__ = [
     "elements_of",
     "model_named",
     "packets_of",
+    "wanted_of",
     "work_of",
 ]

@@ -33,4 +33,14 @@ def stored_subject(vehicle: str) -> str:
     return f"pk.{vehicle}.stored"
 
 
-__all__ = ["Link", "Unreachable", "log_subject", "stored_subject"]
+def live_subject(vehicle: str) -> str:
+    """Where the broker tells what a vehicle published once more, for whoever predicts from it."""
+    return f"pk.{vehicle}.live"
+
+
+def predicted_subject(vehicle: str) -> str:
+    """What is published of its packets."""
+    return f"pk.{vehicle}.predicted"
+
+
+__all__ = ["Link", "Unreachable", "live_subject", "log_subject", "predicted_subject", "stored_subject"]

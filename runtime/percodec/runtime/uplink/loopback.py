@@ -83,6 +83,7 @@ class LoopbackBroker:
         self.certificates = Certificates(folder / "tls")
         self.certificates.issue("server", hosts=[address])
         self.ingest = self.certificates.issue("ingest")
+        self.predict = self.certificates.issue("predict")
         self.vehicles = {name: self.certificates.issue(name) for name in vehicles}
         (folder / "nats-server.conf").write_text((_HERE / "nats-server.conf").read_text().replace("20GB", f"{store_mb}MB"))
         example = (_HERE / "users.conf.example").read_text()

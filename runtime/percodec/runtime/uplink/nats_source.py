@@ -8,7 +8,7 @@ from typing import Any
 
 from percodec.runtime.uplink.credentials import VEHICLE, Credentials
 from percodec.runtime.uplink.ingest import Delivery
-from percodec.runtime.uplink.link import Unreachable, log_subject, stored_subject
+from percodec.runtime.uplink.link import Unreachable, live_subject, log_subject, stored_subject
 from percodec.runtime.uplink.nats_link import open_nats
 from percodec.sdk.errors import UplinkError
 
@@ -32,7 +32,7 @@ class NatsSource:
         context = self._connection.jetstream(timeout=5)
         stream = api.StreamConfig(
             name=STREAM, subjects=[log_subject("*")], retention=api.RetentionPolicy.WORK_QUEUE, discard=api.DiscardPolicy.NEW,
-            max_bytes=stream_bytes, storage=api.StorageType.FILE, duplicate_window=1,
+            max_bytes=stream_bytes, storage=api.StorageType.FILE, duplicate_window=1, republish=told_again(),
         )  # fmt: skip
         consumer = api.ConsumerConfig(
             durable_name=CONSUMER,
@@ -107,4 +107,11 @@ async def nats_source(url: str, credentials: Credentials | None, stream_bytes: i
     return source
 
 
-__all__ = ["CONSUMER", "STREAM", "NatsSource", "nats_source"]
+def told_again() -> Any:
+    """Messages of the stream come once more on `live_subject`, for whoever predicts from them; nobody there costs nothing."""
+    from nats.js import api
+
+    return api.RePublish(src=log_subject("*"), dest=live_subject("{{wildcard(1)}}"))
+
+
+__all__ = ["CONSUMER", "STREAM", "NatsSource", "nats_source", "told_again"]
