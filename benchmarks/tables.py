@@ -290,6 +290,23 @@ def bag(result: dict[str, Any]) -> str:
     return f"{lab_tables.table(head, rows)}\n{about}, {result['date']}: `{result['command']}`\n"
 
 
+def serve(result: dict[str, Any]) -> str:
+    """CPU of the server beside that of the bare loop, and a good client beside bad ones, from `bench_serve.py`."""
+    names = {
+        "group": f"{result['group']} packets a request, gRPC",
+        "single_grpc": "one packet a request, gRPC",
+        "single_http": "one packet, curl's way",
+    }
+    found, bad = result["groups"], result["bad_clients"]
+    rows = [[text, f"{found['ratio'][key]:.2f}", " to ".join(f"{n:.2f}" for n in found["ratio_range"][key])] for key, text in names.items()]
+    table = lab_tables.table(["", "CPU a frame, over the bare loop's", "range of rounds"], rows)
+    said = f"Beside clients whose {bad['bad_requests']} requests were refused, "
+    said += f"a good client's p99 was {bad['p99_ratio']:.2f} times that without them."
+    machine, load = result["machine"], result["load"]
+    note = f" {result['note']}" if result["note"] else ""
+    return f"{table}\n{said}\n{machine['cpu']}, {machine['cores']} cores, load {load['before']} to {load['after']}.{note}\n"
+
+
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_bag": bag,
     "bench_demo": demo,
@@ -308,6 +325,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_runtime": runtime,
     "profile_paths": profile_paths,
     **fleet_tables.RENDERERS,
+    "bench_serve": serve,
     **lab_tables.RENDERERS,
     **uplink_tables.RENDERERS,
 }

@@ -98,7 +98,7 @@ def serve(args: argparse.Namespace) -> int:
             _on_signals(stop)
             _say(args, {"grpc": bound.grpc, "http": bound.http, "models": {name: model.digest for name, model in engine.models.items()}})
             if feed is not None and link is not None:
-                feeding = asyncio.create_task(feed.run(*link, stop, _complain))
+                feeding = asyncio.create_task(feed.run(*link, stop, _Changes()))
                 feeding.add_done_callback(lambda _: stop.set())
             await stop.wait()
             if feeding is not None:
@@ -115,11 +115,16 @@ def serve(args: argparse.Namespace) -> int:
     return 0
 
 
-def _complain(trouble: str) -> None:
+class _Changes:
     """A line on stderr where the feed's state changes."""
-    if trouble != getattr(_complain, "last", ""):
-        print(printable(f"percodec: DEGRADED: {trouble}" if trouble else "percodec: READY"), file=sys.stderr, flush=True)
-    _complain.last = trouble  # type: ignore[attr-defined]
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, trouble: str) -> None:
+        if trouble != self._last:
+            self._last = trouble
+            print(printable(f"percodec: DEGRADED: {trouble}" if trouble else "percodec: READY"), file=sys.stderr, flush=True)
 
 
 def _link(args: argparse.Namespace) -> tuple[str, Credentials | None] | None:

@@ -1,7 +1,4 @@
-"""`Engine`: who does the work behind the protocols. `ThreadEngine` does it in threads of this process.
-
-Which one should I use? `ThreadEngine` on one machine: no overhead, no cluster. `ray_engine.RayEngine` where one machine is not enough.
-"""
+"""`Engine`: who does the work behind the protocols. `ThreadEngine` does it in threads of this process."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from percodec.runtime.uplink.wire import MAX_MESSAGE_BYTES, Message, Record, unp
 from percodec.sdk.errors import UplinkError
 
 GROUP = 32  # messages taken at once; one has the cameras of a moment
+_LOG = logging.getLogger("percodec.serve")
 _WAIT_S, _BUSY_S = 0.25, 0.05
 _RETRY_S = (0.2, 5.0)
 
@@ -90,14 +92,22 @@ class Feed:
 
     async def _answer(self, context: Any, message: Any) -> None:
         vehicle = message.subject.split(".")[1]
-        for k, body in enumerate(await self.predictions(message.data)):
+        try:
+            bodies = await self.predictions(message.data)
+        except Refusal as refusal:  # the server's fault, not the message's
+            _LOG.warning("a message of %s is not answered, and comes again: %s", vehicle, refusal)
+            return
+        for k, body in enumerate(bodies):
             name = f"{hashlib.sha256(message.data).hexdigest()[:32]}-{k}"
             await context.publish(predicted_subject(vehicle), body, headers={"Nats-Msg-Id": name})
         await message.ack()
         self.counts.messages += 1
 
     async def predictions(self, data: bytes) -> list[bytes]:
-        """What is published for a message of a vehicle: the same for the same bytes. None for a message without records."""
+        """What is published for a message of a vehicle: the same for the same bytes. None for a message without records.
+
+        Raises `Refusal` where the server could not do it.
+        """
         try:
             message = unpacked(data)
         except UplinkError as error:
