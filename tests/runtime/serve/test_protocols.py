@@ -6,16 +6,18 @@ import base64
 import json
 import subprocess
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from support.serving import Serving
+from support.serving import Serving, serving
 
 from percodec.runtime import Session
 from percodec.runtime.serve.messages import message
 from percodec.sdk import Latent
+from percodec.sdk.cli import main
 
 Triton = tuple[Any, Any]
 
@@ -204,3 +206,15 @@ def test_metrics_count_what_was_asked(server: Serving, packets: list[bytes]) -> 
     post(f"http://{server.http}/v1/predict/tiny", packets[0])
     assert value(answered) == before + 1
     assert value('percodec_serve_frames_total{model="tiny"}') == frames + 1
+
+
+def test_a_bundle_that_knows_what_is_usual_says_so_of_each_frame(bundle_folder: Path, tmp_path: Path) -> None:
+    words = ["--familiar", "synthetic://road?frames=60&seed=1", "--familiar-limit", "synthetic://road?frames=60&seed=2"]
+    assert main(["export", str(bundle_folder), *words, "--out", str(tmp_path / "watchful"), "--name", "watchful"]) == 0
+    with serving({"watchful": tmp_path / "watchful"}, workers=1) as server, Session.open(tmp_path / "watchful") as session:
+        latent = Latent(np.zeros(session.latent_shape, np.uint8), 1, 2)
+        found = json.loads(post(f"http://{server.http}/v1/predict/watchful", session.pack(latent))[0])
+        said = session.unfamiliarity(latent, session.predict(latent))
+        assert said is not None
+        assert said > 1, "nothing but black is no road"
+        assert found["unfamiliarity"] == pytest.approx(said, rel=1e-3)

@@ -8,6 +8,7 @@ One input: `packet` BYTES [n], one packet an element. Outputs, of which those ma
 | `classes`* UINT32 [n,K] | pixels of each class, of the first segmentation head |
 | `labels` UINT8 [n,H,W] | its class ids; with `encoding` png BYTES [n], grey PNG files |
 | `probabilities`* FP32 [n,K] | of the first classification head |
+| `unfamiliarity`* FP32 [n] | above 1: the scene is none that the bundle was made for; of bundles that can tell |
 | `HEAD.classes`, `HEAD.NAME` | of the other heads, and the arrays of networks of one's own |
 | `latent` UINT8 [n,C,h,w] | the symbols |
 | `reconstruction` BYTES [n] | the picture rebuilt, PNG files; with `encoding` raw UINT8 [n,H,W,3] RGB |
@@ -98,6 +99,9 @@ def model_of(name: str, bundle: Bundle, heads: Sequence[str] | None) -> Model:
                 found.append(Output(f"{prefix}probabilities", kind, shape, head, tensor.name, unasked=plain))
             else:
                 found.append(Output(f"{head}.{tensor.name}", kind, shape, head, tensor.name))
+    usual = bundle.familiarity
+    if usual is not None and usual.head in (None, *chosen):
+        found.append(Output("unfamiliarity", "FP32", (), usual.head or "", "unfamiliarity", unasked=True))
     if "decoder" in bundle.graphs:
         found.append(Output("reconstruction", "UINT8", (height, width, 3), "", "picture", (PNG, RAW)))
         if first["segmentation"]:

@@ -78,6 +78,8 @@ class Predictor:
             column.append(_png(value, bgr=output.part == "overlay") if how.encoding == PNG else value)
 
     def _value(self, output: Output, latent: Latent, said: Prediction | None, made: dict[str, Array]) -> Any:
+        if output.part == "unfamiliarity":
+            return self._session.unfamiliarity(latent, said)
         if said is None:
             return made["picture"] if output.part == "picture" else getattr(latent, output.part)
         if output.part == "classes":

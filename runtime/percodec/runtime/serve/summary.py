@@ -17,7 +17,9 @@ def summary_of(model: Model, tensors: Sequence[Tensor]) -> dict[str, Any]:
     for tensor in tensors:
         output, values = model.outputs[tensor.name], tensor.array()[0]
         names = model.classes.get(output.head, ())
-        if not output.head:
+        if output.part == "unfamiliarity":
+            said[tensor.name] = round(float(values), 3)
+        elif not output.head:
             said[tensor.name] = int(values)
         elif output.part == "classes":
             total = max(1, int(values.sum()))
