@@ -203,3 +203,32 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "restoration_methods": restoration_methods,
     "restorers": restorers,
 }
+
+
+def familiarity(result: dict[str, Any]) -> str:
+    """What a bundle flags of scenes that it was not made for, and the candidates of a distance, from `familiarity.py`."""
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f} %"
+
+    kinds = [
+        [
+            row["kind"], "" if row["severity"] is None else row["severity"], row["frames"], percent(row["pixel accuracy"]),
+            row["must be flagged"], percent(row["of these flagged"]), percent(row["flagged"]), row["AUROC"] if row["AUROC"] else "-",
+        ]
+        for row in result["kinds"]
+    ]  # fmt: skip
+    candidates = [
+        [
+            row["candidate"], row["judged on"], f"{percent(row['false alarms'])} of {row['frames']}",
+            f"{percent(row['IDD false alarms'])} of {row['IDD frames']}", f"{percent(row['flagged'])} of {row['of']}", row["AUROC"],
+        ]
+        for row in result["candidates"]
+    ]  # fmt: skip
+    head = ["frames", "severity", "count", "pixel accuracy", "below 60 %, or no road", "of these flagged", "flagged", "AUROC"]
+    other = ["told from", "judged on", "false alarms there", "on IDD Lite", "flagged of what must be", "AUROC"]
+    cost, machine = result["cost"], result["machine"]
+    about = f"`{result['bundle']['name']}`, {result['frames']} frames; a distance takes {cost['distance ms']:.3f} ms of CPU beside "
+    about += f"{cost['encode ms']:.0f} ms of encoding and {cost['predict ms']:.0f} ms of predicting in FP32, {machine['cpu']}, busy, "
+    about += f"{result['date']}: `{result['command']}`"
+    return f"{table(head, kinds)}\n{table(other, candidates)}\n{about}\n"

@@ -102,6 +102,7 @@ def test_a_command_without_its_extra_says_what_to_install(bare: Path, drive: Pat
         "replay": [drive / "packets.mcap"],
         "train": ["codec", "--data", f"camvid={drive}", "--out", tmp_path / "train"],
         "uplink": [drive, "--to", "nats://127.0.0.1:9", "--insecure-loopback", "--vehicle", "v1"],
+        "serve": [drive],
         "ingest": ["--from", "nats://127.0.0.1:9", "--archive", tmp_path / "archive", "--insecure-loopback"],
         "export": [drive / "packets.mcap", "--out", tmp_path / "bundle"],
     }[command]

@@ -13,11 +13,11 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from percodec.runtime.uplink.choose import LiveQueue, Pick, backlog
+from percodec.runtime.uplink.choose import LiveQueue, Pick, backlog, runs
 from percodec.runtime.uplink.connect import connect
 from percodec.runtime.uplink.credentials import Credentials
 from percodec.runtime.uplink.ledger import Ledger
@@ -198,7 +198,7 @@ class Agent:
         segments: dict[SegmentId, int] = {}
         claimed: dict[SegmentId, RecordSet] = {}
         records, size = [], 0
-        for segment, indices in _runs(picked):
+        for segment, indices in runs(picked):
             segment.claimed.add(indices.start, indices.stop)
             place = segments.setdefault(segment.id, len(segments))
             whole = claimed.setdefault(segment.id, RecordSet())
@@ -385,16 +385,6 @@ class Agent:
     def _awake(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-
-
-def _runs(picked: Pick) -> Iterator[tuple[Segment, range]]:
-    """Records that follow each other in one segment, together."""
-    start = 0
-    for k in range(1, len(picked) + 1):
-        segment, first = picked[start]
-        if k == len(picked) or picked[k][0] is not segment or picked[k][1] != first + k - start:
-            yield segment, range(first, first + k - start)
-            start = k
 
 
 def _unheard(refusal: str) -> None:

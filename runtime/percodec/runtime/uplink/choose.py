@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from percodec.runtime.uplink.shelf import Segment
 
@@ -98,4 +98,14 @@ def backlog(segments: Iterable[Segment], budget: int) -> Pick:
     return picked
 
 
-__all__ = ["LIVE_S", "LiveQueue", "Pick", "backlog"]
+def runs(picked: Pick) -> Iterator[tuple[Segment, range]]:
+    """Records that follow each other in one segment, together."""
+    start = 0
+    for k in range(1, len(picked) + 1):
+        segment, first = picked[start]
+        if k == len(picked) or picked[k][0] is not segment or picked[k][1] != first + k - start:
+            yield segment, range(first, first + k - start)
+            start = k
+
+
+__all__ = ["LIVE_S", "LiveQueue", "Pick", "backlog", "runs"]
