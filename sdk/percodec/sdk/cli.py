@@ -55,9 +55,16 @@ class Command(NamedTuple):
 
 def require(extra: str, *modules: str) -> None:
     """Raises `BackendError` where one of `modules` is not installed; `extra` is what brings them."""
-    missing = [module for module in modules if find_spec(module) is None]
+    missing = [module for module in modules if not _is_there(module)]
     if missing:
         raise BackendError(f"this command needs {', '.join(missing)}; {_install(extra)}")
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # what it is a part of is not there
+        return False
 
 
 def _install(extra: str) -> str:
