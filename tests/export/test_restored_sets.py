@@ -157,7 +157,7 @@ def test_training_copies_where_a_set_comes_from(twin, restorer, tmp_path):
 
     mirror(twin, tmp_path / "restored", Restore(restorer, twin))
     data = load(f"camvid:{tmp_path / 'restored'}:train")
-    found = provenance([["camvid:{camvid}:train", 1.0]], "camvid:{camvid}:val", [data], data)["train"][0]["origin"]
+    found = provenance([["camvid:{camvid}:train", 1.0]], "camvid:{camvid}:val", [data, data])["train"][0]["origin"]
     assert found["made_by"] == "restore"
     assert found["restorer"]["sha256"] == Restorer(restorer).digest
     assert found["source"]["origin"]["codec"] == {"name": "jpeg", "quality": 10.0}

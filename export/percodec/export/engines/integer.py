@@ -23,6 +23,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from percodec.export.engines.calibrate import Ranges
 from percodec.export.engines.onnx_graph import initializers
 
+_WIDEST = 63  # of weights: x86 without VNNI adds two products of bytes in 16 bits, where 255 * 127 * 2 saturates
 _EVEN = 1e-3  # of a step: how far midpoints may be from even
 
 Array = NDArray[Any]
@@ -40,7 +41,7 @@ def integer_encoder(model: ModelProto, ranges: Ranges) -> ModelProto | None:
     found = _even_centers(nodes[at[-1] :], weights) or _steps(nodes[at[-1] :], weights)
     if found is None:
         return None
-    per_step, offset, highest, widest = found
+    per_step, offset, highest = found
 
     mean, deviation = weights[nodes[2].input[1]].reshape(-1), weights[nodes[3].input[1]].reshape(-1)
     constants: list[TensorProto] = []
@@ -68,7 +69,7 @@ def integer_encoder(model: ModelProto, ranges: Ranges) -> ModelProto | None:
             weight, bias, out_scale = weight * per_step.reshape(-1, 1, 1, 1), bias * per_step + offset, np.float32(1)
         else:
             out_scale = np.float32(max(ranges.limits[nodes[index + 1].output[0]][1], 1e-6) / 255)
-        steps = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-9) / widest
+        steps = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-9) / _WIDEST
         inputs = [
             given,
             constant(f"scale_{k}", scale),
@@ -92,9 +93,9 @@ def integer_encoder(model: ModelProto, ranges: Ranges) -> ModelProto | None:
     return helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=model.ir_version, producer_name=model.producer_name)
 
 
-# (per_step, offset, highest, widest): a symbol is z * per_step + offset, rounded, at most `highest` (uint8, [] or [1,C,1,1]); float64,
-# [C] or []. Weights are integers up to `widest`.
-_Rule = tuple[Array, Array, Array, int]
+# (per_step, offset, highest): a symbol is z * per_step + offset, rounded, at most `highest` (uint8, [] or [1,C,1,1]); float64,
+# [C] or [].
+_Rule = tuple[Array, Array, Array]
 
 
 def _even_centers(nodes: list[NodeProto], weights: dict[str, Array]) -> _Rule | None:
@@ -106,19 +107,15 @@ def _even_centers(nodes: list[NodeProto], weights: dict[str, Array]) -> _Rule | 
     step = float(np.diff(borders).mean()) if len(borders) > 1 else 1.0
     if np.abs(np.diff(borders) - step).max(initial=0.0) > _EVEN * step:
         return None
-    return np.array(1 / step), np.array(0.5 - borders[0] / step), np.array(len(borders), np.uint8), 127
+    return np.array(1 / step), np.array(0.5 - borders[0] / step), np.array(len(borders), np.uint8)
 
 
 def _steps(nodes: list[NodeProto], weights: dict[str, Array]) -> _Rule | None:
-    """The same: z times a number for each channel, rounded, plus an offset, from 0 to the channel's highest.
-
-    Weights stop at 63. x86 without VNNI adds two products of bytes in 16 bits, and the mean of a bright block has no mixed signs that
-    keep 255 * 127 * 2 from saturating there.
-    """
+    """The same: z times a number for each channel, rounded, plus an offset, from 0 to the channel's highest."""
     if [n.op_type for n in nodes[1:]] != ["Mul", "Round", "Add", "Relu", "Min", "Cast"]:
         return None
     per_step, offset, highest = (weights[nodes[k].input[1]].astype(np.float64) for k in (1, 3, 5))
-    return per_step.ravel(), offset.ravel(), highest.astype(np.uint8), 63
+    return per_step.ravel(), offset.ravel(), highest.astype(np.uint8)
 
 
 def _blocks(node: NodeProto) -> bool:

@@ -41,6 +41,7 @@ _EVERY = Range(1, 10**9, "it is a distance between steps; a value beyond schedul
 RANGES: dict[str, Range] = {
     "seed": Range(0, 2**63 - 1, "random generators take no others"),
     "codec.channels": Range(1, 1024, "bundles hold no others"),
+    "codec.fixed_encoder": Range(0, 1, "it is true or false"),
     "codec.levels": Range(2, 256, "a symbol is a byte"),
     "codec.width": _WIDTH,
     "codec.sigma": Range(0, 1e6, "it is the steepness of the soft quantizer", above=True),
