@@ -47,6 +47,7 @@ def test_a_tunnel_loses_nothing(tmp_path: Path, trials: dict[str, Any]) -> None:
         trials[f"link cut for {found['cut_s']} s"] = found
 
 
+@pytest.mark.long
 def test_the_disk_stays_within_its_limit(tmp_path: Path) -> None:
     """A tunnel that is too long for it: what is given up is counted, and what is not is in the archive."""
     (found,) = measured(tmp_path, "--short", "--parts", "disk")["disk"]["trials"]

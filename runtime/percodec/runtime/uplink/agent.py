@@ -108,9 +108,11 @@ class Agent:
             self._shelf.missing()
             await self._loop(connecting)
         finally:
-            connecting.cancel()
+            while not connecting.done():  # what it waits in may swallow a cancellation
+                connecting.cancel()
+                await asyncio.wait({connecting}, timeout=0.5)
             with contextlib.suppress(asyncio.CancelledError, UplinkError):
-                await connecting
+                connecting.result()
             if self._link is not None:
                 await self._link.close()
             self._lose()
