@@ -5,29 +5,12 @@
 #include <stdexcept>
 #include <string>
 
+#include "byte_reader.hpp"
 #include "context_kernels.hpp"
 #include "kernels.hpp"
 
 namespace percodec {
 namespace {
-
-// Bytes that are there, or an error.
-class Reader {
-  public:
-    Reader(const std::uint8_t* data, std::size_t size) : next_(data), left_(size) {}
-    const std::uint8_t* take(std::size_t bytes) {
-        if (bytes > left_) throw std::invalid_argument("the contexts end too early");
-        const std::uint8_t* found = next_;
-        next_ += bytes;
-        left_ -= bytes;
-        return found;
-    }
-    std::size_t left() const { return left_; }
-
-  private:
-    const std::uint8_t* next_;
-    std::size_t left_;
-};
 
 // A missing second neighbour adds nothing.
 void pair_up(Contexts::Channel& channel) {
@@ -65,7 +48,7 @@ Contexts::Contexts(const std::uint8_t* data, std::size_t size, unsigned channels
     : levels_(levels), contexts_(contexts), temporal_(temporal) {
     if (contexts < 1 || contexts > kMaxContexts)
         throw std::invalid_argument("contexts must be 1.." + std::to_string(kMaxContexts));
-    Reader reader(data, size);
+    Reader reader(data, size, "the contexts end too early");
     for (unsigned c = 0; c < channels; ++c) {
         Channel channel{};
         const std::uint8_t* head = reader.take(2);

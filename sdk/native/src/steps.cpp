@@ -7,32 +7,11 @@
 #include <string>
 #include <utility>
 
+#include "byte_reader.hpp"
 #include "table_entries.hpp"
 
 namespace percodec {
 namespace {
-
-class Reader {
-  public:
-    Reader(const std::uint8_t* data, std::size_t size) : next_(data), left_(size) {}
-    const std::uint8_t* take(std::size_t bytes) {
-        if (bytes > left_) throw std::invalid_argument("the entropy model ends too early");
-        const std::uint8_t* found = next_;
-        next_ += bytes;
-        left_ -= bytes;
-        return found;
-    }
-    unsigned byte() { return *take(1); }
-    unsigned word() {
-        const std::uint8_t* p = take(2);
-        return static_cast<unsigned>(p[0] | p[1] << 8);
-    }
-    std::size_t left() const { return left_; }
-
-  private:
-    const std::uint8_t* next_;
-    std::size_t left_;
-};
 
 [[noreturn]] void refuse(unsigned plane, const char* why) {
     throw std::invalid_argument("plane " + std::to_string(plane) + " of the entropy model: " + why);
@@ -64,7 +43,7 @@ void read_row(Reader& reader, unsigned index, StepTables::Plane& plane) {
 
 StepTables::StepTables(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels)
     : channels_(channels) {
-    Reader reader(data, size);
+    Reader reader(data, size, "the entropy model ends too early");
     heads_ = reader.word();
     const unsigned count = reader.byte();
     if (heads_ < 1 || heads_ > channels || count > kMaxBands) throw std::invalid_argument("no such heads or bands");
