@@ -55,7 +55,10 @@ _UNSHARE = ["unshare", "--user", "--map-root-user", "--net"]
 
 def enter_depot() -> None:
     """Run this program again in a network of its own, where that is allowed; returns in the depot, or where there is none."""
-    if in_depot() or not namespaces_allowed():
+    if in_depot():
+        _run("ip", "link", "set", "lo", "up")  # the network is new, and parts that need no link stay on loopback
+        return
+    if not namespaces_allowed():
         return
     os.execvpe(_UNSHARE[0], [*_UNSHARE, sys.executable, *sys.argv], {**os.environ, _IN_DEPOT: "1"})
 
@@ -68,7 +71,6 @@ def broker_address() -> str:
     """Where the broker has to listen."""
     if not in_depot():
         return "127.0.0.1"
-    _run("ip", "link", "set", "lo", "up")
     _run("ip", "addr", "replace", f"{DEPOT}/32", "dev", "lo")
     return DEPOT
 

@@ -27,11 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--machine", help="name in the result's file name (default: the processor's)")
 
 
-def write_result(args: argparse.Namespace, name: str, result: dict[str, Any]) -> Path:
+def result_path(args: argparse.Namespace, name: str, result: dict[str, Any]) -> Path:
     """NAME-MACHINE.json; the machine's name is the processor's, with its cores where the result counts them."""
     machine = result["machine"]
     called = args.machine or machine["cpu"] + (f" {machine['cores']}c" if "cores" in machine else "")
-    path: Path = args.out / f"{name}-{slug_of(called)}.json"
+    return Path(args.out) / f"{name}-{slug_of(called)}.json"
+
+
+def write_result(args: argparse.Namespace, name: str, result: dict[str, Any]) -> Path:
+    """Write it to its `result_path`."""
+    path = result_path(args, name, result)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"written: {path}")
@@ -48,4 +53,4 @@ def cpu_name() -> str:
     return str(machine_info()["cpu"])
 
 
-__all__ = ["OWN", "RECORDED", "add_arguments", "cpu_name", "slug_of", "write_result"]
+__all__ = ["OWN", "RECORDED", "add_arguments", "cpu_name", "result_path", "slug_of", "write_result"]

@@ -55,7 +55,8 @@ def uplink_trial(result: dict[str, Any]) -> str:
 def bench_uplink(result: dict[str, Any]) -> str:
     """Cost, narrow link, tunnels and disk, from `bench_uplink.py`."""
     parts = {part: result[part]["trials"] if part in result else [] for part in ("cost", "narrow", "cut", "disk")}
-    rows, load = [], max(result[part]["load_average"] for part in parts if part in result)
+    rows: list[list[Any]] = []
+    how = [f"{part}: load average {result[part]['load_average']}, nice {result[part]['nice']}" for part in parts if part in result]
     for found in parts["cost"]:
         agent, bare = found["agent"], found["bare"]
         what = f"agent, {found['cameras']} camera{'s' * (found['cameras'] > 1)} at {found['fps']} frames/s"
@@ -75,8 +76,8 @@ def bench_uplink(result: dict[str, Any]) -> str:
         told = f"at most {found['largest_mb']:.1f} MB; {found['written']} written, {found['stored']} stored, {found['discarded']} discarded"
         rows.append([f"`--max-disk {found['limit_mb']}MB`, tunnel of {found['cut_s']} s", told])
     links = "networks of their own, shaped by the kernel" if result["link"] == "namespaces" else "a proxy on loopback"
-    about = f"Links are {links}. {result['machine']['cpu']}, {result['machine']['cores']} cores, load average up to {load}, nice "
-    about += f"{result['nice']}, {result['date']}: `{result['command']}`"
+    about = f"Links are {links}. {result['machine']['cpu']}, {result['machine']['cores']} cores, {result['date']}: "
+    about += f"`{result['command']}` ({'; '.join(how)})"
     return f"{table(['what', 'measured'], rows)}\n{about}\n"
 
 
