@@ -13,6 +13,7 @@ Image = pytest.importorskip("PIL.Image", reason="needs the export extra")
 from percodec.export.data.crops import Batch  # noqa: E402
 from percodec.export.data.dataset import DataSet  # noqa: E402
 from percodec.export.models import Quantizer  # noqa: E402
+from percodec.export.train.arithmetic import training_arithmetic  # noqa: E402
 from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
 from percodec.export.train.from_config import build_model, load_trunk, train  # noqa: E402
@@ -317,3 +318,12 @@ def test_an_encoder_learns_anothers_latents_and_nothing_else_moves(camvid, tmp_p
         train(
             load_config("imitate", [*small, *more, "codec.channels=8"]), tmp_path / "x", places, teacher_from=tmp_path / "teacher/best.pt"
         )
+
+
+@pytest.mark.parametrize(
+    ("precision", "units", "half"), [("auto", True, True), ("auto", False, False), ("bf16", False, True), ("fp32", True, False)]
+)
+def test_bf16_is_used_where_the_machine_has_units_for_it(precision, units, half, monkeypatch):
+    monkeypatch.setattr("percodec.export.train.arithmetic.computes_bf16", lambda kind: units)
+    with training_arithmetic(torch.device("cpu"), precision):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if half else torch.float32)

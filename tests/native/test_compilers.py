@@ -41,7 +41,11 @@ def core(once: Once, compiler: str, name: str) -> list[str | Path]:
 
 @pytest.mark.parametrize(
     ("compiler", "flags"),
-    [("g++", "sanitized"), pytest.param(CLANG, "O3", marks=needs_clang), pytest.param(CLANG, "sanitized", marks=needs_clang)],
+    [
+        pytest.param("g++", "sanitized", marks=pytest.mark.long),
+        pytest.param(CLANG, "O3", marks=needs_clang),
+        pytest.param(CLANG, "sanitized", marks=needs_clang),
+    ],
 )
 def test_the_same_bytes(once: Once, compiler: str, flags: str, tmp_path: Path) -> None:
     """Frozen packets, and packets of random tables, shapes and lanes by every kernel, as by g++ -O3, of which CMake makes build/native.

@@ -28,6 +28,7 @@ from percodec.export.restore.pairs import PairCrops, Pairs
 from percodec.export.restore.restorer import KEY
 from percodec.export.restore.to_onnx import restorer_graph
 from percodec.export.train import distributed
+from percodec.export.train.arithmetic import training_arithmetic
 from percodec.export.train.checkpoint import digest_of, load_checkpoint
 from percodec.export.train.config import Config
 from percodec.export.train.from_config import build_model, commit
@@ -164,7 +165,7 @@ def train_restorer(
                 image = torch.from_numpy(item.clean[:height, :width].copy()).permute(2, 0, 1)[None].float()
                 given = torch.from_numpy(item.compressed.copy())
                 x = centers[given.long()][None] if centers is not None else given[:height, :width].permute(2, 0, 1)[None].float()
-                with torch.autocast(device.type, torch.bfloat16):
+                with training_arithmetic(device):
                     restored = m(x.to(device), torch.tensor([item.bpp], device=device)).clamp(0, 255).round().float().cpu()
                 found["psnr"].append(psnr(restored, image))
                 found["ms_ssim"].append(float(ms_ssim(restored, image, scales=5 if min(height, width) >= 176 else 3).mean()))

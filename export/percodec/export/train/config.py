@@ -14,6 +14,8 @@ from percodec.export.train.ranges import check_ranges
 from percodec.sdk.errors import UsageError
 from percodec.sdk.files import read_file
 
+PRECISIONS = ("auto", "bf16", "fp32")
+
 Config = dict[str, Any]
 
 TASKS = ("codec", "classification", "segmentation", "joint", "restore")
@@ -66,7 +68,8 @@ DEFAULTS: Config = {
     },
     # freeze_norm: from this step on batch norm uses its running statistics (-1: never). Batch statistics take each batch's mean
     # brightness out of the latent, an error the codec cannot learn to avoid. patience: stop after so many validations without a better
-    # one (0: never). codec_lr: the codec's learning rate relative to lr. precision: bf16 | fp32.
+    # one (0: never). codec_lr: the codec's learning rate relative to lr. precision: auto (bf16 where the machine has units for
+    # it) | bf16 | fp32.
     "schedule": {
         "steps": 4000,
         "lr": 1.5e-3,
@@ -80,7 +83,7 @@ DEFAULTS: Config = {
         "freeze_norm": -1,
         "patience": 0,
         "codec_lr": 1.0,
-        "precision": "bf16",
+        "precision": "auto",
     },
 }
 
@@ -134,8 +137,8 @@ def check(config: Config, source: str) -> None:
         )
     if config["task"] == "joint" and loss["gamma"] <= 0:
         raise UsageError(f"{source}: a joint run needs loss.gamma above 0; for a fixed codec use the task classification or segmentation")
-    if config["schedule"]["precision"] not in ("bf16", "fp32"):
-        raise UsageError(f"{source}: schedule.precision must be bf16 or fp32, got {config['schedule']['precision']!r}")
+    if config["schedule"]["precision"] not in PRECISIONS:
+        raise UsageError(f"{source}: schedule.precision must be one of {', '.join(PRECISIONS)}, got {config['schedule']['precision']!r}")
 
 
 def completed(config: Config) -> Config:

@@ -20,6 +20,7 @@ from torch import nn
 
 from percodec.export.data.crops import Batch
 from percodec.export.train import curves, distributed
+from percodec.export.train.arithmetic import training_arithmetic
 from percodec.export.train.checkpoint import load_checkpoint, save_checkpoint
 from percodec.export.train.config import completed
 from percodec.sdk.errors import DataError, TrainingError
@@ -41,7 +42,7 @@ class Schedule:
     freeze_norm: int = -1
     patience: int = 0
     codec_lr: float = 1.0
-    precision: str = "bf16"
+    precision: str = "auto"
 
     def lr_at(self, step: int) -> float:
         if step < self.warmup:
@@ -139,7 +140,7 @@ class Run:
                 group["lr"] = lr * group["relative"]
             began = time.perf_counter()
             batch = self.batch(step).to(self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=plan.precision == "bf16"):
+            with training_arithmetic(self.device, plan.precision):
                 loss, values = objective(batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -14,6 +14,7 @@ from percodec.export.data.dataset import DataSet
 from percodec.export.metrics.scores import Confusion, average_precision, top_k
 from percodec.export.metrics.similarity import ms_ssim, psnr
 from percodec.export.models import Autoencoder, Steps, head_kind
+from percodec.export.train.arithmetic import training_arithmetic
 from percodec.export.train.tasks import Joint, presence
 from percodec.export.train.views import Views
 
@@ -36,7 +37,7 @@ def validate_codec(codec: Autoencoder, data: DataSet, device: torch.device) -> R
     psnrs, similarities, pixels, bits = [], [], 0, 0.0
     for k in range(len(data)):
         image = as_batch(data.images[k]).to(device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with training_arithmetic(device):
             symbols = quantizer.symbols(codec.analyse(image))
             restored = codec.decode(quantizer.values(symbols)).clamp(0, 255).round()
         for count, channel in zip(counts, symbols[0].flatten(1).cpu().numpy(), strict=True):
@@ -70,7 +71,7 @@ def validate_head(
 ) -> Record:
     """mIoU, or mean average precision of presence, or top-1 and top-5. `views` holds what the head reads where the codec is fixed.
 
-    `half`: in bf16, as while training; otherwise as exported.
+    `half`: rounded as while training, see `training_arithmetic`; otherwise as exported.
     """
 
     def samples() -> Iterator[Sample]:
@@ -97,7 +98,7 @@ def judge_head(model: Joint, config: dict[str, Any], samples: Iterable[Sample], 
     truth: list[Tensor] = []
     mapped = False
     for inputs, height, width, label, target in samples:
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with training_arithmetic(device, enabled=half):
             x = inputs().to(device)
             if kind == "segmentation":
                 assert label is not None

@@ -25,6 +25,7 @@ from percodec.export.data.crops import Batch, relight, resize
 from percodec.export.data.dataset import DataSet
 from percodec.export.data.files import IGNORE
 from percodec.export.models import Autoencoder
+from percodec.export.train.arithmetic import training_arithmetic
 
 Say = Callable[[str], None]
 
@@ -128,7 +129,7 @@ class Views:
             if self.codec is not None and self.reads != "original":
                 image = x.round()[None].to(device).contiguous(memory_format=torch.channels_last)
                 # Variants may be rounded to bf16, the pictures themselves may not: they are what a vehicle encodes.
-                with torch.autocast(device.type, torch.bfloat16, enabled=self.count > 0):
+                with training_arithmetic(device, enabled=self.count > 0):
                     z = self.codec.analyse(image)
                     if self.reads == "latent":
                         x = self.codec.quantizer.symbols(z)[0].cpu()
