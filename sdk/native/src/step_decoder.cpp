@@ -28,7 +28,9 @@ class Decoder {
         if (!lines(tables_.channels())) return false;
         Bands bands(tables_, room_, loops_);
         for (unsigned band = 0; band + 1 < tables_.bands().size(); ++band) {
-            const std::size_t count = bands.enter(band);
+            bands.enter(band);
+            const std::size_t count =
+                loops_.places(room_.parts.data(), bands.count(), bands.base(), room_.reached.data());
             for (unsigned p = tables_.bands()[band]; p < tables_.bands()[band + 1]; ++p) {
                 if (!tail(p, bands, count)) return false;
             }
@@ -72,12 +74,12 @@ class Decoder {
         const bool extents = p == tables_.channels();
         std::uint8_t* const s = room_.symbols.data() + p * room_.size;
         const std::uint8_t* const places = contexts.has_place ? room_.places.data() : nullptr;
-        const std::uint8_t constant = extents ? std::uint8_t{kHalf} : contexts.constant;  // an extent is its token
         for (std::size_t y = 0; y < room_.height; ++y) {
             const std::size_t at = room_.at(y, 0);
-            contexts.block(room_, at, room_.width);
+            contexts.find(room_, at, room_.line.data(), room_.line.size());
             std::size_t escapes = 0;
-            const StepTokens run{contexts.plane, room_.classes.data(), places, constant, nullptr, at, room_.width, s};
+            const StepTokens run{
+                contexts.plane, room_.classes.data(), places, contexts.constant, nullptr, at, room_.width, s};
             if (!tokens(run, &escapes) || (!extents && !digits(run, escapes))) return false;
             loops_.values(s + at, contexts.plane.offset, room_.width, room_.values.data() + p * room_.size + at);
         }
@@ -88,7 +90,7 @@ class Decoder {
         const StepContexts contexts(tables_, p, room_, kernel_);
         std::uint8_t* const s = room_.symbols.data() + p * room_.size;
         std::memset(s, contexts.plane.offset, room_.size);
-        bands.contexts(contexts, [](std::size_t, std::size_t) {});
+        contexts.find(room_, bands.base(), room_.parts.data(), bands.count());
         const std::uint8_t* const places = contexts.has_place ? room_.places.data() : nullptr;
         std::size_t escapes = 0;
         const StepTokens run{

@@ -44,63 +44,31 @@ class Steps {
         lines(tables_.channels());
         Bands bands(tables_, room_, loops_);
         for (unsigned band = 0; band + 1 < tables_.bands().size(); ++band) {
-            const std::size_t count = bands.enter(band);
-            for (unsigned p = tables_.bands()[band]; p < tables_.bands()[band + 1]; ++p) tail(p, bands, count);
+            bands.enter(band);
+            for (unsigned p = tables_.bands()[band]; p < tables_.bands()[band + 1]; ++p)
+                run(p, StepContexts(tables_, p, room_, kernel_), bands.base(), room_.parts.data(), bands.count());
         }
     }
 
   private:
     void lines(unsigned p) noexcept {
         const StepContexts contexts(tables_, p, room_, kernel_);
-        const bool extents = p == tables_.channels();
-        const std::uint8_t* const s = room_.symbols.data() + p * room_.size;
-        for (std::size_t y = 0; y < room_.height; ++y) {
-            const std::size_t at = room_.at(y, 0);
-            contexts.block(room_, at, room_.width);
-            if (extents) {
-                for (std::size_t i = at; i < at + room_.width; ++i)
-                    *next_++ = static_cast<std::uint16_t>(room_.classes[i] * kStepTokens + s[i]);
-                room_.runs.push_back({p, static_cast<std::uint32_t>(room_.width), 0});
-                continue;
-            }
-            draft(contexts, p, at, room_.width);
-            run(p, contexts, room_.width, [at](std::size_t k) { return at + k; });
+        for (std::size_t y = 0; y < room_.height; ++y)
+            run(p, contexts, room_.at(y, 0), room_.line.data(), room_.line.size());
+    }
+
+    void run(unsigned p, const StepContexts& contexts, std::size_t base, const StepPart* parts,
+             std::size_t count) noexcept {
+        StepDraft draft{next_, room_.escapes.data()};
+        contexts.draft(room_, base, parts, count, draft);
+        const auto tokens = static_cast<std::uint32_t>(draft.entries - next_);
+        next_ = draft.entries;
+        if (p == tables_.channels()) draft.escapes = room_.escapes.data();  // of extents 15 is just a number
+        for (const std::uint8_t* e = room_.escapes.data(); e < draft.escapes; ++e) {
+            *next_++ = static_cast<std::uint16_t>(contexts.plane.digits * kStepTokens + *e / 16);
+            *next_++ = static_cast<std::uint16_t>((contexts.plane.digits + 1) * kStepTokens + *e % 16);
         }
-    }
-
-    void tail(unsigned p, const Bands& bands, std::size_t count) noexcept {
-        const StepContexts contexts(tables_, p, room_, kernel_);
-        bands.contexts(contexts, [&](std::size_t at, std::size_t many) { draft(contexts, p, at, many); });
-        const std::uint32_t* const reached = room_.reached.data();
-        run(p, contexts, count, [reached](std::size_t k) { return reached[k]; });
-        bands.known(p, contexts.plane.offset);
-    }
-
-    void draft(const StepContexts& contexts, unsigned p, std::size_t at, std::size_t count) noexcept {
-        loops_.draft(room_.symbols.data() + p * room_.size + at, room_.classes.data() + at,
-                     contexts.has_place ? room_.places.data() + at : nullptr, contexts.constant, count,
-                     room_.drafts.data() + at);
-    }
-
-    template <typename PlaceOf>
-    void run(unsigned p, const StepContexts& contexts, std::size_t count, PlaceOf place) noexcept {
-        const std::uint16_t* const drafts = room_.drafts.data();
-#pragma GCC unroll 8
-        for (std::size_t k = 0; k < count; ++k) next_[k] = drafts[place(k)];
-        std::uint32_t escapes = 0;
-        for (std::size_t k = 0; k < count; ++k) escapes += next_[k] % kStepTokens == kEscape ? 1u : 0u;
-        const std::uint16_t* const tokens = next_;
-        next_ += count;
-        const std::uint8_t* const s = room_.symbols.data() + p * room_.size;
-        for (std::size_t k = 0, left = escapes; left > 0; ++k) {
-            if (tokens[k] % kStepTokens != kEscape) continue;
-            const std::size_t i = place(k);
-            const unsigned difference = (s[i] - (contexts.has_place ? room_.places[i] : contexts.constant)) & 255u;
-            *next_++ = static_cast<std::uint16_t>(contexts.plane.digits * kStepTokens + difference / 16);
-            *next_++ = static_cast<std::uint16_t>((contexts.plane.digits + 1) * kStepTokens + difference % 16);
-            --left;
-        }
-        room_.runs.push_back({p, static_cast<std::uint32_t>(count), 2 * escapes});
+        room_.runs.push_back({p, tokens, 2 * static_cast<std::uint32_t>(draft.escapes - room_.escapes.data())});
     }
 
     const StepTables& tables_;

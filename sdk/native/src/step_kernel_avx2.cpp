@@ -1,6 +1,4 @@
-// Contexts: thirty-two classes and places at a time. Neighbours go by twos: their bytes side by side, times two
-// weights, added in pairs, which no pair can make too large for 16 bits. Tokens: each one's row is compared with its
-// slot in one step, and eight states at a time go on.
+// Each token's row is compared with its slot in one step, and eight states at a time go on.
 #include "shuffles.hpp"
 #include "step_kernels.hpp"
 
@@ -15,85 +13,9 @@
 namespace percodec {
 namespace {
 
-PERCODEC_AVX2 inline __m256i load(const std::uint8_t* p) noexcept {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-}
-
 PERCODEC_AVX2 inline __m128i shuffle(const Shuffles& table, unsigned mask) noexcept {
     return _mm_load_si128(reinterpret_cast<const __m128i*>(table[mask].data()));
 }
-
-// The weights of two neighbours, as often as a vector wants them. A missing one weighs nothing.
-PERCODEC_AVX2 inline __m256i weights(const std::vector<StepTables::Near>& near, std::size_t k) noexcept {
-    const int second = k + 1 < near.size() ? near[k + 1].weight : 0;
-    return _mm256_set1_epi16(static_cast<short>((near[k].weight & 255) | second * 256));
-}
-
-// How many of fifteen borders are at or below each sum: four comparisons, for half of what is left each.
-class Classes {
-  public:
-    PERCODEC_AVX2 explicit Classes(const StepTables::Plane& plane) noexcept {
-        for (unsigned step = 0; step < 4; ++step)
-            border_[step] =
-                _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(plane.middle[step])));
-    }
-    PERCODEC_AVX2 __m256i of(__m256i sum) const noexcept {
-        const __m256i moved = _mm256_xor_si256(sum, _mm256_set1_epi8(-128));  // comparisons are of signed bytes
-        __m256i found = _mm256_setzero_si256();
-        for (unsigned step = 0; step < 4; ++step) {
-            const __m256i below = _mm256_cmpgt_epi8(_mm256_shuffle_epi8(border_[step], found), moved);
-            found = _mm256_or_si256(found, _mm256_andnot_si256(below, _mm256_set1_epi8(static_cast<char>(8 >> step))));
-        }
-        return found;
-    }
-
-  private:
-    __m256i border_[4];
-};
-
-}  // namespace
-
-PERCODEC_AVX2 void step_block_avx2(const StepContexts& contexts, StepRoom& room, std::size_t at,
-                                   std::size_t count) noexcept {
-    const StepTables::Plane& plane = contexts.plane;
-    const std::size_t widths = plane.width.size(), places = plane.place.size();
-    __m256i width_weights[kMaxWidth / 2], place_weights[kMaxPlace / 2];
-    for (std::size_t k = 0; k < widths; k += 2) width_weights[k / 2] = weights(plane.width, k);
-    for (std::size_t k = 0; k < places; k += 2) place_weights[k / 2] = weights(plane.place, k);
-    const Classes classes(plane);
-    const __m128i shift = _mm_cvtsi32_si128(static_cast<int>(plane.shift));
-    const __m256i begin = _mm256_set1_epi16(static_cast<short>(plane.bias + 32)), ones = _mm256_set1_epi16(255);
-
-    for (const std::size_t end = at + count; at < end; at += 32) {
-        const std::uint8_t* const values = room.values.data() + at;
-        __m256i low = _mm256_setzero_si256(), high = low;
-        for (std::size_t k = 0; k < widths; k += 2) {
-            const __m256i a = load(values + contexts.width[k]);
-            const __m256i b = load(values + contexts.width[k + 1 < widths ? k + 1 : k]);
-            low = _mm256_adds_epi16(low, _mm256_maddubs_epi16(_mm256_unpacklo_epi8(a, b), width_weights[k / 2]));
-            high = _mm256_adds_epi16(high, _mm256_maddubs_epi16(_mm256_unpackhi_epi8(a, b), width_weights[k / 2]));
-        }
-        const __m256i sum = _mm256_packus_epi16(_mm256_srl_epi16(low, shift), _mm256_srl_epi16(high, shift));
-        __m256i found = classes.of(sum);
-        if (contexts.tail) found = _mm256_add_epi8(found, load(room.must.data() + at));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(room.classes.data() + at), found);
-        if (!contexts.has_place) continue;
-
-        const std::uint8_t* const symbols = room.symbols.data() + at;
-        low = high = begin;
-        for (std::size_t k = 0; k < places; k += 2) {
-            const __m256i a = load(symbols + contexts.place[k]);
-            const __m256i b = load(symbols + contexts.place[k + 1 < places ? k + 1 : k]);
-            low = _mm256_add_epi16(low, _mm256_maddubs_epi16(_mm256_unpacklo_epi8(a, b), place_weights[k / 2]));
-            high = _mm256_add_epi16(high, _mm256_maddubs_epi16(_mm256_unpackhi_epi8(a, b), place_weights[k / 2]));
-        }
-        low = _mm256_and_si256(_mm256_srli_epi16(low, 6), ones);
-        high = _mm256_and_si256(_mm256_srli_epi16(high, 6), ones);
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(room.places.data() + at), _mm256_packus_epi16(low, high));
-    }
-}
-
-namespace {
 
 // With what changes nothing during a run in registers: symbols are bytes, which might be anything to a compiler.
 template <bool Reached, bool Places>
@@ -225,8 +147,6 @@ PERCODEC_AVX2 std::uint8_t* step_encode_avx2(const StepTables::Plane& plane, con
     }
     return next;
 }
-
-PERCODEC_STEP_LOOPS(kStepLoopsAvx2, PERCODEC_AVX2)
 
 }  // namespace percodec
 

@@ -99,7 +99,10 @@ StepTables::StepTables(const std::uint8_t* data, std::size_t size, unsigned chan
 }
 
 StepRoom::StepRoom(const StepTables& tables, std::size_t rows, std::size_t columns)
-    : height(rows), width(columns), stride((columns + 2 + 63) / 32 * 32), size((rows + 2) * stride + 64) {
+    : height(rows),
+      width(columns),
+      stride((columns + 2 + 2 * kStepPart - 1) / kStepPart * kStepPart),
+      size((rows + 2) * stride + 64) {
     const std::size_t all = tables.planes() * size;
     symbols.resize(all);
     values.resize(all);
@@ -107,11 +110,13 @@ StepRoom::StepRoom(const StepTables& tables, std::size_t rows, std::size_t colum
     classes.resize(size);
     places.resize(size);
     must.resize(size);
-    drafts.resize(size);
-    reached.resize(height * width);
-    blocks.reserve(size / 32 + 2);
+    for (std::size_t x = 0; x < width; x += kStepPart)
+        line.push_back({static_cast<std::uint32_t>(x), width - x < kStepPart ? (1u << (width - x)) - 1 : ~0u});
+    parts.resize(height * stride / kStepPart);
+    reached.resize(height * width + kStepSlack);
+    escapes.resize(height * width);
     runs.reserve((std::size_t{tables.heads()} + 1) * height + tables.channels());
-    entries.reset(new std::uint16_t[(3 * std::size_t{tables.channels()} + 1) * height * width]);
+    entries.reset(new std::uint16_t[(3 * std::size_t{tables.channels()} + 1) * height * width + kStepSlack]);
 }
 
 StepRooms::StepRooms(StepTables made, std::size_t rows, std::size_t columns)

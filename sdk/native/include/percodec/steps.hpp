@@ -17,6 +17,8 @@ namespace percodec {
 constexpr unsigned kStepBits = 14;
 constexpr std::uint32_t kStepStateLow = 1u << 16;  // states are in [2^16, 2^32)
 constexpr unsigned kStepClasses = 16, kStepTokens = 16, kStepHalf = 7;
+constexpr unsigned kStepPart = 32;     // symbols whose contexts are found together
+constexpr std::size_t kStepSlack = 8;  // elements that may be written beyond the last
 constexpr unsigned kMaxBands = 15, kMaxWidth = 16, kMaxPlace = 8;
 
 // Everything a coder looks up, made once from the bytes of an entropy model. Immutable.
@@ -83,8 +85,9 @@ struct StepRoom {
         std::uint32_t tokens, digits;
     };
 
-    struct Block {
-        std::uint32_t at, count;
+    // Thirty-two symbols of a plane, in one row, of which those in `mask` are coded: the k-th where bit k is set.
+    struct Part {
+        std::uint32_t at, mask;
     };
 
     std::size_t height, width, stride, size;  // of a plane, in bytes
@@ -92,11 +95,12 @@ struct StepRoom {
     std::vector<std::uint8_t> values;         // |symbol - offset|, all planes
     std::vector<std::uint8_t> classes, places;
     std::vector<std::uint8_t> must;            // 16 where something of the band must still come, else 0
-    std::vector<std::uint32_t> reached;        // where the extents reach the present band
-    std::vector<Block> blocks;                 // vectors of symbols that hold all of them
-    std::vector<std::uint16_t> drafts;         // an encoder's: the entry of each symbol of a plane
+    std::vector<Part> line;                    // of a row, all of it, from its first symbol on
+    std::vector<Part> parts;                   // where the extents reach the present band
+    std::vector<std::uint32_t> reached;        // a decoder's: the same, symbol by symbol
     std::vector<Run> runs;                     // an encoder's, in the order of decoding
     std::unique_ptr<std::uint16_t[]> entries;  // an encoder's: row * 16 + what is coded by it
+    std::vector<std::uint8_t> escapes;         // an encoder's: how far a run's escapes are from their places
 
     std::size_t at(std::size_t y, std::size_t x) const noexcept { return (y + 1) * stride + x + 1; }
 };
