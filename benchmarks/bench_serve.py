@@ -2,9 +2,10 @@
 
 groups   packets of a request in groups of 16, and alone, in turn with a loop that unpacks, predicts and counts the same packets itself:
          CPU of the server a frame, over the loop's
+ray      the same of `--engine ray` with one worker, the CPU of all its processes; and what they take while nobody asks, which is part of it
 bad      delays of a client that asks well, in turn with and without clients that send what is refused
 
-    python benchmarks/bench_serve.py --rounds 3 --frames 64        --record as usual
+    python benchmarks/bench_serve.py --rounds 3 --frames 64 --ray        --record as usual
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ METHOD = "/inference.GRPCInferenceService/ModelInfer"
 class Serving:
     """`percodec serve` of the built-in bundle, one worker."""
 
-    def __init__(self) -> None:
-        words = ["serve", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--json", "--no-selftest", "--workers", "1"]
+    def __init__(self, *more: str) -> None:
+        words = ["serve", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--json", "--no-selftest", *more]
         self.process = subprocess.Popen([*PERCODEC, *words], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
         assert self.process.stdout is not None
         said = json.loads(self.process.stdout.readline())
@@ -63,7 +64,7 @@ class Serving:
         return status
 
     def cpu_s(self) -> float:
-        return cpu_seconds(self.process.pid)
+        return sum(map(cpu_seconds, tree(self.process.pid)))
 
     def close(self) -> None:
         self.channel.close()
@@ -72,9 +73,23 @@ class Serving:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """User and system time of a process so far, and of its children that have ended; 0 where it has ended itself."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def tree(pid: int) -> set[int]:
+    """A process and all below it."""
+    words = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout.split()[2:]
+    pairs = {int(child): int(parent) for child, parent in zip(words[::2], words[1::2], strict=True)}
+    found, new = {pid}, {pid}
+    while new:
+        new = {child for child, parent in pairs.items() if parent in new} - found
+        found |= new
+    return found
 
 
 def groups(server: Serving, session: Session, packets: list[bytes], rounds: int) -> dict[str, Any]:
@@ -108,6 +123,13 @@ def groups(server: Serving, session: Session, packets: list[bytes], rounds: int)
         "ratio": {name: round(statistics.median(values), 3) for name, values in ratios.items()},
         "ratio_range": {name: [round(min(values), 3), round(max(values), 3)] for name, values in ratios.items()},
     }
+
+
+def idle(server: Serving, seconds: float = 20.0) -> float:
+    """Share of a core while nobody asks."""
+    begin, before = time.monotonic(), server.cpu_s()
+    time.sleep(seconds)
+    return round((server.cpu_s() - before) / (time.monotonic() - begin), 3)
 
 
 def bad(server: Serving, packet: bytes, rounds: int, requests: int) -> dict[str, Any]:
@@ -166,6 +188,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=64)
+    parser.add_argument("--ray", action="store_true", help="also on Ray (extra ray)")
     parser.add_argument("--requests", type=int, default=150, help="of the good client, a round and way")
     add_arguments(parser)
     args = parser.parse_args()
@@ -173,7 +196,7 @@ def main() -> int:
     with Session.open(selftest=False) as session:
         frames = session.bundle.selftest().frames
         packets = [session.pack(session.encode(np.roll(frames[k % len(frames)], 8 * k, axis=1))) for k in range(args.frames)]
-        server = Serving()
+        server = Serving("--workers", "1")
         try:
             found = {
                 "groups": groups(server, session, packets, args.rounds),
@@ -181,6 +204,12 @@ def main() -> int:
             }
         finally:
             server.close()
+        if args.ray:
+            server = Serving("--engine", "ray")
+            try:
+                found["ray"] = groups(server, session, packets, args.rounds) | {"idle_cores": idle(server)}
+            finally:
+                server.close()
     about = {"frames": args.frames, "rounds": args.rounds, "group": GROUP}
     load = {"before": round(begin, 1), "after": round(os.getloadavg()[0], 1)}
     note = "The machine was shared with other work, so that only ratios count." if max(load.values()) > 1.5 else ""

@@ -49,12 +49,15 @@ class Serving:
 
 
 @contextlib.contextmanager
-def serving(folders: dict[str, Path], limits: Limits | None = None, workers: int = 2, tls: Tls | None = None) -> Iterator[Serving]:
-    """Bundles by the names of their models."""
+def serving(
+    folders: dict[str, Path], limits: Limits | None = None, workers: int = 2, tls: Tls | None = None, engine: Any = None, **more: Any
+) -> Iterator[Serving]:
+    """Bundles by the names of their models. `engine`: the class of another one, and `more` for it."""
     limits = limits or Limits(packets=8, frames=32, body_bytes=1 << 20, drain_s=20)
     bundles = {name: Bundle.open(folder) for name, folder in folders.items()}
     models = {name: model_of(name, bundle, ["all"]) for name, bundle in bundles.items()}
-    server = Serving(ThreadEngine(bundles, models, limits, workers=workers), limits, tls)
+    made = ThreadEngine(bundles, models, limits, workers=workers) if engine is None else engine(bundles, models, limits, **more)
+    server = Serving(made, limits, tls)
     try:
         yield server
     finally:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,11 +14,12 @@ if find_spec("ray") is None or find_spec("pandas") is None:  # found, not import
     pytest.skip("needs the ray extra", allow_module_level=True)
 
 from support import fleet  # noqa: E402
+from support.processes import children, listening  # noqa: E402
 
-from percodec.export.fleet.cluster import start  # noqa: E402
 from percodec.export.fleet.ray_source import ROWS, blocks_of, read_packets  # noqa: E402
 from percodec.export.fleet.shards import find_shards  # noqa: E402
 from percodec.export.fleet.store import Store  # noqa: E402
+from percodec.runtime.cluster import start  # noqa: E402
 from percodec.sdk import Bundle, parse_header, read_log  # noqa: E402
 from percodec.sdk.cli import main  # noqa: E402
 
@@ -37,39 +36,6 @@ def cluster():
 def bytes_of(folder: Path) -> dict[str, bytes]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if not path.name.endswith(".part")}
-
-
-def listening(pids: set[int]) -> set[str]:
-    """Addresses other than loopback that these processes listen on."""
-    inodes = set()
-    for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").glob("*"):
-            try:
-                target = os.readlink(link)
-            except OSError:
-                continue
-            if target.startswith("socket:["):
-                inodes.add(target[8:-1])
-    found = set()
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        words = line.split()
-        if words[3] == "0A" and words[9] in inodes and not words[1].startswith("0100007F"):
-            found.add(words[1])
-    for line in Path("/proc/net/tcp6").read_text().splitlines()[1:]:
-        words = line.split()
-        if words[3] == "0A" and words[9] in inodes and not words[1].startswith(("0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")):
-            found.add(words[1])
-    return found
-
-
-def children() -> set[int]:
-    done = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout.split()[2:]
-    pairs = {int(pid): int(parent) for pid, parent in zip(done[::2], done[1::2], strict=True)}
-    found, new = {os.getpid()}, {os.getpid()}
-    while new:
-        new = {pid for pid, parent in pairs.items() if parent in new} - found
-        found |= new
-    return found
 
 
 def test_rows_are_those_of_the_log_also_of_one_cut_off(tiny_folder, tmp_path):

@@ -1,55 +1,36 @@
 """Units on a Ray cluster, by Ray Data: `blocks of items -> actors that hold the unit -> results`, a few under way at a time.
 
-The driver keeps the items' names and one block of results. An actor or a node that dies is replaced and its block is done again. Ray says
-nothing of itself to anybody, and where it is started here it listens on loopback alone.
+The driver keeps the items' names and one block of results. An actor or a node that dies is replaced and its block is done again.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from percodec.runtime.cluster import ray_module
 from percodec.sdk.errors import BackendError
 
 BLOCKS = 1000  # at most; what a worker takes at a time
 
 
-def ray_module() -> Any:
-    """Ray, quiet. Raises `BackendError` where it is not installed."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its default is to report to its maker
-    if not os.environ.get("RAY_ADDRESS"):
-        # Where it is told that there are no other machines it listens on loopback; an address of 127.0.0.1 it would take for another.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+def ray_data_module() -> Any:
+    """Ray with Ray Data. Raises `BackendError` where something of it is not installed."""
+    ray = ray_module()
     try:
-        import ray
         import ray.data
     except ImportError as error:
-        raise BackendError(f"a Ray cluster needs {error.name or 'ray'}; install with: pip install 'percodec[ray]'") from error
+        raise BackendError(f"Ray Data needs {error.name or 'ray'}; install with: pip install 'percodec[ray]'") from error
     return ray
-
-
-def start(number: int) -> Callable[[], None]:
-    """Join the cluster of RAY_ADDRESS, or start one here with `number` CPUs (0: all). Returns what ends it."""
-    ray = ray_module()
-    if ray.is_initialized():
-        return lambda: None
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        cpus = number or os.cpu_count()
-        # "local": without an address it would join any cluster that runs on this machine.
-        ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    return lambda: ray.shutdown()
 
 
 def run(unit: Callable[..., Any], items: Sequence[tuple[Any, ...]], number: int, gpus: float) -> Iterator[Any]:
     """`unit(*item)` of each, on up to `number` workers (0: as many as the cluster has CPUs, or GPUs for). Raises what a unit raises."""
-    ray = ray_module()
+    ray = ray_data_module()
     if not items:
         return
     context = ray.data.DataContext.get_current()
@@ -94,4 +75,4 @@ class Actor:
             return error
 
 
-__all__ = ["BLOCKS", "Actor", "ray_module", "run", "start"]
+__all__ = ["BLOCKS", "Actor", "ray_data_module", "run"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from percodec.export.fleet.cluster import ray_module
+from percodec.export.fleet.cluster import ray_data_module
 from percodec.export.fleet.shards import PacketKey, Shard, ShardReader, find_shards
 from percodec.export.fleet.store import Store
 from percodec.runtime.session import open_bundle
@@ -31,7 +31,7 @@ def read_packets(where: str | os.PathLike[str], bundle: Bundle | str | Path | No
     how many records are damaged or missing, in the last row of a shard. `bundle`: refuse packets of another. Raises `DataError`,
     `BackendError`; reading raises `LogError`, `BundleError`.
     """
-    ray = ray_module()
+    ray = ray_data_module()
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
 

@@ -47,7 +47,7 @@ class Workers:
 
     def __enter__(self) -> Workers:
         if self.ray:
-            from percodec.export.fleet.cluster import start
+            from percodec.runtime.cluster import start
 
             self._stop = start(self.number)
         elif self.number > 1:

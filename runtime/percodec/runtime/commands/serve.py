@@ -24,6 +24,7 @@ from percodec.sdk.text import printable
 if TYPE_CHECKING:
     from percodec.runtime.serve.engine import Engine
     from percodec.runtime.serve.feed import Feed
+    from percodec.runtime.serve.models import Model
     from percodec.runtime.serve.requests import Limits
     from percodec.runtime.serve.server import Server
     from percodec.runtime.serve.tls import Tls
@@ -48,11 +49,18 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what")
     what.add_argument("--heads", default="all", metavar="NAMES", help="heads that may be asked for, as NAME,NAME (default: all)")
     what.add_argument("--backend", default="ort", metavar="NAME", help="ort (default), ort:fp32, ort:int8, tensorrt, tensorrt_rtx")
-    what.add_argument("--workers", metavar="N", help="requests in work at the same time (default: one a core)")
+    what.add_argument("--workers", metavar="N", help="requests in work at the same time (default: one a core); with --engine threads")
     what.add_argument("--threads", default="1", metavar="N", help="threads inside each network (default 1)")
     what.add_argument("--expect-digest", metavar="HEX", help="refuse any other bundle than the one of this digest, or its beginning")
     what.add_argument("--trust-policy", metavar="FILE", help="policy of signatures to hold bundles to (default: the machine's)")
     what.add_argument("--no-selftest", action="store_true", help="start without it")
+    where = parser.add_argument_group("a cluster")
+    where.add_argument(
+        "--engine", default="threads", choices=["threads", "ray"],
+        help="threads of this process (default), or workers on the Ray cluster of RAY_ADDRESS; without that, on Ray on this machine alone",
+    )  # fmt: skip
+    where.add_argument("--replicas", metavar="N", help="workers on Ray, as N, or LOW..HIGH: as many as there are requests (default 1)")
+    where.add_argument("--gpus", metavar="SHARE", help="of a GPU, that each worker on Ray takes (default 0)")
     feed = parser.add_argument_group("packets that vehicles send, beside those of clients")
     feed.add_argument("--from", dest="source", metavar="URL", help="broker of percodec uplink: nats://HOST:PORT")
     feed.add_argument(
@@ -181,13 +189,42 @@ def _engine(args: argparse.Namespace, bundles: dict[str, Bundle], limits: Limits
     from percodec.runtime.serve.engine import ThreadEngine
     from percodec.runtime.serve.models import model_of
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, 16) if args.workers is None else whole(args.workers, "--workers", 1, 64)
     threads, heads = whole(args.threads, "--threads", 1, 64), heads_of(args)
     models = {name: model_of(name, bundle, heads) for name, bundle in bundles.items()}
+    if args.engine == "ray":
+        return _ray_engine(args, bundles, models, limits, threads, heads)
+    for name in ("replicas", "gpus"):
+        if getattr(args, name) is not None:
+            raise UsageError(f"--{name} goes with --engine ray")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, 16) if args.workers is None else whole(args.workers, "--workers", 1, 64)
     return ThreadEngine(
         bundles, models, limits, workers=workers, backend=args.backend, threads=threads, heads=heads, selftest=not args.no_selftest
     )
+
+
+def _ray_engine(
+    args: argparse.Namespace,
+    bundles: dict[str, Bundle],
+    models: dict[str, Model],
+    limits: Limits,
+    threads: int,
+    heads: tuple[str, ...] | None,
+) -> Engine:
+    if args.workers is not None:
+        raise UsageError("--workers goes with --engine threads; on Ray it is --replicas")
+    low, _, high = (args.replicas or "1").partition("..")
+    most = whole(high or low, "--replicas", 1, 1024)
+    gpus = 0.0 if args.gpus is None else positive(args.gpus, "--gpus", 16)
+    require("ray", "ray", "starlette")  # not ray.serve: looking for it would import Ray, and how Ray listens is decided then
+    from percodec.runtime.serve.ray_engine import RayEngine, Replicas
+
+    replicas = Replicas(whole(low, "--replicas", 1, most), most, gpus)
+    print("percodec: starting the workers on Ray", file=sys.stderr, flush=True)
+    return RayEngine(
+        bundles, models, limits, replicas=replicas, policy=demand_of(args).policy, backend=args.backend, threads=threads, heads=heads,
+        selftest=not args.no_selftest,
+    )  # fmt: skip
 
 
 def _addresses(args: argparse.Namespace) -> list[tuple[str, str]]:

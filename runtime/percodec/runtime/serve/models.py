@@ -7,6 +7,7 @@ One input: `packet` BYTES [n], one packet an element. Outputs, of which those ma
 | `frame_id`* UINT32 [n], `timestamp_ns`* UINT64 [n] | as the packets say |
 | `classes`* UINT32 [n,K] | pixels of each class, of the first segmentation head |
 | `labels` UINT8 [n,H,W] | its class ids; with `encoding` png BYTES [n], grey PNG files |
+| `labels_rle` BYTES [n] | the same as COCO has masks, see rle.py |
 | `probabilities`* FP32 [n,K] | of the first classification head |
 | `unfamiliarity`* FP32 [n] | above 1: the scene is none that the bundle was made for; of bundles that can tell |
 | `HEAD.classes`, `HEAD.NAME` | of the other heads, and the arrays of networks of one's own |
@@ -26,7 +27,7 @@ from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 
 INPUT = "packet"
-RAW, PNG = "raw", "png"
+RAW, PNG, RLE = "raw", "png", "rle"
 _DATATYPES = {"uint8": "UINT8", "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64"}
 _DATATYPES |= {"float16": "FP16", "float32": "FP32", "bool": "BOOL"}
 
@@ -35,7 +36,7 @@ _DATATYPES |= {"float16": "FP16", "float32": "FP32", "bool": "BOOL"}
 class Output:
     """One output. `shape`: of one frame, raw. `head`: which says it, "" for none. `part`: the head's array, or what is made of it.
 
-    `encodings`: raw, png or both, the first is the default. `unasked`: given to whoever names no outputs.
+    `encodings`: how it can be given, the first is the default. `unasked`: given to whoever names no outputs.
     """
 
     name: str
@@ -95,6 +96,7 @@ def model_of(name: str, bundle: Bundle, heads: Sequence[str] | None) -> Model:
             if info.task == "segmentation":
                 found.append(Output(f"{prefix}classes", "UINT32", (len(info.labels),), head, "classes", unasked=plain))
                 found.append(Output(f"{prefix}labels", kind, shape, head, tensor.name, (RAW, PNG)))
+                found.append(Output(f"{prefix}labels_rle", "BYTES", (), head, "rle", (RLE,)))
             elif info.task == "classification":
                 found.append(Output(f"{prefix}probabilities", kind, shape, head, tensor.name, unasked=plain))
             else:
@@ -120,4 +122,4 @@ def name_of(path: Path, bundle: Bundle) -> str:
     return bundle.name or path.name
 
 
-__all__ = ["INPUT", "PNG", "RAW", "Model", "Output", "model_of", "name_of"]
+__all__ = ["INPUT", "PNG", "RAW", "RLE", "Model", "Output", "model_of", "name_of"]

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from percodec.runtime.capture.opencv import opencv
 from percodec.runtime.run.drawing import OverlayPainter
 from percodec.runtime.serve.latents import latents_of
-from percodec.runtime.serve.models import PNG, Model, Output
+from percodec.runtime.serve.models import PNG, RAW, Model, Output
 from percodec.runtime.serve.refusal import Refusal, Why
 from percodec.runtime.serve.requests import Wanted, Work, bytes_of
+from percodec.runtime.serve.rle import rle_of
 from percodec.runtime.session import Session
 from percodec.sdk.errors import BackendError, PacketError
 from percodec.sdk.types import Latent, Prediction
@@ -84,6 +85,8 @@ class Predictor:
             return made["picture"] if output.part == "picture" else getattr(latent, output.part)
         if output.part == "classes":
             return np.bincount(said.labels.reshape(-1), minlength=256)[: output.shape[0]]
+        if output.part == "rle":
+            return rle_of(said.labels, latent.frame_id)
         if output.part == "overlay":
             return self._painter(output.head).paint(made["picture"], said.labels, f"frame {latent.frame_id}   {self._model.name}")
         return said.outputs[output.part]
@@ -95,7 +98,7 @@ class Predictor:
 
 
 def _tensor(output: Output, how: Wanted, column: list[Any]) -> Tensor:
-    if how.encoding == PNG:
+    if how.encoding != RAW:
         return Tensor(output.name, "BYTES", (len(column),), bytes_of(column))
     array = np.asarray(column, _DTYPES[output.datatype])
     return Tensor(output.name, output.datatype, array.shape, array.tobytes())

@@ -1,0 +1,149 @@
+"""`percodec serve --engine ray`: the bytes of the one-process engine, also while workers die. Ray starts once, for all tests here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.processes import children, listening
+from support.serving import Serving, serving
+
+from percodec.runtime.serve.messages import message
+from percodec.runtime.serve.requests import Limits, bytes_of
+from percodec.sdk.cli import main
+
+if find_spec("ray") is None or find_spec("starlette") is None:  # found, not imported: how Ray listens is decided as it is imported
+    pytest.skip("needs the ray extra", allow_module_level=True)
+
+LIMITS = Limits(packets=8, frames=64, body_bytes=1 << 20, timeout_s=120)
+
+
+@pytest.fixture(scope="module")
+def on_ray(bundle_folder: Path, rich_bundle: Path) -> Iterator[Serving]:
+    """Models `tiny` and `rich`, one worker."""
+    from percodec.runtime.serve.ray_engine import RayEngine
+
+    with serving({"tiny": bundle_folder, "rich": rich_bundle}, LIMITS, engine=RayEngine) as made:
+        yield made
+
+
+def request(packets: list[bytes], *outputs: str, model: str = "rich", **parameters: int) -> bytes:
+    made = message("ModelInferRequest")(model_name=model, id="a")
+    made.inputs.add(name="packet", datatype="BYTES", shape=[len(packets)])
+    made.raw_input_contents.append(bytes_of(packets))
+    for name in outputs:
+        made.outputs.add(name=name)
+    for name, value in parameters.items():
+        made.parameters[name].int64_param = value
+    return bytes(made.SerializeToString())
+
+
+def ask(server: Serving, body: bytes) -> tuple[str, Any]:
+    """(status, the answer's bytes or what it says)."""
+    import grpc
+
+    with grpc.insecure_channel(server.grpc) as channel:
+        try:
+            return "OK", channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(body, timeout=120)
+        except grpc.RpcError as error:
+            return error.code().name, error.details()  # type: ignore[attr-defined]
+
+
+def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+    found: dict[int, Any] = {}
+    threads = [threading.Thread(target=lambda k=k, call=call: found.update({k: call()})) for k, call in enumerate(calls)]  # type: ignore[misc]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(180)
+    return [found[k] for k in range(len(calls))]
+
+
+def workers() -> list[int]:
+    """Processes that hold a replica, of the clusters that this process started."""
+    return [pid for pid in children() if _name(pid).startswith("ray::ServeReplica")]
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def test_every_answer_and_refusal_is_that_of_one_process(on_ray: Serving, server: Serving, packets: list[bytes]) -> None:
+    names = ("frame_id", "classes", "labels", "probabilities", "depth.depth", "latent", "reconstruction", "overlay")
+    good = [request(packets), request(packets[:1], *names), request(packets[2:5], *names), request(packets, model="tiny")]
+    bad = [request([packets[0], packets[1][:-1]]), request([packets[0][:40] + b"x" + packets[0][41:]]), request(packets, "nothing")]
+    for body in (*good, *bad):
+        expected = ask(server, body)
+        assert (expected[0] == "OK") == (body in good)
+        assert ask(on_ray, body) == expected
+
+
+def test_what_waits_goes_together_and_a_bad_one_harms_no_other(on_ray: Serving, server: Serving, packets: list[bytes]) -> None:
+    bodies = [request([packets[k % 6]], "latent") for k in range(30)]
+    bodies[7] = bodies[20] = request([packets[0][:-1]], "latent")
+    bodies[25] = request(packets[:1], "latent", timeout=1)  # a microsecond
+    found = at_once([lambda body=body: ask(on_ray, body) for body in bodies])  # type: ignore[misc]
+    assert found.pop(25)[0] == "DEADLINE_EXCEEDED"
+    del bodies[25]
+    assert found == [ask(server, body) for body in bodies]
+    assert on_ray.engine.frames == 0
+
+
+def test_it_listens_on_loopback_alone(on_ray: Serving) -> None:
+    assert workers()
+    assert not listening(children())
+
+
+def test_a_worker_that_is_killed_costs_nobody_an_answer(on_ray: Serving, server: Serving, packets: list[bytes]) -> None:
+    bodies = [request([packets[k]], "latent") for k in range(6)]
+    expected = [ask(server, body) for body in bodies]
+    (victim,), stop, found = workers(), threading.Event(), [0]
+
+    def load() -> list[int]:
+        """Numbers of the requests that were not answered as they should."""
+        wrong, k = [], 0
+        while not stop.is_set():
+            if ask(on_ray, bodies[k % 6]) != expected[k % 6]:
+                wrong.append(k)
+            k += 1
+            found[0] += 1
+        return wrong
+
+    def kill() -> list[int]:
+        while found[0] < 20:
+            time.sleep(0.01)
+        os.kill(victim, signal.SIGKILL)
+        before = found[0]
+        while found[0] < before + 20 or victim in workers():
+            time.sleep(0.01)
+        stop.set()
+        return []
+
+    assert at_once([load, load, load, kill]) == [[]] * 4
+    assert victim not in workers()
+    assert len(workers()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--replicas", "2"], "--replicas goes with --engine ray"),
+        (["--gpus", "0.5"], "--gpus goes with --engine ray"),
+        (["--engine", "ray", "--workers", "2"], "on Ray it is --replicas"),
+        (["--engine", "ray", "--replicas", "3..2"], "--replicas 3: must be a whole number from 1 to 2"),
+        (["--engine", "ray", "--replicas", "..2"], "--replicas"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(words: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", *words]) == 2
+    assert text in capsys.readouterr().err
