@@ -23,6 +23,19 @@ def test_camvid_layout_and_ignore_label(camvid):
     assert data.digest == load(f"camvid:{camvid}:train").digest != load_camvid(camvid, "val").digest
 
 
+def test_a_drive_of_camvid_is_read_alone_and_left_out_and_one_it_has_not_is_named(tmp_path):
+    for f in ("train", "train_labels"):
+        (tmp_path / f).mkdir()
+        for name, value in (("0001TP_1", 1), ("0006R0_f1", 2), ("0006R0_f2", 3)):
+            Image.fromarray(np.full((8, 8) if "labels" in f else (8, 8, 3), value, np.uint8)).save(tmp_path / f / f"{name}.png")
+    only, others = load(f"camvid:{tmp_path}:train/0006R0"), load(f"camvid:{tmp_path}:train/not-0006R0")
+    assert [int(label[0, 0]) for label in only.labels] == [2, 3]
+    assert [int(label[0, 0]) for label in others.labels] == [1]
+    assert len({data.digest for data in (only, others, load(f"camvid:{tmp_path}:train"))}) == 3
+    with pytest.raises(DataError, match=r"no drive 0016E5; its file names begin with 0001TP, 0006R0"):
+        load(f"camvid:{tmp_path}:train/not-0016E5")
+
+
 def test_camvid_missing_folder_says_what_is_expected(tmp_path):
     with pytest.raises(DataError, match=r"expected .*_labels"):
         load_camvid(tmp_path, "train")

@@ -35,11 +35,19 @@ def _digest(paths: list[Path]) -> str:
     return h.hexdigest()
 
 
+def drive_of(name: str) -> str:
+    """The drive of a CamVid picture, by its file's name: `0006R0` of `0006R0_f00930.png`."""
+    return name.partition("_")[0]
+
+
 def load_camvid(root: Path, split: str) -> DataSet:
     """CamVid as `<root>/<split>/*.png` and `<root>/<split>_labels/*.png` (class ids 0..10, 11 unlabelled).
 
-    Raises `DataError` where a folder, a label or a class id is not what this layout says.
+    A drive is what a file's name begins with: `train/0006R0` is that drive of `train`, `train/not-0006R0` all its others.
+    Raises `DataError` where a folder, a drive, a label or a class id is not what this layout says.
     """
+    name = split
+    split, _, drive = split.partition("/")
     folder, label_folder = root / split, root / f"{split}_labels"
     for f in (folder, label_folder):
         if not f.is_dir():
@@ -49,13 +57,19 @@ def load_camvid(root: Path, split: str) -> DataSet:
             )
     notes: list[str] = []
     paths = pictures_in(folder, notes)
+    if drive:
+        wanted = drive.removeprefix("not-")
+        drives = sorted({drive_of(p.name) for p in paths})
+        if wanted not in drives:
+            raise DataError(f"CamVid: {folder} has no drive {wanted}; its file names begin with {', '.join(drives)}")
+        paths = [p for p in paths if (drive_of(p.name) == wanted) == (drive == wanted)]
     if not paths:
         raise DataError(f"CamVid: no images in {folder}")
     table, form = label_table(range(11), [11]), "CamVid labels are PNG files of ids, 0..10 and 11 (unlabelled), as large as their image"
     label_paths = [label_of(p, label_folder) for p in paths]
     images = [read_rgb(p, notes) for p in paths]
     labels = [read_label(p, i.shape[:2], table, form) for p, i in zip(label_paths, images, strict=True)]
-    return DataSet(f"camvid/{split}", images, labels, _digest(paths + label_paths), classes=CAMVID_CLASSES, notes=tuple(notes))
+    return DataSet(f"camvid/{name}", images, labels, _digest(paths + label_paths), classes=CAMVID_CLASSES, notes=tuple(notes))
 
 
 def load_folder(root: Path, longest: int = 768) -> DataSet:
@@ -90,4 +104,4 @@ def load_synthetic(count: int, seed: int, height: int = 360, width: int = 480) -
     return DataSet(name, images, labels, f"seed:{seed},count:{count}", classes=CAMVID_CLASSES)
 
 
-__all__ = ["CAMVID_CLASSES", "load_camvid", "load_folder", "load_synthetic"]
+__all__ = ["CAMVID_CLASSES", "drive_of", "load_camvid", "load_folder", "load_synthetic"]
