@@ -188,6 +188,26 @@ def restorers(result: dict[str, Any]) -> str:
     return f"{table(['restorer', 'network', 'loss', 'steps', 'minutes', 'PSNR, dB', 'MS-SSIM'], rows)}\n"
 
 
+def left_out(result: dict[str, Any]) -> str:
+    """Rows of `percodec evaluate segmentation --protocol leave-one-drive-out`, from `left_out.py`."""
+    drives = sorted(key.removeprefix("miou ") for key in result["rows"][0] if key.startswith("miou "))
+
+    def points(text: str) -> str:
+        return " to ".join(f"{100 * float(part):.1f}" for part in text.split(" to "))
+
+    rows = [
+        [
+            row["network"], row["input"], "-" if row["bpp"] is None else f"{row['bpp']:.3f}", f"{100 * row['miou']:.1f}",
+            points(row["interval"]), *(f"{100 * row[f'miou {d}']:.1f}" for d in drives),
+            f"{100 * row['latent_lead']:+.1f} ({points(row['lead_interval'])})" if "latent_lead" in row else "",
+        ]
+        for row in result["rows"]
+    ]  # fmt: skip
+    head = ["network", "shown", "bpp", "mIoU, mean of drives", "95 %", *(f"{d} left out" for d in drives), "the latent's lead"]
+    about = f"{result['data']['pictures']} pictures, {result['steps']} steps, one seed, {result['date']}: `{result['command']}`"
+    return f"{table(head, rows)}\n{about}\n"
+
+
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "lab_rd_kodak": lab_rd,
     "lab_rd_camvid_val": lab_rd,
@@ -196,6 +216,7 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "lab_joint": lab_joint,
     "lab_joint_gain": lab_joint_gain,
     "lab_runs": lab_runs,
+    "left_out": left_out,
     "lab_storage": lab_storage,
     "lab_compute": lab_compute,
     "restoration": restoration,

@@ -26,6 +26,8 @@ def configure_evaluate(parser: argparse.ArgumentParser) -> None:
         "  percodec evaluate rd --images kodak/ --bundle B1 --bundle B2 --out reports/kodak\n"
         "  percodec evaluate segmentation --bundle B1 --data camvid:DIR:val\n"
         "  percodec evaluate segmentation --checkpoint runs/rgb/best.pt --bundle B1 --data camvid:DIR:val   (rivals at B1's bytes)\n"
+        "  percodec evaluate segmentation --protocol leave-one-drive-out --data camvid:DIR:train --bundle B1 \\\n"
+        "    --checkpoint runs/latent-A/best.pt --checkpoint runs/rgb-A/best.pt ...   (each run judged on the drive it was not shown)\n"
         "  percodec evaluate storage --images fleet/ --bundle B1 --total-gb 144\n"
         "  percodec evaluate compute --width 0.25"
     )
@@ -34,6 +36,12 @@ def configure_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, action="append", default=[], metavar="FILE", help="best.pt of a head's run; repeatable")
     parser.add_argument("--images", type=Path, default=None, metavar="DIR", help="rd, storage: folder of pictures")
     parser.add_argument("--data", default=None, metavar="SPEC", help="segmentation, classification: camvid:DIR:val, voc:DIR:val, ...")
+    parser.add_argument(
+        "--protocol",
+        choices=("leave-one-drive-out",),
+        default=None,
+        help="segmentation: judge each --checkpoint on the drive of CamVid that its training left out (camvid:DIR:train/not-DRIVE)",
+    )
     parser.add_argument("--codecs", default="jpeg,jpeg2000,webp,avif,hevc", metavar="A,B", help="rd: codecs to compare with")
     parser.add_argument("--rivals", default="jpeg,resize", metavar="A,B", help="what a network on originals is shown at equal bytes")
     parser.add_argument("--limit", type=int, default=None, metavar="N", help="the first N pictures only")
@@ -54,9 +62,11 @@ def evaluate(args: argparse.Namespace) -> int:
 
     if args.limit is not None and args.limit < 1:
         raise UsageError(f"--limit must be at least 1, got {args.limit}")
+    if args.protocol and args.kind != "segmentation":
+        raise UsageError(f"--protocol {args.protocol} is of percodec evaluate segmentation, not of {args.kind}")
     makers: dict[str, Callable[[argparse.Namespace], tuple[dict[str, Any], list[dict[str, Any]], list[str]]]] = {
         "rd": _rd,
-        "segmentation": _perception,
+        "segmentation": _left_out if args.protocol else _perception,
         "classification": _perception,
         "storage": _storage,
         "compute": _compute,
@@ -91,7 +101,7 @@ def _command(args: argparse.Namespace) -> str:
     if args.images:
         words += ["--images", args.images.resolve().name]
     configure_evaluate(usual := argparse.ArgumentParser())
-    for key in ("codecs", "rivals", "limit", "total_gb", "fps", "camera", "width", "no_timing"):
+    for key in ("protocol", "codecs", "rivals", "limit", "total_gb", "fps", "camera", "width", "no_timing"):
         value = getattr(args, key)
         if value != usual.get_default(key):
             words += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
@@ -176,6 +186,34 @@ def _perception(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str
     for path in args.checkpoint:
         rows += rows_of_checkpoint(path, data, args.kind, shown, say)
     return {"name": data.name, "pictures": len(data), "sha256": data.digest}, rows, []
+
+
+def _left_out(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    from percodec.export.data.sets import load
+    from percodec.export.evaluate.left_out import BLOCK, DRAWS, left_out_rows
+
+    if args.data is None or not args.data.startswith("camvid:") or not args.checkpoint:
+        raise UsageError(f"--protocol {args.protocol} needs --data camvid:DIR:train and a --checkpoint for each drive left out")
+    if args.limit:
+        raise UsageError(f"--protocol {args.protocol} judges whole drives: no --limit")
+    seen: list[Any] = []
+
+    def drive(name: str) -> Any:
+        seen.append(load(f"{args.data}/{name}"))
+        return seen[-1]
+
+    def say(text: str) -> None:
+        if not args.json:
+            print(text, file=sys.stderr, flush=True)
+
+    rows = left_out_rows(args.checkpoint, drive, _bundles(args), tuple(r for r in args.rivals.split(",") if r), say)
+    notes = [
+        "miou: mean over the drives, each judged by networks that did not train on it, over the classes that it shows",
+        f"intervals: 95 %, {DRAWS} draws of blocks of {BLOCK} neighbouring frames; of these drives, and of one training",
+        "codec and entropy tables may have seen the drives: their provenance says so",
+    ]
+    sets = {data.name: data.digest for data in seen}
+    return {"name": "CamVid, one drive left out", "pictures": sum(map(len, seen)), "sha256": sets}, rows, notes
 
 
 def _storage(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
