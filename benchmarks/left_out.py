@@ -3,7 +3,7 @@
     python benchmarks/left_out.py --camvid PATH --runs runs/left-out [--steps 400] [--record]
 
 Six trainings: for each drive of CamVid's `train` a head on latents of `balanced-0.330` (11.5 kMAC a pixel) and a network on original
-pictures (13.7), one schedule and the same crops for both, in FP32. Then `percodec evaluate segmentation --protocol leave-one-drive-out`,
+pictures (13.7), one schedule and the same crops for both. Then `percodec evaluate segmentation --protocol leave-one-drive-out`,
 which also shows the second what JPEG, WebP and AVIF leave of a picture in the bytes of its packet. One seed. The recipe is small, half an
 hour of one core in all: it compares what networks are shown, and says nothing of what they reach when trained to the end. Codec and tables
 have seen all drives, without labels. Nothing is chosen on a left-out drive: a run keeps its last state. Finished runs are left alone, and
@@ -47,7 +47,7 @@ def train(reads: str, drive: str, args: argparse.Namespace) -> Path:
         return out / "best.pt"
     print(f"{out}", flush=True)
     data = ["--set", f'data.train=[["camvid:{{camvid}}:train/not-{drive}", 1.0]]', "--set", f"data.val=camvid:{{camvid}}:train/{drive}"]
-    plan = [f"steps={args.steps}", f"validate_every={args.steps}", f"warmup={args.steps // 10}", "checkpoint_every=50", "precision=fp32"]
+    plan = [f"steps={args.steps}", f"validate_every={args.steps}", f"warmup={args.steps // 10}", "checkpoint_every=50"]
     sets = [w for item in plan for w in ("--set", f"schedule.{item}")]
     words = ["--config", "lab-segmentation", "--set", f"head.input={reads}", *NETWORKS[reads], *data, *sets, "--set", "crops.jitter=0.3"]
     percodec("train", "segmentation", *words, "--data", f"camvid={args.camvid}", "--out", str(out), "--threads", "1", "--json")
