@@ -165,7 +165,7 @@ unsigned lanes_for_contexts(const Tables& tables, unsigned contexts, const std::
         } else
 #endif
             for (std::size_t i = at; i < at + plane; ++i) total += cost[rows[i] * step + symbols[i]];
-        lanes = lanes_for((total + 255) / 256 / 8, true);
+        lanes = lanes_for((total + 255) / 256 / 8, kContextLanes);
     }
     return lanes;
 }

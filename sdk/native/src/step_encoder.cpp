@@ -86,7 +86,7 @@ unsigned lanes_of(const StepTables& tables, const StepRoom& room) noexcept {
         const std::uint16_t* const cost = tables.plane(run.plane).cost.data();
         for (const std::uint16_t* const end = entry + run.tokens + run.digits; entry < end; ++entry)
             total += cost[*entry];
-        lanes = lanes_for((total + 255) / 256 / 8, true);
+        lanes = lanes_for((total + 255) / 256 / 8, kStepLanes);
         if (lanes == kMaxLanes) break;  // more content cannot change the answer
     }
     return lanes;

@@ -99,8 +99,8 @@ Tables::Tables(const std::uint16_t* cdf, unsigned channels, unsigned levels, uns
     }
 }
 
-unsigned lanes_for(std::uint64_t ideal_bytes, bool contexts) noexcept {
-    const std::uint64_t budget = 4 + ideal_bytes * (contexts ? 12 : 9) / 1024;
+unsigned lanes_for(std::uint64_t ideal_bytes, unsigned share) noexcept {
+    const std::uint64_t budget = 4 + ideal_bytes * share / 1024;
     unsigned lanes = 1;
     while (lanes < kMaxLanes && 8 * std::uint64_t{lanes} <= budget) lanes *= 2;
     return lanes;

@@ -101,9 +101,13 @@ class Tables {
     std::vector<std::uint16_t> cost_;
 };
 
-// Lanes whose final states cost at most 4 bytes plus 9/1024 (12/1024 with contexts) of a payload of `ideal_bytes`: a
-// power of two in 1..64. Never fewer for a longer payload.
-unsigned lanes_for(std::uint64_t ideal_bytes, bool contexts = false) noexcept;
+// What lanes' final states may cost of a payload, in 1/1024: with contexts more, for their kernels need more lanes to be
+// as fast, and in profile 4 less.
+constexpr unsigned kPlainLanes = 9, kContextLanes = 12, kStepLanes = 6;
+
+// Lanes whose final states cost at most 4 bytes plus `share` of a payload of `ideal_bytes`: a power of two in 1..64.
+// Never fewer for a longer payload.
+unsigned lanes_for(std::uint64_t ideal_bytes, unsigned share = kPlainLanes) noexcept;
 
 // True when every symbol is a level. `lanes` (may be null) receives lanes_for() the symbols' ideal length, in bits
 // rounded up and then in bytes rounded down.

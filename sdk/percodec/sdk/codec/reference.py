@@ -107,11 +107,12 @@ def ideal_bytes_of(model: EntropyModel | StepsModel, symbols: NDArray[np.uint8])
 def lanes_for(model: EntropyModel | StepsModel, symbols: NDArray[np.uint8]) -> int:
     """The encoder's own choice: the most lanes (a power of two) whose 4 bytes each fit 4 bytes + 9/1024 of the ideal payload.
 
-    12/1024 with contexts, whose kernels need more lanes to be as fast.
+    12/1024 with contexts, whose kernels need more lanes to be as fast; 6/1024 of latents of uniform steps.
     """
     ideal_bytes = ideal_bytes_of(model, symbols)
+    share = 6 if isinstance(model, StepsModel) else 12 if model.contexts else 9
     lanes = 1
-    while lanes < MAX_LANES and 4 * 2 * lanes <= 4 + ideal_bytes * (12 if isinstance(model, StepsModel) or model.contexts else 9) // 1024:
+    while lanes < MAX_LANES and 4 * 2 * lanes <= 4 + ideal_bytes * share // 1024:
         lanes *= 2
     return lanes
 
