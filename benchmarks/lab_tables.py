@@ -226,6 +226,32 @@ RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
+def blocks(result: dict[str, Any]) -> str:
+    """What codecs with a step for each channel cost and give, from `bench_blocks.py`: a row for each bundle, set and decoder."""
+    names = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jxl": "JPEG XL"}
+    others = result["others"]
+    rows, also = [], []
+    for row in result["rows"]:
+        cost = f"{row['cpu_ms']:.1f} ({row['times_jpeg']:.2f})"
+        for name, found in row["sets"].items():
+            for decoder, ours in found["decoders"].items():
+                line = [row["bundle"], cost, name.replace("_", " "), f"{found['bpp']:.3f}", decoder]
+                for metric, form in (("psnr_db", ".2f"), ("ms_ssim", ".4f")):
+                    theirs = (found["others"][c][metric] for c in others)
+                    line.append(f"**{ours[metric]:{form}}** ({', '.join('-' if v is None else format(v, form) for v in theirs)})")
+                rows.append(line)
+        if (held := row.get("coarsened_camvid_val")) is not None:
+            also.append(
+                f"`{row['bundle']}` held to {held['bpp']:.3f} bpp on CamVid val by dropping small symbols: {held['psnr_db']:.2f} dB, "
+                f"{held['ms_ssim']:.4f}."
+            )
+    said = ", ".join(names[c] for c in others)
+    head = ["bundle", "1080p picture to packet, ms (times JPEG's)", "set", "bpp", "graph", f"PSNR, dB ({said})", f"MS-SSIM ({said})"]
+    about = f"INT8, one thread, CPU time, at a load of {result['load']:.0f} on two cores; JPEG: libjpeg-turbo, quality 80, "
+    about += f"{result['jpeg_q80_cpu_ms']:.1f} ms. {result['machine']['cpu']}, {result['date']}: `{result['command']}`"
+    return "\n".join([table(head, rows), *also, about]) + "\n"
+
+
 def familiarity(result: dict[str, Any]) -> str:
     """What a bundle flags of scenes that it was not made for, and the candidates of a distance, from `familiarity.py`."""
 

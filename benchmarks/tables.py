@@ -310,6 +310,7 @@ def serve(result: dict[str, Any]) -> str:
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_bag": bag,
     "familiarity": lab_tables.familiarity,
+    "bench_blocks": lab_tables.blocks,
     "bench_demo": demo,
     "bench_bundle": bundle,
     "bench_pipeline": pipeline,

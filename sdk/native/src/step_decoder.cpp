@@ -111,16 +111,16 @@ class Decoder {
 };
 
 // What was decoded, out of the room. False where a symbol is no level, or an extent no number of bands.
-bool copy_out(const StepTables& tables, const StepRoom& room, const StepLoops& loops, std::uint8_t* symbols) noexcept {
+bool copy_out(const StepTables& tables, StepRoom& room, const StepLoops& loops, std::uint8_t* symbols) noexcept {
     for (unsigned p = 0; p < tables.planes(); ++p) {
         std::uint8_t highest = 0;
         for (std::size_t y = 0; y < room.height; ++y) {
             const std::uint8_t* const s = room.symbols.data() + p * room.size + room.at(y, 0);
-            const std::uint8_t high = loops.highest(s, room.width);
+            // Extents end in a place that is not looked at any more.
+            const bool extents = p == tables.channels();
+            const std::uint8_t high = loops.copy(s, room.width, extents ? room.places.data() : symbols);
             highest = high > highest ? high : highest;
-            if (p == tables.channels()) continue;
-            std::memcpy(symbols, s, room.width);
-            symbols += room.width;
+            if (!extents) symbols += room.width;
         }
         if (highest >= tables.plane(p).levels) return false;
     }

@@ -11,23 +11,24 @@ namespace {
 // Copies symbols into the room, and makes their values and extents. False where a symbol is no level.
 bool fill(const StepTables& tables, const std::uint8_t* symbols, StepRoom& room, const StepLoops& loops) noexcept {
     const unsigned channels = tables.channels();
-    const std::size_t width = room.width, plane_size = room.height * width;
-    unsigned band = 0;  // counts from 1, as extents do
-    std::uint8_t* const extents = room.symbols.data() + channels * room.size;
-    if (tables.planes() > channels) std::memset(extents, 0, room.size);
-    for (unsigned c = 0; c < channels; ++c, symbols += plane_size) {
+    const std::size_t width = room.width;
+    unsigned band = 0;  // counts from 1, as extents do; heads leave extents at 0
+    const bool banded = tables.planes() > channels;
+    std::uint8_t* const extents = banded ? room.symbols.data() + channels * room.size : room.must.data();
+    if (banded) std::memset(extents, 0, room.size);
+    for (unsigned c = 0; c < channels; ++c) {
         const StepTables::Plane& plane = tables.plane(c);
-        if (loops.highest(symbols, plane_size) >= plane.levels) return false;
         if (c == tables.bands()[band]) ++band;
-        for (std::size_t y = 0; y < room.height; ++y) {
-            const std::size_t at = room.at(y, 0);
-            std::uint8_t* const values = room.values.data() + c * room.size + at;
-            std::memcpy(room.symbols.data() + c * room.size + at, symbols + y * width, width);
-            loops.values(symbols + y * width, plane.offset, width, values);
-            if (band > 0) loops.reach(values, static_cast<std::uint8_t>(band), width, extents + at);
+        std::uint8_t highest = 0;
+        for (std::size_t y = 0; y < room.height; ++y, symbols += width) {
+            const std::size_t at = room.at(y, 0), to = c * room.size + at;
+            const std::uint8_t high = loops.fill(symbols, plane.offset, static_cast<std::uint8_t>(band), width,
+                                                 room.symbols.data() + to, room.values.data() + to, extents + at);
+            highest = high > highest ? high : highest;
         }
+        if (highest >= plane.levels) return false;
     }
-    if (tables.planes() > channels) std::memcpy(room.values.data() + channels * room.size, extents, room.size);
+    if (banded) std::memcpy(room.values.data() + channels * room.size, extents, room.size);
     return true;
 }
 
