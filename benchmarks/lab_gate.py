@@ -36,6 +36,7 @@ from percodec.export.data.dataset import DataSet
 from percodec.export.data.small_sets import load_camvid, load_folder
 from percodec.export.metrics.scores import Confusion
 from percodec.export.models import Autoencoder, LatentFPN, block
+from percodec.export.train.arithmetic import training_arithmetic
 from percodec.export.train.checkpoint import bundle_checkpoint
 from percodec.export.train.from_config import build_model
 from percodec.export.train.klt import contexts_bpp, klt_start, order0_bpp
@@ -117,7 +118,7 @@ def train(head: LatentFPN, reader: Reader, batches: ViewCrops, weights: Tensor, 
     for step in range(steps):
         torch.manual_seed(1_000_003 * seed + step)
         batch = batches.batch(step)
-        with torch.autocast("cpu", torch.bfloat16):
+        with training_arithmetic(torch.device("cpu")):
             logits = head(reader(batch.inputs))
         loss = F.cross_entropy(logits.float(), batch.labels, weight=weights, ignore_index=255)
         if not math.isfinite(float(loss)):
