@@ -101,8 +101,8 @@ class Tables {
     std::vector<std::uint16_t> cost_;
 };
 
-// What lanes' final states may cost of a payload, in 1/1024: with contexts more, for their kernels need more lanes to be
-// as fast, and in profile 4 less.
+// What lanes' final states may cost of a payload, in 1/1024: with contexts more, for their kernels need more lanes to
+// be as fast, and in profile 4 less.
 constexpr unsigned kPlainLanes = 9, kContextLanes = 12, kStepLanes = 6;
 
 // Lanes whose final states cost at most 4 bytes plus `share` of a payload of `ideal_bytes`: a power of two in 1..64.
