@@ -353,12 +353,13 @@ def test_encode_says_what_run_says_of_its_source(bundle_folder: Path, tmp_path: 
 
 def test_encode_says_that_its_log_was_replaced(bundle_folder: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        percodec_command("encode", "synthetic://road?frames=400", "-o", "a.mcap", "--bundle", bundle_folder),
+        percodec_command("encode", "synthetic://road?frames=200", "-o", "a.mcap", "--bundle", bundle_folder),
         cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(),
     )  # fmt: skip
-    wait_for_lines(tmp_path / "a.mcap")
-    assert process.poll() is None
-    (tmp_path / "a.mcap").unlink()
-    _, words = process.communicate(timeout=60)
+    with process:
+        wait_for_lines(tmp_path / "a.mcap")
+        assert process.poll() is None
+        (tmp_path / "a.mcap").unlink()
+        _, words = process.communicate()
     assert process.returncode == 1
     assert b"replaced by somebody else" in words
