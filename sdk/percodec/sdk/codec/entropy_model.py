@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from percodec.sdk.codec.contexts import MAX_CONTEXTS, Contexts
+from percodec.sdk.codec.serialised import Serialised
 from percodec.sdk.codec.steps import PROFILE_STEPS, StepsModel
 from percodec.sdk.errors import EntropyModelError
 
@@ -24,7 +24,7 @@ _PRECISION, _PAIR_PRECISION = 12, 14
 PROFILE_ORDER_0, PROFILE_CONTEXTS, PROFILE_TEMPORAL, PROFILE_PAIRS = 0, 1, 2, 3
 
 
-class EntropyModel:
+class EntropyModel(Serialised):
     """Tables of cumulative probabilities: one per channel (profiles 0 and 3), or one per channel and context (profiles 1 and 2).
 
     `cdf`: uint16 [C, L+1], with `contexts` [C, K, L+1]; every row 0 = cdf[0] < ... < cdf[L] = 4096, so that every symbol can be coded; C in
@@ -69,8 +69,7 @@ class EntropyModel:
         header = _HEADER.pack(
             _MAGIC, _VERSION, self.profile, self.precision, contexts.contexts if contexts is not None else 0, channels, levels
         )
-        self._bytes = header + self._cdf.tobytes() + (contexts.to_bytes() if contexts is not None else b"")
-        self._digest = hashlib.sha256(self._bytes).digest()
+        self._seal(header + self._cdf.tobytes() + (contexts.to_bytes() if contexts is not None else b""))
 
     @classmethod
     def from_counts(cls, counts: ArrayLike) -> EntropyModel:
@@ -131,20 +130,6 @@ class EntropyModel:
         if self.contexts is None:
             return PROFILE_PAIRS if self.pairs else PROFILE_ORDER_0
         return PROFILE_TEMPORAL if self.contexts.temporal else PROFILE_CONTEXTS
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of `to_bytes()`, 32 bytes."""
-        return self._digest
-
-    @property
-    def table_hash(self) -> int:
-        """First eight bytes of `digest`, little-endian: what packets carry."""
-        return int.from_bytes(self._digest[:8], "little")
-
-    def to_bytes(self) -> bytes:
-        """The canonical serialisation (BITSTREAM.md, "Entropy model"): the file `entropy.pcem` of a bundle."""
-        return self._bytes
 
     @classmethod
     def from_bytes(cls, data: bytes) -> EntropyModel:

@@ -12,7 +12,6 @@ Which one should I use? This for a light encoder's latents, with a step of its o
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from percodec.sdk.codec.serialised import Serialised
 from percodec.sdk.errors import EntropyModelError
 
 PROFILE_STEPS = 4
@@ -69,7 +69,7 @@ class Plane:
     digits: NDArray[np.uint16] | None
 
 
-class StepsModel:
+class StepsModel(Serialised):
     """Checked and immutable. `planes`: one for each channel, then one of the extents where there are bands.
 
     The first `heads` channels are coded everywhere; `bands` are the first channels of each band of the others, rising, the first of them
@@ -89,8 +89,7 @@ class StepsModel:
         self.planes, self.heads, self.bands, self._channels = planes, heads, bands, channels
         for index in range(len(planes)):
             self._check(index)
-        self._bytes = self._packed()
-        self._digest = hashlib.sha256(self._bytes).digest()
+        self._seal(self._packed())
 
     @property
     def channels(self) -> int:
@@ -109,20 +108,6 @@ class StepsModel:
     def offsets(self) -> tuple[int, ...]:
         """The symbol of each channel that stands for 0."""
         return tuple(plane.offset for plane in self.planes[: self._channels])
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of `to_bytes()`, 32 bytes."""
-        return self._digest
-
-    @property
-    def table_hash(self) -> int:
-        """First eight bytes of `digest`, little-endian: what packets carry."""
-        return int.from_bytes(self._digest[:8], "little")
-
-    def to_bytes(self) -> bytes:
-        """The canonical serialisation (BITSTREAM.md, "Steps"): the file `entropy.pcem` of a bundle."""
-        return self._bytes
 
     def band_of(self, channel: int) -> int | None:
         """None of a head."""
