@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
+import json
 import random
 import re
 import resource
@@ -25,10 +26,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import mcap.reader
+import mcap.writer
 import numpy as np
 import onnx
 import onnx.helper
@@ -41,7 +44,7 @@ from percodec.sdk.bundle.manifest import parse_manifest
 from percodec.sdk.bundle.onnx_ops import LEFT_OUT, checked_graph
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.errors import PercodecError
-from percodec.sdk.log import LogWriter, read_log
+from percodec.sdk.log import LogWriter, read_log, verify_log
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "tests" / "conformance" / "packets"
@@ -74,11 +77,77 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(out)
 
 
-def feed(name: str, seed_input: bytes, runs: int, seed: int, read: Callable[[bytes], None]) -> dict[str, Any]:
+VALUES = (
+    None,
+    True,
+    0,
+    -1,
+    1 << 40,
+    10**300,
+    1e300,
+    0.5,
+    "",
+    "x" * 300,
+    "\x1b[2J",
+    "\ud800",
+    "..",
+    [],
+    {},
+    [[]],
+    {"a": {}},
+    "f" * 64,
+    "frame",
+)
+
+
+def json_mutated(data: bytes, rng: random.Random) -> bytes:
+    """One to four values replaced, taken out, renamed, or put where another stands."""
+    value = json.loads(data)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        places = list(places_in(value))
+        if not places:
+            break
+        holder, key = rng.choice(places)
+        kind = rng.randrange(4)
+        if kind == 0:
+            holder[key] = rng.choice(VALUES)
+        elif kind == 1:
+            other, its = rng.choice(places)
+            holder[key] = json.loads(json.dumps(other[its]))
+        elif kind == 2:
+            del holder[key]
+        elif isinstance(holder, dict):
+            holder[rng.choice(VALUES[8:13] + tuple(holder))] = holder.pop(key)
+        else:
+            holder.insert(key, holder[key])
+    return json.dumps(value).encode()
+
+
+def places_in(value: Any) -> Iterator[tuple[Any, Any]]:
+    """(object or list, key) of every value within."""
+    for key in list(value) if isinstance(value, dict) else range(len(value) if isinstance(value, list) else 0):
+        yield value, key
+        yield from places_in(value[key])
+
+
+def sealed(data: bytes) -> bytes:
+    """An engine's record with a seal that agrees with it, as a forger makes it."""
+    try:
+        record = json.loads(data)
+        record.pop("seal", None)
+        whole = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return data
+    return json.dumps({**record, "seal": hashlib.sha256(whole).hexdigest()}).encode()
+
+
+def feed(name: str, seeds: Sequence[bytes], runs: int, seed: int, read: Callable[[bytes], None]) -> dict[str, Any]:
     rng, refused, slowest, began = random.Random(seed), 0, 0.0, time.monotonic()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(runs):
-        data = mutated(seed_input, rng)
+        valid = rng.choice(seeds)
+        data = json_mutated(valid, rng) if valid[:1] == b"{" and rng.randrange(2) else mutated(valid, rng)
+        data = sealed(data) if name == "engine" and rng.randrange(4) else data
         start = time.process_time()
         try:
             read(data)
@@ -95,22 +164,64 @@ def feed(name: str, seed_input: bytes, runs: int, seed: int, read: Callable[[byt
     return found
 
 
-def manifest_of(bundle: Path) -> bytes:
-    return (bundle / "manifest.json").read_bytes()
+def manifests_of(bundle: Path) -> list[bytes]:
+    """A bundle's, and two with all that format 1.2 has."""
+    data = (bundle / "manifest.json").read_bytes()
+    newer = json.loads(data)
+    (decoder, *_), file = (k for k in newer["graphs"] if k == "decoder"), newer["entropy_model"]["file"]
+    newer |= {"version": [1, 2], "familiarity": {"file": file, "limit": 3.5, "head": "segmentation"}, "metrics": {}, "provenance": {}}
+    newer["graphs"] = {**newer["graphs"], "decoder_sharp": newer["graphs"][decoder]}
+    steps = json.loads(json.dumps(newer))
+    levels = steps["latent"]["levels"]
+    del steps["latent"]["centers"]
+    steps["latent"]["steps"] = [{"step": 0.5, "offset": 1, "levels": levels}] * steps["latent"]["channels"]
+    seeds = [data, *(json.dumps(m).encode() for m in (newer, steps))]
+    for one in seeds:
+        parse_manifest(one)
+    return seeds
 
 
-def log_of(bundle: Bundle, path: Path) -> bytes:
-    codec = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])
-    with LogWriter(path, bundle) as log:
-        for k in range(3):
-            log.append(codec.encode(bundle.selftest().symbols[0], frame_id=k, timestamp_ns=k), k, k)
-    return path.read_bytes()
+LOG_KEY = bytes(range(32))
+
+
+def logs_of(bundle: Bundle, folder: Path) -> list[bytes]:
+    """Of three frames: plain, with proofs, and as the package `mcap` packs it."""
+    codec, seeds = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:]), []
+    for key in (None, LOG_KEY):
+        with LogWriter(folder / "seed.mcap", bundle, key=key, overwrite=True) as log:
+            for k in range(3):
+                log.append(codec.encode(bundle.selftest().symbols[0], frame_id=k, timestamp_ns=k), k, k)
+        seeds.append((folder / "seed.mcap").read_bytes())
+    for way in mcap.writer.CompressionType:
+        with (folder / "seed.mcap").open("rb") as source, (folder / "packed.mcap").open("wb") as target:
+            whole, made = mcap.reader.make_reader(source), mcap.writer.Writer(target, compression=way)
+            made.start()
+            for m in whole.iter_metadata():
+                made.add_metadata(m.name, m.metadata)
+            for schema, channel, message in whole.iter_messages():
+                if not message.sequence:
+                    number = made.register_channel(
+                        channel.topic, channel.message_encoding, made.register_schema(schema.name, schema.encoding, b"")
+                    )
+                made.add_message(number, message.log_time, message.data, message.publish_time, message.sequence)
+            made.finish()
+        seeds.append((folder / "packed.mcap").read_bytes())
+    return seeds
 
 
 def read_all(path: Path, data: bytes) -> None:
+    """Every record; and against the key, where it says that it was written with one."""
     path.write_bytes(data)
+    refused: list[PercodecError] = []
+    if b"proof_key" in data:
+        try:
+            verify_log(path, LOG_KEY)
+        except PercodecError as error:
+            refused.append(error)
     for _ in read_log(path):
         pass
+    if refused:
+        raise refused[0]
 
 
 def graph_of_all_kinds() -> bytes:
@@ -197,10 +308,10 @@ def main() -> int:
             print(f"{name}: {targets[name]}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         bundle = Bundle.open(args.bundle)
-        seeds = {"manifest": manifest_of(args.bundle), "log": log_of(bundle, Path(folder) / "seed.mcap"), "graph": graph_of_all_kinds()}
+        seeds = {"manifest": manifests_of(args.bundle), "log": logs_of(bundle, Path(folder)), "graph": [graph_of_all_kinds()]}
         copy = Bundle.open(shutil.copytree(args.bundle, Path(folder) / "bundle"))
         path = record_in(copy)
-        seeds["engine"] = path.read_bytes()
+        seeds["engine"] = [path.read_bytes()]
         readers: dict[str, Callable[[bytes], None]] = {
             "manifest": lambda data: void(parse_manifest(data)),
             "log": lambda data: read_all(Path(folder) / "log.mcap", data),

@@ -1,4 +1,4 @@
-"""Packets, byte for byte, by every compiler at hand, optimised, and plain under the sanitizers; a short fuzz."""
+"""Packets, byte for byte, by every compiler at hand, optimised, and plain under the sanitizers; threads; a short fuzz."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ PACKETS = ROOT / "tests" / "conformance" / "packets"
 CLANG = next((c for c in ("clang++", *(f"clang++-{v}" for v in range(21, 12, -1))) if shutil.which(c)), None)
 CHECKSUM = "506126 symbols, 30 packets, checksum f36b6a34"  # as on 64-bit Arm: tests/native/CMakeLists.txt
 SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-FLAGS = {"O3": ("-O3",), "sanitized": ("-O0", *SANITIZED), "fuzzed": ("-O1", *SANITIZED, "-fsanitize=fuzzer-no-link")}
+FLAGS = {
+    "O3": ("-O3",),
+    "sanitized": ("-O0", *SANITIZED),
+    "fuzzed": ("-O1", *SANITIZED, "-fsanitize=fuzzer-no-link"),
+    "threads": ("-O1", "-g", "-fsanitize=thread", "-pthread"),
+}
 needs_clang = pytest.mark.skipif(CLANG is None, reason="no clang on this machine")
 
 
@@ -59,6 +64,14 @@ def test_the_same_bytes(once: Once, compiler: str, flags: str, tmp_path: Path) -
     assert call(tmp_path / "exactness", PACKETS, "500000", "1").strip() == CHECKSUM
     if flags != "sanitized":  # which has allocators of its own
         assert "all right" in call(tmp_path / "allocation", PACKETS)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("compiler", ["g++", pytest.param(CLANG, marks=needs_clang)])
+def test_threads_that_share_a_coder_race_for_nothing(once: Once, compiler: str, tmp_path: Path) -> None:
+    """Under the thread sanitizer. Every run of the tests tries the same threads, and children made meanwhile, without it: ctest `threads`."""
+    call(*core(once, compiler, "threads"), ROOT / "tests" / "native" / "test_threads.cpp", "-o", tmp_path / "threads")
+    assert "all right" in call(tmp_path / "threads", PACKETS)
 
 
 @needs_clang

@@ -128,8 +128,8 @@ StepRooms::StepRooms(StepTables made, std::size_t rows, std::size_t columns)
 std::unique_ptr<StepRoom> StepRooms::take() noexcept {
     try {
         {
-            const std::lock_guard<std::mutex> held(lock_);
-            if (!idle_.empty()) {
+            const std::unique_lock<std::mutex> held(lock_, std::try_to_lock);
+            if (held && !idle_.empty()) {
                 std::unique_ptr<StepRoom> found = std::move(idle_.back());
                 idle_.pop_back();
                 return found;
@@ -143,9 +143,9 @@ std::unique_ptr<StepRoom> StepRooms::take() noexcept {
 
 void StepRooms::give(std::unique_ptr<StepRoom> room) noexcept {
     try {
-        const std::lock_guard<std::mutex> held(lock_);
-        idle_.push_back(std::move(room));
-    } catch (const std::bad_alloc&) {  // then it is gone
+        const std::unique_lock<std::mutex> held(lock_, std::try_to_lock);
+        if (held) idle_.push_back(std::move(room));  // else it is gone
+    } catch (const std::bad_alloc&) {
     }
 }
 

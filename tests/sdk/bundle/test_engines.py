@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict, fields, replace
@@ -23,8 +24,6 @@ def bundle(pristine, tmp_path) -> Bundle:
 
 
 def key_of(bundle: Bundle) -> EngineKey:
-    import hashlib
-
     source = hashlib.sha256(bundle.graph("encoder")).hexdigest()
     return EngineKey(
         bundle=bundle.digest,
@@ -106,6 +105,18 @@ def test_a_record_cannot_lead_out_of_its_folder(bundle, record, tmp_path):
     record.unlink()
     record.symlink_to(tmp_path / "elsewhere.json")
     with pytest.raises(EngineError, match="through a link"):
+        read(bundle)
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx" + "9" * 4000, ".engine", "encoder", "encoder.so", "encoder.engine\n", "a/encoder.engine", 7])
+def test_a_forged_record_names_no_file_that_an_engine_cannot_have(bundle, record, name):
+    """With a seal that agrees, as anybody can make one."""
+    stored = json.loads(record.read_text())
+    stored["file"]["name"] = name
+    del stored["seal"]
+    stored["seal"] = hashlib.sha256(json.dumps(stored, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    record.write_text(json.dumps(stored))
+    with pytest.raises(EngineError, match="damaged"):
         read(bundle)
 
 

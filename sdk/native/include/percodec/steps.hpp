@@ -105,7 +105,8 @@ struct StepRoom {
     std::size_t at(std::size_t y, std::size_t x) const noexcept { return (y + 1) * stride + x + 1; }
 };
 
-// Rooms of one shape, as many as there were calls at a time.
+// Rooms of one shape, as many as there were calls at a time. Nobody waits for the lock, for in a child of a process
+// whose other threads code it may be held for good: such a call makes a room of its own.
 class StepRooms {
   public:
     StepRooms(StepTables tables, std::size_t height, std::size_t width);

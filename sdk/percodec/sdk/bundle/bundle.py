@@ -88,8 +88,8 @@ class Bundle:
         other file. `engines`: see the class. Raises `BundleError`.
         """
         folder = Path(path)
-        if not folder.is_dir():
-            state = "is a file, not a folder" if folder.exists() else "does not exist"
+        if not os.path.isdir(folder):  # which never raises
+            state = "is a file, not a folder" if os.path.lexists(folder) else "does not exist"
             raise BundleError(f"bundle {folder} {state}; give a folder with a manifest.json")
         try:
             raw = _read(folder, "manifest.json", MAX_MANIFEST_BYTES, None)

@@ -28,6 +28,7 @@ FORMAT, VERSION = "percodec-engine", [1, 0]
 MAX_ENGINE_BYTES = 2 << 30
 MAX_RECORD_BYTES = 4 << 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9_+-]{0,80}")
+_FILE = re.compile(rf"{_NAME.pattern}\.(onnx|engine)")
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,6 @@ def _record(path: Path, where: str, again: str, pinned: tuple[str, ...] | None =
 def _is_record(record: Mapping[str, Any]) -> bool:
     """Whether every part that is used later is there and of its type."""
     key, entry, lists = record["key"], record["file"], ("flags", "profiles")
-    name = entry["name"]
     return (
         record["format"] == FORMAT
         and record["version"][0] == VERSION[0]
@@ -181,8 +181,7 @@ def _is_record(record: Mapping[str, Any]) -> bool:
         and all(isinstance(key[k], list) and all(isinstance(value, str) for value in key[k]) for k in lists)
         and type(entry["bytes"]) is int
         and isinstance(entry["sha256"], str)
-        and name == Path(name).name
-        and _NAME.fullmatch(Path(name).stem) is not None
+        and _FILE.fullmatch(entry["name"]) is not None
         and isinstance(record["report"], dict)
     )
 

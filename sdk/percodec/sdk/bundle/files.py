@@ -21,11 +21,11 @@ def read_file(folder: Path, name: str, most: int, exact: int | None = None) -> b
     Nothing that is no regular file is opened for reading, so that a FIFO or a device makes nobody wait. Raises `UnfitFileError`.
     """
     here = folder
-    for part in name.split("/"):
-        here = here / part
-        if here.is_symlink():
-            raise UnfitFileError("is reached through a link; a bundle holds plain files only")
     try:
+        for part in name.split("/"):
+            here = here / part
+            if here.is_symlink():
+                raise UnfitFileError("is reached through a link; a bundle holds plain files only")
         handle = os.open(here, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as e:
         raise UnfitFileError(f"cannot be opened ({e.strerror})", absent=isinstance(e, FileNotFoundError)) from e
