@@ -145,12 +145,11 @@ class Bundle:
 
     def _read_graph(self, name: str) -> GraphInfo:
         entry = self.manifest["graphs"][name]
-        data = self._files[entry["file"]]
-        check_graph(data, entry["file"])
+        stated = check_graph(self._files[entry["file"]], entry["file"])
         if "task" not in entry:
-            return graph_from_name(name, entry["precision"], data, Shapes.of(self.manifest), self.labels)
+            return graph_from_name(name, entry["precision"], stated, Shapes.of(self.manifest), self.labels)
         info = graph_from_json(name, entry, self.labels)
-        check_signature(info, data, entry["file"])
+        check_signature(info, stated, entry["file"])
         return info
 
     def _read_tables(self, entry: Mapping[str, Any]) -> EntropyModel | StepsModel:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from percodec.sdk.bundle.node import Node
-from percodec.sdk.bundle.onnx_ops import signature
+from percodec.sdk.bundle.onnx_ops import Signature
 from percodec.sdk.bundle.parts import GraphInfo, Label, TensorInfo
 from percodec.sdk.errors import BundleError
 
@@ -144,10 +144,10 @@ def graph_from_json(name: str, entry: Mapping[str, Any], labels: tuple[Label, ..
     return GraphInfo(name, entry["task"], entry["precision"], inputs, outputs, own or (labels if entry["task"] == "segmentation" else ()))
 
 
-def graph_from_name(name: str, precision: str, data: bytes, shapes: Shapes, labels: tuple[Label, ...]) -> GraphInfo:
-    """What format 1.0 says of a graph: its task by its name, its shapes by frame and latent, the classes counted in the ONNX bytes."""
+def graph_from_name(name: str, precision: str, stated: Signature, shapes: Shapes, labels: tuple[Label, ...]) -> GraphInfo:
+    """What format 1.0 says of a graph: its task by its name, its shapes by frame and latent, the classes as the ONNX bytes state them."""
     task = "decoder" if DECODER.fullmatch(name) else name if name in ("encoder", "decoder") else name.split("_")[1]
-    known = dict(signature(data, name)[1]).get("probs")
+    known = dict(stated[1]).get("probs")
     shape = known[1] if known else None
     classes = (shape[-1] if shape else None) or len(labels)
     if task == "classification" and not 1 <= classes <= MAX_CLASSES:
@@ -156,10 +156,10 @@ def graph_from_name(name: str, precision: str, data: bytes, shapes: Shapes, labe
     return GraphInfo(name, task, precision, shapes.inputs(task), shapes.outputs(task, classes), own)
 
 
-def check_signature(info: GraphInfo, data: bytes, file: str) -> None:
+def check_signature(info: GraphInfo, stated: Signature, file: str) -> None:
     """Raises `BundleError` where the ONNX bytes say otherwise than the manifest; what they leave open is the engine's to check."""
-    for what, declared, stated in zip(("input", "output"), (info.inputs, info.outputs), signature(data, file), strict=True):
-        there = dict(stated)
+    for what, declared, sides in zip(("input", "output"), (info.inputs, info.outputs), stated, strict=True):
+        there = dict(sides)
         for tensor in declared:
             if tensor.name not in there:
                 raise BundleError(

@@ -37,6 +37,10 @@ _REFUSED = {
 }
 
 
+Tensors = list[tuple[str, tuple[str | None, tuple[int | None, ...] | None]]]
+Signature = tuple[Tensors, Tensors]
+
+
 def _message(**fields: tuple[int, str] | tuple[int, str, bool] | tuple[int, str, bool, int]) -> dict[int, Field]:
     return {entry[0]: Field(name, *entry[1:]) for name, entry in fields.items()}
 
@@ -129,6 +133,18 @@ def checked_graph(data: bytes, name: str) -> bytes:
 
     Raises `BundleError` unless `data` is an ONNX model that keeps to the list. `name` is for the message.
     """
+    out = written(_kept(_checked(data, name)))
+    if out[4:8] == _OTHER_FORMAT:
+        raise BundleError(f"{name} could be taken for a file of ONNX Runtime's own format; export the bundle again")
+    return out
+
+
+def check_graph(data: bytes, name: str) -> Signature:
+    """The model's signature, as `signature`. Raises `BundleError` unless `data` is an ONNX model that keeps to the list."""
+    return _signature(_checked(data, name))
+
+
+def _checked(data: bytes, name: str) -> Message:
     try:
         if data[4:8] == _OTHER_FORMAT:
             raise ValueError("it could be taken for a file of ONNX Runtime's own format")
@@ -136,23 +152,14 @@ def checked_graph(data: bytes, name: str) -> bytes:
         _check_model(model, name)
     except ValueError as e:
         raise BundleError(f"{name} is not an ONNX model as bundles hold them: {e}; export the bundle again") from e
-    out = written(_kept(model))
-    if out[4:8] == _OTHER_FORMAT:
-        raise BundleError(f"{name} could be taken for a file of ONNX Runtime's own format; export the bundle again")
-    return out
-
-
-def check_graph(data: bytes, name: str) -> None:
-    """Raises `BundleError` as `checked_graph`."""
-    checked_graph(data, name)
+    return model
 
 
 # Element types of TensorProto by numpy's names; any other is None.
 _DTYPES = {1: "float32", 2: "uint8", 3: "int8", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16"}
-Tensors = list[tuple[str, tuple[str | None, tuple[int | None, ...] | None]]]
 
 
-def signature(data: bytes, name: str) -> tuple[Tensors, Tensors]:
+def signature(data: bytes, name: str) -> Signature:
     """Inputs and outputs of a model, as far as the file says: (name, (dtype, shape with the batch dimension)), a free side None.
 
     Raises `BundleError` where `data` is no ONNX model.
@@ -161,6 +168,10 @@ def signature(data: bytes, name: str) -> tuple[Tensors, Tensors]:
         model = read(memoryview(data), "Model", _SCHEMA)
     except ValueError as e:
         raise BundleError(f"{name} is not an ONNX model as bundles hold them: {e}; export the bundle again") from e
+    return _signature(model)
+
+
+def _signature(model: Message) -> Signature:
     graphs = list(model.messages("graph"))
     inputs, outputs = ([_tensor(value) for graph in graphs for value in graph.messages(side)] for side in ("input", "output"))
     return inputs, outputs
@@ -216,4 +227,4 @@ def _kept(message: Message) -> Message:
     return Message(message.kind, fields)
 
 
-__all__ = ["LEFT_OUT", "OPERATORS", "check_graph", "checked_graph", "signature"]
+__all__ = ["LEFT_OUT", "OPERATORS", "Signature", "check_graph", "checked_graph", "signature"]

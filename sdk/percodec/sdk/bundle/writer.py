@@ -19,6 +19,7 @@ from percodec.sdk.bundle.bundle import Bundle
 from percodec.sdk.bundle.engines import carry_engines
 from percodec.sdk.bundle.graphs import Shapes, graph_from_name, json_from_graph, json_from_labels
 from percodec.sdk.bundle.manifest import FORMAT, MAX_SUPERSEDED, VERSION
+from percodec.sdk.bundle.onnx_ops import signature
 from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest, Step
 from percodec.sdk.codec import EntropyModel, StepsModel
 from percodec.sdk.errors import BundleError
@@ -63,7 +64,10 @@ def write_bundle(
     latent = (entropy_model.channels, frame_height // 8, frame_width // 8)
     shapes = Shapes(frame_height, frame_width, latent)
     known = infos or {}
-    described = {key: known.get(key) or graph_from_name(key, precision[key], data, shapes, tuple(labels)) for key, data in graphs.items()}
+    described = {
+        key: known.get(key) or graph_from_name(key, precision[key], signature(data, key), shapes, tuple(labels))
+        for key, data in graphs.items()
+    }
     manifest = {
         "format": FORMAT,
         "version": list(VERSION),
