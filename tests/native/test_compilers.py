@@ -69,7 +69,7 @@ def test_the_same_bytes(once: Once, compiler: str, flags: str, tmp_path: Path) -
 @pytest.mark.long
 @pytest.mark.parametrize("compiler", ["g++", pytest.param(CLANG, marks=needs_clang)])
 def test_threads_that_share_a_coder_race_for_nothing(once: Once, compiler: str, tmp_path: Path) -> None:
-    """Under the thread sanitizer. Every run of the tests tries the same threads, and children made meanwhile, without it: ctest `threads`."""
+    """Under the thread sanitizer. Without it, ctest `threads` tries the same, and children made meanwhile, in every run."""
     call(*core(once, compiler, "threads"), ROOT / "tests" / "native" / "test_threads.cpp", "-o", tmp_path / "threads")
     assert "all right" in call(tmp_path / "threads", PACKETS)
 
