@@ -297,14 +297,18 @@ def serve(result: dict[str, Any]) -> str:
         "single_grpc": "one packet a request, gRPC",
         "single_http": "one packet, curl's way",
     }
-    found, bad = result["groups"], result["bad_clients"]
-    rows = [[text, f"{found['ratio'][key]:.2f}", " to ".join(f"{n:.2f}" for n in found["ratio_range"][key])] for key, text in names.items()]
+    bad, rows, idle = result["bad_clients"], [], ""
+    for part, where in (("groups", ""), ("ray", ", on Ray")):
+        if found := result.get(part):
+            ratio = found["ratio"], found["ratio_range"]
+            rows += [[text + where, f"{ratio[0][key]:.2f}", " to ".join(f"{n:.2f}" for n in ratio[1][key])] for key, text in names.items()]
+            idle = f"Ray itself takes {found['idle_cores']:.2f} of a core, also while nobody asks.\n" if part == "ray" else ""
     table = lab_tables.table(["", "CPU a frame, over the bare loop's", "range of rounds"], rows)
     said = f"Beside clients whose {bad['bad_requests']} requests were refused, "
     said += f"a good client's p99 was {bad['p99_ratio']:.2f} times that without them."
     machine, load = result["machine"], result["load"]
     note = f" {result['note']}" if result["note"] else ""
-    return f"{table}\n{said}\n{machine['cpu']}, {machine['cores']} cores, load {load['before']} to {load['after']}.{note}\n"
+    return f"{table}\n{idle}{said}\n{machine['cpu']}, {machine['cores']} cores, load {load['before']} to {load['after']}.{note}\n"
 
 
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {

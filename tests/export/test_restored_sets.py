@@ -64,7 +64,8 @@ def test_killed_at_random_and_continued_is_as_if_never_interrupted(restorer, tmp
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed (the ray extra)")
-def test_the_same_through_ray(restorer, tmp_path):
+def test_the_same_through_ray(restorer, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # on a busy machine its workers would wait for everybody else
     source = pictures(tmp_path / "source", 60)
     mirror(source, tmp_path / "one", Restore(restorer, source, bpp=0.1))
     (source / "train" / "0007.png").replace(tmp_path / "kept.png")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
 from percodec.export.train.from_config import train  # noqa: E402
 from percodec.runtime.session import Session, default_bundle  # noqa: E402
+from percodec.sdk import Latent  # noqa: E402
 from percodec.sdk.cli import main  # noqa: E402
 from percodec.sdk.errors import DataError, UsageError  # noqa: E402
 from percodec.sdk.synthetic.road import RoadScene  # noqa: E402
@@ -149,6 +153,61 @@ def test_the_command_takes_the_codec_from_the_bundle(packets, tmp_path, capsys):
     assert str(packets) not in (out / "command.txt").read_text()
     assert main(["train", "segmentation", "--data", f"packets={packets}", "--out", str(tmp_path / "x")]) == 2
     assert "--codec BUNDLE" in capsys.readouterr().err
+
+
+def test_its_head_joins_the_bundle_without_a_data_set(trained, known, tmp_path, capsys, tiny_folder):
+    words = ["export", str(ROAD), "--head", f"parking={trained / 'best.pt'}", "--out"]
+    assert main([*words, str(tmp_path / "more"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["heads"][-1] == "parking"
+    model = from_config.build_model(load_config("lab-segmentation", SMALL))
+    model.load_state_dict(load_checkpoint(trained / "best.pt")["model"])
+    model.eval()
+    with Session.open(tmp_path / "more", heads=["parking"], selftest=False) as session, torch.no_grad():
+        for number, (symbols, _) in enumerate(known[:3]):
+            values = model.codec.quantizer.values(torch.from_numpy(symbols[None]))
+            labels = session.predict(Latent(symbols, number, 0), "parking").labels
+            assert (model.head(values).argmax(1)[0].numpy() == labels).mean() > 0.99  # weights are rounded
+    assert main(["export", str(trained / "best.pt"), "--data", "packets=x", "--out", str(tmp_path / "y")]) == 2
+    assert f"percodec export BUNDLE --head NAME={trained / 'best.pt'}" in capsys.readouterr().err
+    words[1] = str(tiny_folder)
+    assert main([*words, str(tmp_path / "z")]) != 0
+    assert f"bundle {tiny_folder} holds no codec" in capsys.readouterr().err
+
+
+SHARED = """
+import sys
+from pathlib import Path
+from percodec.export.train.config import load_config
+from percodec.export.train.from_config import train
+
+out, packets, bundle, last, *sets = sys.argv[1:]
+
+def stop(step, steps, values):
+    if step == int(last):
+        raise KeyboardInterrupt
+
+train(load_config("lab-segmentation", sets), Path(out), {"packets": packets}, Path(bundle), progress=stop)
+"""
+
+
+@pytest.mark.long
+def test_two_processes_share_the_packets_and_go_on_from_their_places(packets, tmp_path):
+    (tmp_path / "shared.py").write_text(SHARED)
+    alone = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", "0", "--standalone"]
+
+    def run(out: Path, last: int) -> int:
+        words = [tmp_path / "shared.py", out, packets, ROAD, last, *SMALL]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        command = [sys.executable, *alone, *map(str, words)]
+        return subprocess.run(command, capture_output=True, env=environment, timeout=900, check=False).returncode
+
+    assert run(tmp_path / "whole", 0) == 0
+    assert run(tmp_path / "parts", 4) != 0
+    state = load_checkpoint(tmp_path / "parts" / "last.pt")
+    assert state["step"] == 3
+    assert [(one["shares"]["rank"], one["shares"]["world"]) for one in state["position"]] == [(0, 2), (1, 2)]
+    assert run(tmp_path / "parts", 0) == 0
+    assert _equal(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_what_cannot_be_trained_from_packets_is_refused(packets, tmp_path):

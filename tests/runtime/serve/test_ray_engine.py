@@ -6,17 +6,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.processes import children, listening
+from support.ray_serving import ask, at_once, request, workers
 from support.serving import Serving, serving
 
-from percodec.runtime.serve.messages import message
-from percodec.runtime.serve.requests import Limits, bytes_of
+from percodec.runtime.serve.requests import Limits
 from percodec.sdk.cli import main
 
 if find_spec("ray") is None or find_spec("starlette") is None:  # found, not imported: how Ray listens is decided as it is imported
@@ -32,50 +31,6 @@ def on_ray(bundle_folder: Path, rich_bundle: Path) -> Iterator[Serving]:
 
     with serving({"tiny": bundle_folder, "rich": rich_bundle}, LIMITS, engine=RayEngine) as made:
         yield made
-
-
-def request(packets: list[bytes], *outputs: str, model: str = "rich", **parameters: int) -> bytes:
-    made = message("ModelInferRequest")(model_name=model, id="a")
-    made.inputs.add(name="packet", datatype="BYTES", shape=[len(packets)])
-    made.raw_input_contents.append(bytes_of(packets))
-    for name in outputs:
-        made.outputs.add(name=name)
-    for name, value in parameters.items():
-        made.parameters[name].int64_param = value
-    return bytes(made.SerializeToString())
-
-
-def ask(server: Serving, body: bytes) -> tuple[str, Any]:
-    """(status, the answer's bytes or what it says)."""
-    import grpc
-
-    with grpc.insecure_channel(server.grpc) as channel:
-        try:
-            return "OK", channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(body, timeout=120)
-        except grpc.RpcError as error:
-            return error.code().name, error.details()  # type: ignore[attr-defined]
-
-
-def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
-    found: dict[int, Any] = {}
-    threads = [threading.Thread(target=lambda k=k, call=call: found.update({k: call()})) for k, call in enumerate(calls)]  # type: ignore[misc]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(180)
-    return [found[k] for k in range(len(calls))]
-
-
-def workers() -> list[int]:
-    """Processes that hold a replica, of the clusters that this process started."""
-    return [pid for pid in children() if _name(pid).startswith("ray::ServeReplica")]
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 def test_every_answer_and_refusal_is_that_of_one_process(on_ray: Serving, server: Serving, packets: list[bytes]) -> None:

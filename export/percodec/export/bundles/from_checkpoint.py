@@ -28,6 +28,7 @@ from percodec.export.models.to_onnx import OPSET, PRECISION, Head, graphs, pictu
 from percodec.export.train.checkpoint import bundle_checkpoint, load_checkpoint
 from percodec.export.train.config import resolve
 from percodec.export.train.from_config import build_model, commit
+from percodec.export.train.packets import is_packets
 from percodec.export.train.tasks import Joint
 from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
 from percodec.sdk.codec import EntropyModel, StepsModel, count_pairs
@@ -86,6 +87,11 @@ def export_bundle(
         if not codec.equals(other.codec):
             raise UsageError(f"--add {path} was trained on another codec than {checkpoint}: one bundle has one codec")
         runs[_graph_name(further["config"], runs)] = (path, further, other)
+    if any(is_packets(spec) for spec in (*(spec for spec, _ in config["data"]["train"]), config["data"]["val"])):
+        raise UsageError(
+            f"{checkpoint} was trained from packets of a bundle, which has all but this head. Add it there: "
+            f"percodec export BUNDLE --head NAME={checkpoint} --out {out}"
+        )
     train = [load(resolve(spec, places)) for spec, _ in config["data"]["train"]]
     val = load(resolve(config["data"]["val"], places))
     say(f"checkpoint {checkpoint} at step {state['step']}; {width}x{height}, opset {OPSET}, {PRECISION}")

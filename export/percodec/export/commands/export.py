@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 from percodec.export.commands.arguments import places_from_arguments, print_record
@@ -20,6 +21,7 @@ def configure_export(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  percodec export runs/road-edge/best.pt --data camvid=DIR --out bundles/road-edge\n"
         "  percodec export bundles/road-edge --head depth=depth.onnx:array --out bundles/road-depth\n"
+        "  percodec export bundles/road-edge --head parking=runs/parking/best.pt --out bundles/road-parking\n"
         "  percodec export bundles/road-edge --stream --stream-from drive.mp4 --out bundles/road-stream\n"
         "  percodec export bundles/road-edge --familiar mine.mp4 --familiar-limit other.mp4 --out bundles/road-mine\n"
         "A bundle with only --head, --stream and --familiar asked for keeps all it has, byte for byte, engines too, and needs no data sets."
@@ -47,7 +49,8 @@ def configure_export(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=FILE.onnx:TASK",
-        help="a network of your own, symbols uint8 [N,C,h,w] -> segmentation (labels), classification (probs) or array (any); repeatable",
+        help="a network of your own, symbols uint8 [N,C,h,w] -> segmentation (labels), classification (probs) or array (any); or, as "
+        "NAME=best.pt, a run on this bundle's codec (--codec BUNDLE); repeatable",
     )
     parser.add_argument(
         "--head-labels",
@@ -191,7 +194,9 @@ def _extend(args: argparse.Namespace) -> int:
         if not args.json:
             print(text, flush=True)
 
-    more = additions(given, args.heads, args.head_labels, args.stream_from, (args.familiar, args.familiar_limit), say)
+    with tempfile.TemporaryDirectory(prefix="percodec-") as folder:
+        heads = [_trained(given, text, Path(folder)) for text in args.heads]
+        more = additions(given, heads, args.head_labels, args.stream_from, (args.familiar, args.familiar_limit), say)
     made = extend(given, args.out, _name(args), more, args.overwrite)
     say(f"bundle: {args.out}   digest {made.digest[:16]}, supersedes {given.digest[:16]}")
     say(f"next: percodec run VIDEO --bundle {args.out}{' --heads all' if args.heads else ''}{' --stream' if args.stream else ''}")
@@ -200,6 +205,20 @@ def _extend(args: argparse.Namespace) -> int:
             json.dumps({"bundle": str(args.out), "digest": made.digest, "heads": list(made.heads), "stream": made.stream_model is not None})
         )
     return 0
+
+
+def _trained(bundle: Bundle, text: str, folder: Path) -> str:
+    """NAME=RUN/best.pt -> NAME=FILE.onnx:TASK; anything else as it is."""
+    name, _, file = text.partition("=")
+    if not file.endswith(".pt"):
+        return text
+    require("export", "torch", "onnx", "onnxscript")
+    from percodec.export.bundles.trained_heads import write_head
+
+    run = Path(file)
+    out = folder / name.replace("/", "_") / f"{run.absolute().parent.name}-{run.stem}.onnx"
+    out.parent.mkdir(exist_ok=True)
+    return f"{name}={out}:{write_head(bundle, run, out)}"
 
 
 def _name(args: argparse.Namespace) -> str:

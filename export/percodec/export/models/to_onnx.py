@@ -257,15 +257,27 @@ def graphs(
     }
     modules |= {name: (DecoderGraph(other), symbols, "symbols", "image") for name, other in decoders.items()}
     for name, head in heads.items():
-        if head.kind == "segmentation":
-            modules[name] = (SegmentationGraph(codec, head.network, head.reads), symbols, "symbols", "labels")
-        else:
-            modules[name] = (ClassificationGraph(codec, head.network, head.reads, head.several), symbols, "symbols", "probs")
+        module, answer = _head_module(codec, head)
+        modules[name] = (module, symbols, "symbols", answer)
     out: dict[str, tuple[nn.Module, bytes]] = {}
     for name, (module, example, name_in, name_out) in modules.items():
         folded = fold(module)
         out[name] = folded, freed(graph_bytes(folded, (example,), (name_in,), name_out))
     return out
+
+
+def head_graph(codec: Autoencoder, head: Head, height: int, width: int) -> bytes:
+    """One head alone, as `graphs` has it."""
+    module, answer = _head_module(codec, head)
+    symbols = torch.zeros(1, codec.channels, height // 8, width // 8, dtype=torch.uint8)
+    return freed(graph_bytes(fold(module), (symbols,), ("symbols",), answer))
+
+
+def _head_module(codec: Autoencoder, head: Head) -> tuple[nn.Module, str]:
+    """What it computes, and what its answer is called."""
+    if head.kind == "segmentation":
+        return SegmentationGraph(codec, head.network, head.reads), "labels"
+    return ClassificationGraph(codec, head.network, head.reads, head.several), "probs"
 
 
 def picture_graph(head: nn.Module, height: int, width: int) -> bytes:
@@ -286,5 +298,6 @@ __all__ = [
     "fold",
     "graph_bytes",
     "graphs",
+    "head_graph",
     "picture_graph",
 ]

@@ -1,21 +1,23 @@
 """A folder tree, mirrored: every picture through one function, every other file copied, under the same names.
 
-    SOURCE/**  ->  one work unit per file  ->  workers (processes here, or Ray anywhere)  ->  OUT/**
+    SOURCE/**  ->  ledger  ->  parts of it  ->  workers (processes here, or Ray anywhere)  ->  OUT/**
                                                                     \\->  OUT/percodec-data.jsonl   one line per finished file
                                                                          OUT/percodec-data.json    what made it, written last
 
-A unit's output is a function of its file and of the settings, is written beside its name and renamed, and is recorded after that: a run
-killed at any moment continues where it stopped, and what it leaves is what an uninterrupted one leaves, byte for byte. Pictures keep
-their names, so that a data set's own loader finds them, and are stored as PNG whatever the name ends in; readers look at the bytes.
+What becomes of a file is a function of the file and of the settings, is written beside its name and renamed, and is recorded after that: a
+run killed at any moment continues where it stopped, and what it leaves is what an uninterrupted one leaves, byte for byte. The driver keeps
+names and records on disk. Pictures keep their names, so that a data set's own loader finds them, and are stored as PNG whatever the name
+ends in; readers look at the bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,7 @@ from PIL import Image, ImageOps
 from percodec.export.data.origin import SCHEMA, SUMMARY, origin_of
 from percodec.export.evaluate.codecs import Picture
 from percodec.export.fleet.workers import Workers
+from percodec.export.restore.ledger import Ledger, Record, part_of
 from percodec.runtime.images import decode_image
 from percodec.sdk.errors import CodecError, DataError, SourceError, UsageError
 from percodec.sdk.files import read_file
@@ -36,7 +39,9 @@ from percodec.sdk.folder_lock import FolderLock
 RECORDS = "percodec-data.jsonl"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".avif", ".heic", ".jp2", ".tif", ".tiff")
 PACKET = ".pcpk"
+PARTS = ".percodec-data.parts"  # while it runs: what the workers read
 Settings = dict[str, Any]
+Call = Callable[[str, bytes], tuple[str, bytes, float | None]]
 
 
 class Work(Protocol):
@@ -46,22 +51,9 @@ class Work(Protocol):
         """What the result depends on, without this machine's paths."""
         ...
 
-    def open(self) -> Callable[[str, bytes], tuple[str, bytes, float | None]]:
+    def open(self) -> Call:
         """-> call(name, file's bytes) -> name and bytes to store, bits per pixel the file stands for. Raises `DataError` for a bad file."""
         ...
-
-
-@dataclass(frozen=True)
-class Record:
-    """One finished file: `digest` is the source file's sha256; `bpp` is None for what was copied."""
-
-    file: str
-    digest: str
-    stored: str
-    bpp: float | None
-
-    def line(self) -> str:
-        return json.dumps({"file": self.file, "sha256": self.digest, "stored": self.stored, "bpp": self.bpp}) + "\n"
 
 
 @dataclass(frozen=True)
@@ -74,16 +66,26 @@ class Failure:
 
 @dataclass
 class Unit:
-    """`unit(file, known digest)`: do one file, unless it is done. What travels to a worker."""
+    """`unit(offset, count)`: do the files of one part, unless they are done. What travels to a worker."""
 
     source: Path
     out: Path
     work: Work
-    _call: Callable[[str, bytes], tuple[str, bytes, float | None]] | None = field(default=None, repr=False)
+    _call: Call | None = field(default=None, repr=False)
 
-    def __call__(self, file: str, known: Record | None) -> Record | Failure:
+    def __call__(self, offset: int, count: int) -> list[Record | Failure | OSError]:
+        """An OSError is the last: what was done before it counts."""
+        found: list[Record | Failure | OSError] = []
         if self._call is None:
             self._call = self.work.open()
+        try:
+            for file, known in part_of(self.out / PARTS, offset, count):
+                found.append(self._file(self._call, file, known))
+        except OSError as error:
+            found.append(error)
+        return found
+
+    def _file(self, call: Call, file: str, known: Record | None) -> Record | Failure:
         try:
             data = read_file(self.source / file)
         except OSError as e:
@@ -94,7 +96,7 @@ class Unit:
         stored, bpp = file, None
         if is_picture(file, data):
             try:
-                stored, data, bpp = self._call(file, data)
+                stored, data, bpp = call(file, data)
             except (DataError, CodecError) as e:
                 return Failure(file, str(e))
         path = self.out / stored
@@ -164,54 +166,67 @@ def mirror(
     Raises `UsageError` where `out` holds something else, `DataError` after everything that can be done is done where a file could not be,
     `OSError` (disk full) at once. What is done stays.
     """
-    files = sorted(_walk(source))
     settings = {"schema": SCHEMA, **work.settings()}
-    known = _known(out, settings)
-    gone = sorted(set(known) - set(files))
-    if gone:
-        raise UsageError(f"{out} holds {known[gone[0]].stored}, but its source {gone[0]} is gone; use another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with FolderLock(out):
-        if not (out / RECORDS).exists():
-            _replace(out / RECORDS, json.dumps(settings) + "\n")
-        records: dict[str, Record] = {}
-        failures: list[Failure] = []
-        with (out / RECORDS).open("a", encoding="utf-8") as journal, Workers(Unit(source, out, work), workers) as pool:
-            for result in pool.run([(file, known.get(file)) for file in files]):
+    with Ledger() as ledger:
+        for record in _known(out, settings):
+            ledger.enter(record)
+        ledger.find(_walk(source))
+        gone = ledger.gone()
+        if gone is not None:
+            raise UsageError(f"{out} holds {gone.stored}, but its source {gone.file} is gone; use another folder")
+        out.mkdir(parents=True, exist_ok=True)
+        with FolderLock(out):
+            if not (out / RECORDS).exists():
+                _replace(out / RECORDS, [json.dumps(settings) + "\n"])
+            try:
+                _run(ledger, Unit(source, out, work), workers, progress)
+            finally:
+                with suppress(OSError):
+                    (out / PARTS).unlink()
+            return _finish(source, out, settings, ledger)
+
+
+def _run(ledger: Ledger, unit: Unit, workers: str, progress: Callable[[int, int], None]) -> None:
+    """Every file, or raises what `mirror` raises for one that could not be done."""
+    parts, total, done, failed = ledger.write_parts(unit.out / PARTS), len(ledger), 0, 0
+    first: list[Failure] = []
+    with (unit.out / RECORDS).open("a", encoding="utf-8") as journal, Workers(unit, workers) as pool:
+        for results in pool.run(parts):
+            for result in results:
+                if isinstance(result, OSError):
+                    raise result
                 if isinstance(result, Failure):
-                    failures.append(result)
-                else:
-                    records[result.file] = result
-                    if known.get(result.file) != result:
-                        journal.write(result.line())
-                        journal.flush()
-                progress(len(records) + len(failures), len(files))
-        if failures:
-            shown = "; ".join(f"{f.file}: {f.reason}" for f in sorted(failures, key=lambda f: f.file)[:5])
-            raise DataError(
-                f"{len(failures)} of {len(files)} files could not be done: {shown}. The others are in {out}; give the same command again "
-                "to go on from there"
-            )
-        return _finish(source, out, settings, [records[file] for file in files])
+                    failed += 1
+                    first = sorted([*first, result], key=lambda failure: failure.file)[:5]
+                elif ledger.enter(result):
+                    journal.write(result.line())
+                    journal.flush()
+            done += len(results)
+            progress(done, total)
+    if failed:
+        shown = "; ".join(f"{failure.file}: {failure.reason}" for failure in first)
+        raise DataError(
+            f"{failed} of {total} files could not be done: {shown}. The others are in {unit.out}; give the same command again "
+            "to go on from there"
+        )
 
 
-def _finish(source: Path, out: Path, settings: Settings, records: list[Record]) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    names = {r.stored: r.file for r in records}
-    if len(names) < len(records):
-        twice = next(r for r in records if names[r.stored] != r.file)
-        raise DataError(f"{twice.file} and {names[twice.stored]} are both stored as {twice.stored}; remove one of them from {source}")
-    for record in records:
+def _finish(source: Path, out: Path, settings: Settings, ledger: Ledger) -> dict[str, Any]:
+    if (twice := ledger.twice()) is not None:
+        raise DataError(f"{twice[0].file} and {twice[1].file} are both stored as {twice[0].stored}; remove one of them from {source}")
+    digest, pictures = hashlib.sha256(), 0
+    for record in ledger.records():
         digest.update(f"{record.file}\0{record.digest}\n".encode())
-    rates = [r.bpp for r in records if r.bpp is not None]
+        pictures += record.bpp is not None
+    bits = sum(record.bpp for record in ledger.records() if record.bpp is not None)
     summary = {
         **settings,
-        "source": {"files": len(records), "sha256": digest.hexdigest(), "origin": origin_of(source)},
-        "pictures": len(rates),
-        "bpp": sum(rates) / len(rates) if rates else None,
+        "source": {"files": len(ledger), "sha256": digest.hexdigest(), "origin": origin_of(source)},
+        "pictures": pictures,
+        "bpp": bits / pictures if pictures else None,
     }
-    _replace(out / RECORDS, json.dumps(settings) + "\n" + "".join(r.line() for r in records))
-    _replace(out / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    _replace(out / RECORDS, itertools.chain([json.dumps(settings) + "\n"], (record.line() for record in ledger.records())))
+    _replace(out / SUMMARY, [json.dumps(summary, indent=1) + "\n"])
     return summary
 
 
@@ -221,7 +236,7 @@ def rates_of(folder: Path) -> Mapping[str, float]:
         if (place / RECORDS).exists():
             inside = place.resolve() != folder.resolve()
             prefix = f"{folder.name}/" if inside else ""
-            records = _read_records(place / RECORDS)[1].values()
+            records = _read_records(place / RECORDS)[1]
             return {r.stored.removeprefix(prefix): r.bpp for r in records if r.bpp is not None and r.stored.startswith(prefix)}
     return {}
 
@@ -240,12 +255,12 @@ def _walk(source: Path) -> Iterator[str]:
         raise DataError(f"there is nothing in {source}")
 
 
-def _known(out: Path, settings: Settings) -> dict[str, Record]:
+def _known(out: Path, settings: Settings) -> Iterator[Record]:
     """What earlier runs with the same settings have done in `out`."""
     if not (out / RECORDS).exists():
         if out.exists() and (not out.is_dir() or any(p.name != LOCK for p in out.iterdir())):
             raise UsageError(f"{out} is not empty and was not made by this command; use another folder")
-        return {}
+        return iter(())
     made_by, records = _read_records(out / RECORDS)
     if made_by != settings:
         different = sorted(k for k in {*made_by, *settings} if made_by.get(k) != settings.get(k))
@@ -253,28 +268,43 @@ def _known(out: Path, settings: Settings) -> dict[str, Record]:
     return records
 
 
-def _read_records(path: Path) -> tuple[Settings, dict[str, Record]]:
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # a line cut short by a kill does not count
+def _read_records(path: Path) -> tuple[Settings, Iterator[Record]]:
+    """Raises `DataError`, also while the records are read."""
+    damaged = f"{path} is damaged; remove its folder and start again"
+
+    def records() -> Iterator[Record]:
+        with path.open(encoding="utf-8") as lines:
+            lines.readline()
+            for line in lines:
+                if not line.endswith("\n"):
+                    return  # cut short by a kill
+                try:
+                    yield Record.of(line)
+                except (KeyError, TypeError, ValueError) as e:
+                    raise DataError(damaged) from e
+
     try:
-        settings = json.loads(lines[0])
-        found = [json.loads(line) for line in lines[1:]]
-        return settings, {r["file"]: Record(r["file"], r["sha256"], r["stored"], r["bpp"]) for r in found}
-    except (IndexError, KeyError, TypeError, ValueError) as e:
-        raise DataError(f"{path} is damaged; remove its folder and start again") from e
+        with path.open(encoding="utf-8") as lines:
+            settings = json.loads(lines.readline())
+        return settings | {}, records()
+    except (TypeError, ValueError) as e:
+        raise DataError(damaged) from e
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, lines: Iterable[str]) -> None:
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
+    with part.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
     os.replace(part, path)
 
 
 __all__ = [
     "PACKET",
+    "PARTS",
     "RECORDS",
     "SUFFIXES",
+    "Call",
     "Failure",
-    "Record",
     "Unit",
     "Work",
     "decode_picture",
