@@ -26,10 +26,13 @@ import numpy as np
 import record
 from numpy.typing import NDArray
 
+from percodec.export.data.files import fitted
 from percodec.runtime import Session
+from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.runtime.images import read_image
-from percodec.sdk.familiarity import Familiarity, features
+from percodec.sdk.familiarity import BEYOND, Familiarity, features
 from percodec.sdk.machine import machine_info
+from percodec.sdk.types import Frame
 
 Picture = NDArray[np.uint8]
 SEVERITIES = (0.25, 0.5, 0.75, 1.0)
@@ -86,22 +89,13 @@ class Row:
     accuracy: float
 
 
-def fitted(picture: Picture, height: int, width: int, labels: bool = False) -> Picture:
-    """Cut to the aspect ratio and scaled, pictures by area, labels to the nearest."""
-    scale = max(height / picture.shape[0], width / picture.shape[1])
-    size = (max(width, round(picture.shape[1] * scale)), max(height, round(picture.shape[0] * scale)))
-    scaled = cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST if labels else cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    y, x = (size[1] - height) // 2, (size[0] - width) // 2
-    return np.ascontiguousarray(scaled[y : y + height, x : x + width])
-
-
 def frames(data: Path, quick: bool) -> Iterator[tuple[str, str, float, Path, Path | None]]:
     """(group, kind, severity, picture, label) of everything that is looked at."""
     every = 6 if quick else 1
     camvid = sorted((data / "camvid" / "train").glob("*.png"))
     for path in camvid[::every]:
         yield path.name[:6], "plain", 0, path, data / "camvid" / "train_labels" / path.name
-    for path in sorted((data / "idd_lite" / "train").glob("*.jpg"))[:: 12 if quick else 3]:
+    for path in sorted((data / "idd_lite" / "train").glob("*.jpg"))[:: 12 if quick else 1]:
         yield f"idd {path.name.split('_')[0]}", "plain", 0, path, data / "idd_lite" / "train_labels" / f"{path.stem}.png"
     for kind, severity in itertools.product(KINDS, SEVERITIES):
         for path in camvid[:: 60 if quick else 9]:
@@ -114,9 +108,10 @@ def frames(data: Path, quick: bool) -> Iterator[tuple[str, str, float, Path, Pat
 def look(session: Session, data: Path, quick: bool) -> list[Row]:
     """Encode and predict everything."""
     height, width = session.bundle.frame_height, session.bundle.frame_width
-    rows = []
+    rows, preprocess = [], Preprocessor(height, width, session.bundle.fit)
     for group, kind, severity, path, label in frames(data, quick):
-        picture = fitted(read_image(path), height, width)
+        picture = np.empty((height, width, 3), np.uint8)
+        preprocess(Frame(read_image(path), 0, 0), picture)
         latent = session.encode(KINDS[kind](picture, severity) if kind in KINDS else picture)
         prediction = session.predict(latent)
         accuracy = float("nan")
@@ -150,7 +145,7 @@ def distances(name: str, found: NDArray[np.float64], usual: NDArray[np.bool_], l
     if name == "code length":
         p = (found[usual] ** 2).mean(0) + 1e-6
         raw = -(found**2 @ np.log2(p))
-        limit = max(1.05 * float(np.quantile(raw[of], 0.99)) for of in limits)
+        limit = max(float(np.quantile(raw[of], 1 - BEYOND)) for of in limits)
         return raw / limit
     rest = 1 + (found.shape[1] - 1) % 3  # any features will do: of one level, three for each channel, and the rest as of classes
     made = [Familiarity.fit(found[usual], found[of], 1, rest) for of in limits]
@@ -211,13 +206,12 @@ def judge(rows: list[Row], levels: int) -> tuple[list[dict[str, Any]], list[dict
 
 def cost(session: Session, rows: list[Row]) -> dict[str, float]:
     """CPU time of one distance, median, in ms; beside encode and predict."""
-    usual = session.bundle.familiarity
+    plain = [features(row.symbols, session.bundle.levels, row.pixels) for row in rows if row.kind == "plain"]
+    usual = Familiarity.fit(plain[::2], plain[1::2], session.bundle.levels, rows[0].pixels.size, "segmentation")
     found: dict[str, float] = {}
-    steps: dict[str, Callable[[], object]] = {}
-    if usual is not None:
-        steps["distance"] = lambda: usual.distance(rows[0].symbols, rows[0].pixels)
     picture = np.zeros((session.bundle.frame_height, session.bundle.frame_width, 3), np.uint8)
     latent = session.encode(picture)
+    steps: dict[str, Callable[[], object]] = {"distance": lambda: usual.distance(rows[0].symbols, rows[0].pixels)}
     steps |= {"encode": lambda: session.encode(picture), "predict": lambda: session.predict(latent)}
     for name, step in steps.items():
         times = []

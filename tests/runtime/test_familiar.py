@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -65,6 +66,12 @@ def test_frames_of_another_kind_are_not_valid(percodec: Percodec, watchful: Path
     assert "10 of an unfamiliar scene" in said
     done = percodec("replay", tmp_path / "out" / "packets.mcap", "--bundle", watchful, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_model_card_says_what_is_usual(watchful: Path) -> None:
+    card = (watchful / "MODEL_CARD.md").read_text()
+    assert re.search(r"^- usual: `\S+/usual@0:60`, 60 frames$", card, re.MULTILINE)
+    assert re.search(r"^- limit: `\S+/others`, 40 frames, \d\.\d+$", card, re.MULTILINE)
 
 
 def test_they_stay_valid_where_that_is_asked_for(percodec: Percodec, watchful: Path, drive: Path, tmp_path: Path) -> None:

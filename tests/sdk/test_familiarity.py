@@ -11,7 +11,7 @@ import pytest
 from percodec.sdk import Bundle, extend_bundle
 from percodec.sdk.codec import _rans
 from percodec.sdk.errors import BundleError, UsageError
-from percodec.sdk.familiarity import Familiarity, features
+from percodec.sdk.familiarity import BEYOND, Familiarity, features
 
 LEVELS, CLASSES = 6, 3
 
@@ -66,6 +66,12 @@ def test_what_is_like_it_is_familiar_and_what_is_not_is_far(head: str | None) ->
     assert {name for name, s in strange.items() if usual.distance(s, pixels) > 1.2} == set(strange)
     if head:
         assert usual.distance(latents(1, 2)[0], [450, 0, 0]) > 1.2, "labels are a part of it"
+
+
+def test_one_in_twenty_of_the_frames_that_set_the_limit_is_beyond_it() -> None:
+    rows = [features(s, LEVELS) for s in latents(160, 1)]
+    usual = Familiarity.fit(rows[:100], rows[100:], LEVELS, 0)
+    assert sum(usual.distance_of(row) > 1 for row in rows[100:]) == round(BEYOND * 60)
 
 
 def test_the_size_of_a_latent_does_not_matter() -> None:

@@ -19,6 +19,7 @@ from percodec.sdk.codec import _rans
 from percodec.sdk.errors import BundleError, UsageError
 
 SHRINKAGE = 0.5
+BEYOND = 0.05  # of the frames that set the limit: the oddest of another drive say how odd a frame may be, not how far is too far
 MAX_FEATURES = 4096
 
 
@@ -71,11 +72,10 @@ class Familiarity:
         levels: int,
         classes: int,
         head: str | None = None,
-        false_alarms: float = 0.01,
     ) -> Familiarity:
         """From features [N,F] of frames that the bundle was made for, and of other frames [M,F] as usual, which set the limit.
 
-        `false_alarms`: the share of those that would lie beyond it but for a margin of 5 %. Raises `UsageError` for too few frames.
+        One in twenty of those (`BEYOND`) lies beyond it. Raises `UsageError` for too few frames.
         """
         known, others = np.asarray(usual, np.float64), np.asarray(limit_from, np.float64)
         if known.ndim != 2 or len(known) < 32 or others.ndim != 2 or len(others) < 32:
@@ -84,7 +84,7 @@ class Familiarity:
         z = (known - mean) / spread
         inverse = np.linalg.inv((1 - SHRINKAGE) * (z.T @ z) / len(z) + SHRINKAGE * np.eye(z.shape[1]))
         made = cls(mean, spread, inverse, 1.0, levels, classes, head)
-        limit = 1.05 * float(np.quantile([made.distance_of(row) for row in others], 1 - false_alarms))
+        limit = float(np.quantile([made.distance_of(row) for row in others], 1 - BEYOND))
         return cls(mean, spread, inverse, limit, levels, classes, head)
 
     @classmethod
@@ -119,4 +119,4 @@ class Familiarity:
         return math.sqrt(max(0.0, float(z @ self.inverse @ z)) / z.size) / self.limit
 
 
-__all__ = ["MAX_FEATURES", "Familiarity", "features"]
+__all__ = ["BEYOND", "MAX_FEATURES", "Familiarity", "features"]

@@ -70,8 +70,7 @@ def additions(
     if familiar[0]:
         usual, learned = learn_familiarity(bundle, *familiar, say)
         provenance |= learned
-        rows = "".join(f"- limit from `{s['source']}`, {s['frames']} frames\n" for s in learned["familiarity"]["limit_from"])
-        card += f"\n## Familiarity\nLearned from {learned['familiarity']['frames']} frames; a monitor, not a safety mechanism.\n\n{rows}"
+        card += _familiarity_card(learned["familiarity"])
     return Additions(tuple(found), tables, usual, provenance, card)
 
 
@@ -89,6 +88,13 @@ def extend(bundle: Bundle, out: Path, name: str, more: Additions, overwrite: boo
         extra_files={"MODEL_CARD.md": card + more.card.encode()},
         overwrite=overwrite,
     )
+
+
+def _familiarity_card(learned: dict[str, Any]) -> str:
+    usual = "".join(f"- usual: `{s['source']}`, {s['frames']} frames\n" for s in learned["usual"])
+    limits = "".join(f"- limit: `{s['source']}`, {s['frames']} frames, {s['limit']}\n" for s in learned["limit_from"])
+    about = f"The largest limit holds; {100 * learned['beyond']:g} % of those frames are beyond theirs."
+    return f"\n## Familiarity\nA monitor of the scene, not a safety mechanism. {about}\n\n{usual}{limits}"
 
 
 def _classes(items: Sequence[str]) -> dict[str, tuple[Label, ...]]:

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from percodec.export.bundles.frames import frames_of, readable
 from percodec.runtime import Session
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.familiarity import SHRINKAGE, Familiarity, features
+from percodec.sdk.familiarity import BEYOND, SHRINKAGE, Familiarity, features
 
 MOST = 2000  # frames of a source; of more every second, fourth, ... is taken
-FALSE_ALARMS = 0.01
 Say = Callable[[str], None]
 
 
@@ -39,18 +38,19 @@ def learn_familiarity(
                 say(f"{spec}: {len(found[-1])} frames")
             return found
 
-        known, others = np.concatenate(of(usual)), of(limit_from)
-    made = [Familiarity.fit(known, rows, bundle.levels, classes, head, FALSE_ALARMS) for rows in others]
+        known, others = of(usual), of(limit_from)
+    frames = np.concatenate(known)
+    made = [Familiarity.fit(frames, rows, bundle.levels, classes, head) for rows in others]
     chosen = max(made, key=lambda one: one.limit)
     say(f"familiar up to a distance of {chosen.limit:.3f}, in {chosen.mean.size} features")
     origin = {
-        "usual": [{"source": readable(s)} for s in usual],
+        "usual": [{"source": readable(s), "frames": len(rows)} for s, rows in zip(usual, known, strict=True)],
         "limit_from": [
             {"source": readable(s), "frames": len(rows), "limit": round(one.limit, 4)}
             for s, rows, one in zip(limit_from, others, made, strict=True)
         ],
-        "frames": len(known),
-        "false_alarms": FALSE_ALARMS,
+        "frames": len(frames),
+        "beyond": BEYOND,
         "shrinkage": SHRINKAGE,
     }
     return chosen, {"familiarity": origin}
@@ -65,4 +65,4 @@ def frame_features(session: Session, spec: str) -> Iterator[tuple[int, NDArray[n
         yield frame.frame_id, features(latent.symbols, bundle.levels, pixels)
 
 
-__all__ = ["FALSE_ALARMS", "MOST", "frame_features", "learn_familiarity"]
+__all__ = ["MOST", "frame_features", "learn_familiarity"]
