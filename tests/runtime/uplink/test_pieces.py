@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,6 +91,40 @@ def test_what_is_no_message_is_refused(packets: list[bytes], count: int) -> None
     for ranges in ([[5, 2]], [[-1, 2]], [[0, 1 << 40]], [1], [[None, 2]]):
         with pytest.raises(UplinkError):
             stored_from(json.dumps({"stored": {str(ID): ranges}, "answer": None}).encode())
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"segments": [], "ask": float("inf")},
+        {"segments": [], "ask": float("nan")},
+        {"segments": [[]]},
+        {"segments": {"a": METADATA}},
+        {"segments": [METADATA | {"boot_id": "\ud800"}]},
+        {"segments": [METADATA | {"\ud800": "x"}]},
+        {"segments": [METADATA | {"more": "x" * 70_000}]},
+        {"segments": [METADATA], "asked": [None]},
+        {"segments": [METADATA] * 600},
+        [],
+        None,
+    ],
+)
+def test_a_head_that_no_vehicle_writes_is_refused(head: object) -> None:
+    """Behind a checksum that agrees. An ingest that ended here would end again, for the broker sends the message once more."""
+    words = zlib.compress(json.dumps(head).encode())
+    body = struct.pack("<4sBI", b"PCUP", 1, len(words)) + words
+    with pytest.raises(UplinkError, match="none of an uplink's"):
+        unpacked(body + struct.pack("<I", zlib.crc32(body)))
+
+
+@pytest.mark.parametrize("text", ['{"stored": {}, "answer": Infinity}', '{"stored": {"%s": [[Infinity, 3]]}}', '{"stored": []}', "[]", "1"])
+def test_a_watermark_that_no_archive_writes_is_refused(text: str) -> None:
+    with pytest.raises(UplinkError, match="none of an archive's"):
+        stored_from(text.replace("%s", str(ID)).encode())
+
+
+def test_what_an_archive_says_steers_no_terminal() -> None:
+    assert stored_from(b'{"stored": {}, "note": "\\ud800\\u001b[2J"}').note == "\\ud800\\x1b[2J"
 
 
 def test_the_window_follows_the_link() -> None:

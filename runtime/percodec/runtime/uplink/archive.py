@@ -29,6 +29,7 @@ from percodec.sdk.log.whole import records_of, whole_log
 SHARD_NAME = re.compile(r"(\d{6,9})-(\d{8,10})-(\d{8,10})-(\d{1,10})-[0-9a-f]{12}\.mcap")
 _DAMAGED = re.compile(r"(\d{1,9})-(\d{1,10})\.packet")
 HOLDS = "holds"  # metadata of a shard with holes: its ranges, as JSON
+_MOST_HEAD = 16 << 20  # a shard of the smallest packets, each with a hole behind it, says so in some megabytes
 
 
 class Archive:
@@ -118,7 +119,7 @@ class Archive:
     def _inside(self, name: str) -> RecordSet:
         """The records of a shard with holes, as its metadata tell."""
         with self._files.open(f"{self._root}/{name}", "rb") as file:
-            metadata, _ = records_of(file.read(1 << 20), head_only=True)
+            metadata, _ = records_of(file.read(_MOST_HEAD), head_only=True)
         try:
             return RecordSet((int(first), int(end)) for first, end in json.loads(metadata[HOLDS]))
         except (KeyError, ValueError, TypeError) as error:

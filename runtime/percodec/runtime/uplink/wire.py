@@ -13,10 +13,12 @@ from typing import Any
 
 from percodec.runtime.uplink.ranges import RecordSet
 from percodec.sdk.errors import UplinkError
+from percodec.sdk.text import printable, shown
 
 MAX_MESSAGE_BYTES = 1_000_000  # NATS takes 1 MiB unless told otherwise
 BUNDLE_BYTES = 120_000  # several packets together; brokers in clouds take 128 KiB
 MAX_SEGMENTS = 512
+MAX_METADATA_BYTES = 1 << 16  # of one segment
 _MAGIC, _VERSION = b"PCUP", 1
 _HEAD = struct.Struct("<4sBI")  # magic, version, bytes of packed JSON
 _RECORD = struct.Struct("<HIQI")  # index of segment, sequence, time in ns, bytes of packet
@@ -95,7 +97,7 @@ def unpacked(data: bytes) -> Message:
     """Raises `UplinkError` for anything that `packed` does not write; nothing larger than the message is made of it."""
     try:
         return _unpacked(data)
-    except (ValueError, KeyError, TypeError, struct.error, zlib.error, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, struct.error, zlib.error, RecursionError) as error:
         raise UplinkError(f"a message of {len(data)} bytes is none of an uplink's: {str(error)[:200]}") from error
 
 
@@ -129,7 +131,10 @@ def _unpacked(data: bytes) -> Message:
 
 
 def _metadata(found: Any) -> dict[str, str]:
+    """Texts that a log can hold. What one vehicle sends here must not stop the archive of all."""
     metadata = {str(key): str(value) for key, value in found.items()}
+    if sum(len(text.encode()) for item in metadata.items() for text in item) > MAX_METADATA_BYTES:  # ValueError for half a surrogate pair
+        raise ValueError("metadata are too large")
     segment_id(metadata)
     return metadata
 
@@ -163,8 +168,8 @@ def stored_from(data: bytes) -> Stored:
     try:
         head = json.loads(data)
         found = {SegmentId.from_text(name): RecordSet(_checked(ranges)) for name, ranges in head["stored"].items()}
-        return Stored(found, None if head.get("answer") is None else int(head["answer"]), str(head.get("note", ""))[:300])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return Stored(found, None if head.get("answer") is None else int(head["answer"]), printable(shown(str(head.get("note", ""))[:300])))
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UplinkError(f"a watermark of {len(data)} bytes is none of an archive's: {str(error)[:200]}") from error
 
 
