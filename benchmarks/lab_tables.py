@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -240,16 +241,26 @@ def blocks(result: dict[str, Any]) -> str:
                     theirs = (found["others"][c][metric] for c in others)
                     line.append(f"**{ours[metric]:{form}}** ({', '.join('-' if v is None else format(v, form) for v in theirs)})")
                 rows.append(line)
+        also.append(f"The coder of `{row['bundle']}` {_speed(row['coder'])}, with AVX2 on one core.\n")
         if (held := row.get("coarsened_camvid_val")) is not None:
             also.append(
                 f"`{row['bundle']}` held to {held['bpp']:.3f} bpp on CamVid val by dropping small symbols: {held['psnr_db']:.2f} dB, "
-                f"{held['ms_ssim']:.4f}."
+                f"{held['ms_ssim']:.4f}.\n"
             )
-    said = ", ".join(names[c] for c in others)
-    head = ["bundle", "1080p picture to packet, ms (times JPEG's)", "set", "bpp", "graph", f"PSNR, dB ({said})", f"MS-SSIM ({said})"]
+    shown = ", ".join(names[c] for c in others)
+    head = ["bundle", "1080p picture to packet, ms (times JPEG's)", "set", "bpp", "graph", f"PSNR, dB ({shown})", f"MS-SSIM ({shown})"]
     about = f"INT8, one thread, CPU time, at a load of {result['load']:.0f} on two cores; JPEG: libjpeg-turbo, quality 80, "
     about += f"{result['jpeg_q80_cpu_ms']:.1f} ms. {result['machine']['cpu']}, {result['date']}: `{result['command']}`"
     return "\n".join([table(head, rows), *also, about]) + "\n"
+
+
+def _speed(coder: dict[str, Any]) -> str:
+    said = []
+    for way in ("encode", "decode"):
+        median, quickest = (coder[key][f"avx2_{way}"] for key in ("milliseconds", "quickest_milliseconds"))
+        symbols = math.prod(coder["latent"]) / 1e6
+        said.append(f"{way}s {symbols / median:.2f} Gsymbol/s ({symbols / quickest:.2f} in the quickest of the rounds)")
+    return f"{' and '.join(said)} of a 1080p latent of {coder['bpp']:.2f} bpp"
 
 
 def familiarity(result: dict[str, Any]) -> str:
