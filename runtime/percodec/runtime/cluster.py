@@ -18,6 +18,7 @@ _LOG = logging.getLogger("percodec.ray")
 def ray_module() -> Any:
     """Ray, quiet. Raises `BackendError` where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its default is to report to its maker
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # else a thread that asks after the end begins a cluster of its own
     if not joins():
         # Where it is told that there are no other machines it listens on loopback; an address of 127.0.0.1 it would take for another.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

@@ -167,7 +167,7 @@ class RayEngine:
                     await asyncio.sleep(_PAUSE_S)
 
     async def _called(self, jobs: list[Job]) -> list[Outcome]:
-        response = self._handle.answer.remote(jobs)
+        response = self._handle.remote(jobs)
         try:
             found: list[Outcome] = await response
             return found
@@ -181,8 +181,10 @@ class RayEngine:
         self._stop()  # here: Ray wants the thread that it was started in
 
     def _stop(self) -> None:
-        if joins():
-            with contextlib.suppress(Exception):  # the cluster may be gone
+        with contextlib.suppress(Exception):  # the cluster may be gone, or never was
+            self._handle.shutdown()
+        with contextlib.suppress(Exception):
+            if joins():
                 _serve().delete(NAME)
         leave, self._leave = self._leave, lambda: None
         leave()
@@ -223,7 +225,7 @@ def _handle(recipe: Recipe, replicas: Replicas) -> Any:
         ray_actor_options={"num_cpus": recipe.threads, "num_gpus": replicas.gpus}, **many,
     )  # fmt: skip
     try:
-        return serve.run(deployment.bind(recipe), name=NAME, route_prefix=None)
+        return serve.run(deployment.bind(recipe), name=NAME, route_prefix=None).options(method_name="answer")
     except RuntimeError as error:
         raise BackendError(f"Ray Serve could not start the workers: {' '.join(str(error).split())[:1000]}") from error
 
