@@ -88,8 +88,8 @@ bench: $(DEV)/.ready ## run the benchmarks into build/results; ARGS=--record: in
 	done
 	[[ " $(ARGS) " != *" --record "* ]] || python benchmarks/tables.py
 
-wheels: ## the wheel for PYTHON, built twice and equal, its SBOM and licences, into dist/
-	@PYTHON="$(PYTHON)" .ci/wheels
+wheels: ## the wheel for PYTHON (and ARCH=aarch64), built twice and equal, its SBOM and licences, into dist/
+	@PYTHON="$(PYTHON)" ARCH="$(ARCH)" .ci/wheels
 
 clean: ## remove the environments, builds, caches and demo output
 	@rm -rf $(VENV) build dist percodec-demo percodec-uplink-demo percodec-serve-demo percodec-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -11,7 +11,7 @@ import pytest
 from percodec.sdk import Bundle, extend_bundle
 from percodec.sdk.codec import _rans
 from percodec.sdk.errors import BundleError, UsageError
-from percodec.sdk.familiarity import BEYOND, Familiarity, features
+from percodec.sdk.familiarity import BEYOND, FARTHEST, Familiarity, features
 
 LEVELS, CLASSES = 6, 3
 
@@ -27,6 +27,14 @@ def made(head: str | None = None) -> Familiarity:
     pixels = np.random.default_rng(3).integers(100, 200, (160, CLASSES))[:, :classes]
     rows = [features(s, LEVELS, p) for s, p in zip(latents(160, 1), pixels, strict=True)]
     return Familiarity.fit(rows[:100], rows[100:], LEVELS, classes, head)
+
+
+@pytest.mark.parametrize(("mean", "spread", "inverse"), [(3e38, 1e-30, 0.0), (0.0, 1e-38, 1.0), (0.0, 1.0, 3e38)])
+def test_what_cannot_be_computed_is_not_usual(mean: float, spread: float, inverse: float) -> None:
+    """Finite numbers of a bundle whose products are none."""
+    count = 2 * (LEVELS + 2)
+    found = Familiarity([mean] * count, [spread] * count, np.eye(count) * inverse, 1.0, LEVELS, 0)
+    assert found.distance(latents(1, 5)[0][:2]) == FARTHEST
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 9), (3, 9, 1), (5, 7, 33), (2, 90, 257), (16, 45, 60)])

@@ -21,6 +21,7 @@ from percodec.sdk.cli import main
 from percodec.sdk.log import read_log_key
 from percodec.sdk.log.proof import PROOF, PROOF_BYTES, Prover
 from percodec.sdk.log.segments import segment_paths
+from percodec.sdk.log.whole import whole_log
 
 Packet = Callable[[int], bytes]
 KEY, COUNT = bytes(range(32)), 12
@@ -362,3 +363,14 @@ def test_the_format_is_as_it_is_written_down(path: Path) -> None:
         assert proof[9:] == hmac.new(k, b"record" + place.to_bytes(8, "little") + message, hashlib.sha256).digest()
     metadata = read_log(path).metadata
     assert metadata["proof_key"] == hashlib.sha256(b"percodec-log-key\0" + KEY).hexdigest()[:16]
+
+
+def test_an_archives_copy_proves_nothing_and_says_so(path: Path) -> None:
+    """As it writes one: the same packets under the same metadata, and whose they are."""
+    log = read_log(path)
+    records = [(record.sequence, record.timestamp_ns, record.packet) for record in log]
+    path.write_bytes(whole_log({**log.metadata, "vehicle": "v1"}, records)[0])
+    proof = verify_log(path, KEY)
+    assert not proof.whole
+    assert proof.records == 0
+    assert "archives and other tools leave them out; check what the vehicle wrote" in proof.findings[0]

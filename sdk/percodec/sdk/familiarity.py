@@ -21,6 +21,7 @@ from percodec.sdk.errors import BundleError, UsageError
 SHRINKAGE = 0.5
 BEYOND = 0.05  # of the frames that set the limit: the oddest of another drive say how odd a frame may be, not how far is too far
 MAX_FEATURES = 4096
+FARTHEST = 1e9
 
 
 def features(symbols: NDArray[np.uint8], levels: int, class_pixels: ArrayLike = ()) -> NDArray[np.float64]:
@@ -114,9 +115,11 @@ class Familiarity:
         return self.distance_of(features(np.ascontiguousarray(symbols), self.levels, classes))
 
     def distance_of(self, found: NDArray[np.float64]) -> float:
-        """`distance` from the `features` of a frame."""
-        z = ((found - self.mean) / self.spread).astype(np.float32)
-        return math.sqrt(max(0.0, float(z @ self.inverse @ z)) / z.size) / self.limit
+        """`distance` from the `features` of a frame, `FARTHEST` at most: what cannot be computed must not pass for usual."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            z = ((found - self.mean) / self.spread).astype(np.float32)
+            square = float(z @ self.inverse @ z)
+        return min(math.sqrt(max(0.0, square) / z.size) / self.limit, FARTHEST) if math.isfinite(square) else FARTHEST
 
 
-__all__ = ["BEYOND", "MAX_FEATURES", "Familiarity", "features"]
+__all__ = ["BEYOND", "FARTHEST", "MAX_FEATURES", "Familiarity", "features"]
