@@ -54,6 +54,16 @@ def test_what_waits_goes_together_and_a_bad_one_harms_no_other(on_ray: Serving, 
     assert on_ray.engine.frames == 0
 
 
+def test_a_defect_is_answered_too(on_ray: Serving, packets: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(jobs: object) -> None:
+        raise ValueError("no such thing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(on_ray.engine, "_called", broken)
+        assert ask(on_ray, request(packets[:1])) == ("INTERNAL", "the server failed; its log says why")
+    assert ask(on_ray, request(packets[:1]))[0] == "OK"
+
+
 def test_it_listens_on_loopback_alone(on_ray: Serving) -> None:
     assert workers()
     assert not listening(children())

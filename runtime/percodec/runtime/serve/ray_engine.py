@@ -132,7 +132,7 @@ class RayEngine:
             group: list[_Asked] = []
             while self._waiting and (not group or sum(len(one.work.packets) for one in [*group, self._waiting[0]]) <= GROUP):
                 group.append(self._waiting.popleft())
-            call = asyncio.get_running_loop().create_task(self._ask(group))
+            call = asyncio.get_running_loop().create_task(self._call(group))
             for asked in group:
                 asked.group, asked.call = group, call
             self._calls.add(call)
@@ -141,6 +141,15 @@ class RayEngine:
     def _ended(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
         self._send()
+
+    async def _call(self, group: Sequence[_Asked]) -> None:
+        try:
+            await self._ask(group)
+        except Exception:
+            _LOG.exception("a call of %d requests", len(group))
+        finally:
+            for one in group:  # whatever happened, nobody waits in vain
+                _give(one, Refusal(Why.DEFECT, "the server failed; its log says why"))
 
     async def _ask(self, group: Sequence[_Asked], tries: int = 0) -> None:
         """Until each has an outcome, or nobody waits for any. A worker that dies is not the fault of what it had, unless three do."""
