@@ -167,6 +167,7 @@ def test_symbols_that_the_worker_goes_on_changing_are_coded_as_they_were_checked
         "self._out.write(w.REPLY.pack(w.FAILED, 0, 1, 2**32 - 1) + bytes(10**6))",
         "self._out.write(w.REPLY.pack(99, 0, 0, 0))",
         """send(self, w.READY, 0, 0, '{"frame_ms": 1e300, "backend": "ort"}')""",
+        """send(self, w.READY, 0, 0, '{"frame_ms": 1' + "0" * 400 + ', "backend": "ort"}')""",
         "send(self, w.READY, 0, 0, '[' * 10**4)",
     ],
 )

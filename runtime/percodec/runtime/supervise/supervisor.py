@@ -377,7 +377,7 @@ def _about(text: str) -> dict[str, Any] | None:
     try:
         about = json.loads(text)
         return about if 0 <= float(about["frame_ms"]) <= 1000 * START_S and isinstance(about["backend"], str) else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
