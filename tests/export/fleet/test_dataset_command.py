@@ -18,6 +18,7 @@ parquet = pytest.importorskip("pyarrow.parquet", reason="needs the fleet extra")
 from support import fleet  # noqa: E402
 from support.command import COMMAND  # noqa: E402
 from support.once import Once  # noqa: E402
+from support.s3 import s3_bucket  # noqa: E402
 
 from percodec.export.fleet.labels import Labels  # noqa: E402
 from percodec.export.fleet.predict import Predict  # noqa: E402
@@ -185,3 +186,22 @@ def test_an_object_store_at_both_ends(tiny_folder, tmp_path):
     assert run_units(where, out, work, find_shards(Store(where)))["done_before"] == 1
     with pytest.raises(UsageError, match="another backend"):
         run_units(where, out, Predict(tiny_folder, backend="ort:fp32"), find_shards(Store(where)))
+
+
+def test_a_bucket_gives_what_a_folder_gives(tiny_folder, tmp_path, capsys, monkeypatch):
+    bundle = Bundle.open(tiny_folder)
+    packets = fleet.packets_of(bundle, fleet.latents(bundle, 12), 2)
+    options = ["--bundle", str(tiny_folder), "--json"]
+    with s3_bucket(monkeypatch, "sent") as address:
+        for where in (address, str(tmp_path / "archive")):
+            fleet.write_archive(where, bundle, packets)
+        out = address.replace("/sent", "/predicted")
+        assert main(["dataset", "predict", address, out, *options]) == 0
+        in_bucket = said(capsys)
+        assert main(["dataset", "predict", address, out, *options]) == 0
+        assert said(capsys)["done_before"] == in_bucket["holds"]["shards"]
+        store = Store(out)
+        found = {name: store.read(name) for name in store.names(".parquet")}
+    assert main(["dataset", "predict", str(tmp_path / "archive"), str(tmp_path / "predicted"), *options]) == 0
+    assert said(capsys) == in_bucket
+    assert found == {name: data for name, data in bytes_of(tmp_path / "predicted").items() if name.endswith(".parquet")}

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
-from urllib.parse import quote
-from urllib.request import Request, urlopen
 
 import pytest
+from support.s3 import s3_bucket
 
 from percodec.runtime.uplink.archive import Archive
 from percodec.runtime.uplink.ranges import RecordSet
@@ -39,16 +38,8 @@ def rows_of(where: Path) -> list[dict[str, object]]:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Where s3:// is in these tests: a server of S3's own protocol, over HTTP on loopback, that keeps everything in memory."""
-    moto = pytest.importorskip("moto.server", reason="needs moto, a server of S3")
-    for name, value in (("ACCESS_KEY_ID", "nobody"), ("SECRET_ACCESS_KEY", "nothing"), ("EC2_METADATA_DISABLED", "true")):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    server_at = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-    urlopen(Request(f"{server_at}/fleet", method="PUT")).close()
-    yield f"s3://fleet/archive?region=us-east-1&endpoint_override={quote(server_at, safe='')}"
-    server.stop()
+    with s3_bucket(monkeypatch) as address:
+        yield address
 
 
 @pytest.mark.parametrize("where", ["folder", "memory", "s3"])

@@ -1,4 +1,4 @@
-"""`Store`: a folder, or what fsspec opens, as s3://bucket/folder. Files have names below it; what is written is whole or not there."""
+"""`Store`: a folder, s3://bucket/folder, or what fsspec opens. Files have names below it; what is written is whole or not there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from percodec.runtime.places import opened_place
 from percodec.sdk.errors import BackendError, DataError
 from percodec.sdk.files import read_file
 
@@ -17,17 +18,17 @@ class Store:
     """Of a folder or of one file in it. Travels to workers. Raises `DataError` where nothing can be opened there."""
 
     def __init__(self, where: str | os.PathLike[str], make: bool = False) -> None:
-        try:
-            import fsspec
-        except ImportError as error:
-            raise BackendError("data of a fleet needs fsspec; install with: pip install 'percodec[fleet]'") from error
         self.where = os.fspath(where)
         try:
-            self._files, self._root = fsspec.core.url_to_fs(self.where)
+            self._files, self._root = opened_place(self.where)
             if make:
                 self._files.makedirs(self._root, exist_ok=True)
             self.single = "" if make or not self._files.isfile(self._root) else self._root.rpartition("/")[2]
             there = bool(self.single) or self._files.isdir(self._root)
+        except ModuleNotFoundError as error:
+            if error.name not in ("fsspec", "pyarrow"):
+                raise DataError(f"{self.where}: cannot be opened ({_short(error)})") from error
+            raise BackendError(f"data of a fleet needs {error.name}; install with: pip install 'percodec[fleet]'") from error
         except Exception as error:  # each file system has its own
             raise DataError(f"{self.where}: cannot be opened ({_short(error)})") from error
         if not there:

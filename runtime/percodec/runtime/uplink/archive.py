@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from percodec.runtime.places import opened_place
 from percodec.runtime.uplink.index import packed_index
 from percodec.runtime.uplink.ranges import RecordSet
 from percodec.runtime.uplink.wire import Record, SegmentId
@@ -37,7 +38,7 @@ class Archive:
 
     def __init__(self, where: str) -> None:
         try:
-            self._files, self._root = _opened(where)
+            self._files, self._root = opened_place(where)
             self._files.makedirs(self._root, exist_ok=True)
         except Exception as error:  # each file system has its own
             raise UsageError(f"--archive {where}: cannot be opened ({str(error)[:200] or type(error).__name__})") from error
@@ -152,20 +153,6 @@ class Archive:
                 self._files.pipe_file(f"{self._root}/{name}", data)
         except Exception as error:  # each file system has its own
             raise UplinkError(f"archive {self._root}/{name}: cannot be written ({str(error)[:200] or type(error).__name__})") from error
-
-
-def _opened(where: str) -> tuple[Any, str]:
-    """A file system and the archive's place in it. Buckets through pyarrow, which is here anyway."""
-    import fsspec
-    from fsspec.implementations.arrow import ArrowFSWrapper
-
-    if where.startswith(("s3://", "gs://")):
-        import pyarrow.fs
-
-        files, root = pyarrow.fs.FileSystem.from_uri(where)
-        return ArrowFSWrapper(files), root
-    opened: tuple[Any, str] = fsspec.core.url_to_fs(where)
-    return opened
 
 
 def _write(path: Path, data: bytes) -> None:
