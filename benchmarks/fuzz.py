@@ -168,9 +168,9 @@ def manifests_of(bundle: Path) -> list[bytes]:
     """A bundle's, and two with all that format 1.2 has."""
     data = (bundle / "manifest.json").read_bytes()
     newer = json.loads(data)
-    (decoder, *_), file = (k for k in newer["graphs"] if k == "decoder"), newer["entropy_model"]["file"]
+    file = newer["entropy_model"]["file"]
     newer |= {"version": [1, 2], "familiarity": {"file": file, "limit": 3.5, "head": "segmentation"}, "metrics": {}, "provenance": {}}
-    newer["graphs"] = {**newer["graphs"], "decoder_sharp": newer["graphs"][decoder]}
+    newer["graphs"] = {**newer["graphs"], "decoder_sharp": newer["graphs"]["decoder"]}
     steps = json.loads(json.dumps(newer))
     levels = steps["latent"]["levels"]
     del steps["latent"]["centers"]
