@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from percodec.export.data.dataset import DataSet
 from percodec.export.evaluate.perception import Shown, what_arrives
-from percodec.export.metrics.scores import Confusion
+from percodec.export.metrics.scores import Confusion, iou_of
 from percodec.export.models import head_kind
 from percodec.export.train.checkpoint import bundle_checkpoint, load_checkpoint
 from percodec.export.train.from_config import build_model
@@ -133,11 +133,8 @@ def confusions(model: Joint, data: DataSet, classes: int) -> Counts:
 
 def miou(counts: NDArray[Any]) -> NDArray[np.float64]:
     """[..., truth, predicted] -> [...], over the classes that occur in the truth; NaN where none does."""
-    hit = np.diagonal(counts, axis1=-2, axis2=-1).astype(float)
-    truth = counts.sum(-1)
-    union = truth + counts.sum(-2) - hit
-    iou = np.where(truth > 0, hit / np.maximum(union, 1), np.nan)
-    known = (truth > 0).sum(-1)
+    occurs = counts.sum(-1) > 0
+    iou, known = np.where(occurs, iou_of(counts), np.nan), occurs.sum(-1)
     mean: NDArray[np.float64] = np.nansum(iou, -1) / np.where(known > 0, known, np.nan)
     return mean
 
@@ -181,9 +178,7 @@ def _interval(draws: NDArray[np.float64]) -> str:
 
 
 def _iou(counts: Counts) -> list[float | None]:
-    one = Confusion(len(counts))
-    one.counts = counts
-    return [None if np.isnan(v) else float(v) for v in one.iou()]
+    return [None if np.isnan(v) else float(v) for v in iou_of(counts)]
 
 
 __all__ = ["BLOCK", "DRAWS", "Seen", "confusions", "drawn", "left_out_by", "left_out_rows", "miou", "table"]

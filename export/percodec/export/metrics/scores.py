@@ -29,6 +29,15 @@ def top_k(scores: NDArray[Any], target: NDArray[Any], k: int) -> float:
     return float((best == np.asarray(target)[:, None]).any(1).mean())
 
 
+def iou_of(counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """[..., truth, predicted] -> [..., class]; NaN where a class neither occurs nor is predicted."""
+    hit = np.diagonal(counts, axis1=-2, axis2=-1).astype(float)
+    union = counts.sum(-2) + counts.sum(-1) - hit
+    out = np.full(hit.shape, np.nan)
+    np.divide(hit, union, out=out, where=union > 0)
+    return out
+
+
 class Confusion:
     """Pixel counts [truth, predicted]; pixels labelled 255 are not counted."""
 
@@ -43,14 +52,10 @@ class Confusion:
 
     def iou(self) -> np.ndarray[Any, Any]:
         """Per class; NaN where a class neither occurs nor is predicted."""
-        hit = np.diag(self.counts).astype(float)
-        union = self.counts.sum(0) + self.counts.sum(1) - hit
-        out = np.full(self.classes, np.nan)
-        np.divide(hit, union, out=out, where=union > 0)
-        return out
+        return iou_of(self.counts)
 
     def miou(self) -> float:
         return float(np.nanmean(self.iou()))
 
 
-__all__ = ["Confusion", "average_precision", "top_k"]
+__all__ = ["Confusion", "average_precision", "iou_of", "top_k"]

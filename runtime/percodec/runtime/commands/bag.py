@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -33,6 +32,7 @@ from percodec.sdk.bundle import Bundle, GraphInfo
 from percodec.sdk.cli import text_argument
 from percodec.sdk.errors import BagError, UsageError
 from percodec.sdk.fit import PAD
+from percodec.sdk.machine import usable_cores
 from percodec.sdk.text import printable
 
 
@@ -177,7 +177,7 @@ def _run(
     keep: bool,
 ) -> int:
     """`keep`: messages of the topics in `steps` stay beside what they become."""
-    workers = whole(args.threads, "--threads", 1, 256) if args.threads else len(os.sched_getaffinity(0))
+    workers = whole(args.threads, "--threads", 1, 256) if args.threads else usable_cores()
     begun = time.monotonic()
     with BagWriter(out, profile=opened.profile, overwrite=args.overwrite) as writer, _progress() as progress:
         for channel in opened.channels:

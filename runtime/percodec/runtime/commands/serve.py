@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import re
 import signal
 import sys
@@ -19,6 +18,7 @@ from percodec.runtime.commands.arguments import demand_of, heads_of, positive, s
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.cli import require
 from percodec.sdk.errors import UsageError
+from percodec.sdk.machine import usable_cores
 from percodec.sdk.text import printable
 
 if TYPE_CHECKING:
@@ -196,8 +196,7 @@ def _engine(args: argparse.Namespace, bundles: dict[str, Bundle], limits: Limits
     for name in ("replicas", "gpus"):
         if getattr(args, name) is not None:
             raise UsageError(f"--{name} goes with --engine ray")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, 16) if args.workers is None else whole(args.workers, "--workers", 1, 64)
+    workers = min(usable_cores(), 16) if args.workers is None else whole(args.workers, "--workers", 1, 64)
     return ThreadEngine(
         bundles, models, limits, workers=workers, backend=args.backend, threads=threads, heads=heads, selftest=not args.no_selftest
     )
