@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from percodec.export.models import Autoencoder, Steps
 from percodec.export.train.checkpoint import load_checkpoint
-from percodec.export.train.from_config import build_model
+from percodec.export.train.from_config import trained_model
 from percodec.sdk.bundle import Step
 from percodec.sdk.bundle.graphs import DECODER
 from percodec.sdk.errors import UsageError
@@ -49,8 +49,7 @@ def further_decoders(codec: Autoencoder, checkpoints: Mapping[str, Path]) -> dic
         if not DECODER.fullmatch(graph):
             raise UsageError(f"--decoder {name}=...: a decoder's name is up to 60 of a-z, 0-9 and _")
         state = load_checkpoint(path)
-        model = build_model(state["config"])
-        model.load_state_dict(state["model"])
+        model = trained_model(state)
         other = model.eval().codec
         if other is None or not _same_encoder(codec, other):
             raise UsageError(f"--decoder {path} was trained on another encoder: train it with --codec and --set codec.fixed_encoder=true")

@@ -10,7 +10,7 @@ from pathlib import Path
 from percodec.export.models import head_kind
 from percodec.export.models.to_onnx import Head, head_graph
 from percodec.export.train.checkpoint import load_checkpoint
-from percodec.export.train.from_config import build_model
+from percodec.export.train.from_config import build_model, trained_model
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import UsageError
 
@@ -27,8 +27,7 @@ def write_head(bundle: Bundle, checkpoint: Path, out: Path) -> str:
             f"{checkpoint} has no head that reads latents; give a run of segmentation or classification with head.input=latent"
         )
     model.load_state_dict(state["model"])
-    theirs = build_model(known["config"])
-    theirs.load_state_dict(known["model"])
+    theirs = trained_model(known)
     if theirs.codec is None or not theirs.codec.equals(model.codec):
         raise UsageError(f"{checkpoint} was trained on another codec than that of {bundle.path}; add it to the bundle that --codec named")
     kind = head_kind(state["config"]["head"]["name"])

@@ -26,7 +26,7 @@ from percodec.export.evaluate.perception import Shown, what_arrives
 from percodec.export.metrics.scores import Confusion, iou_of
 from percodec.export.models import head_kind
 from percodec.export.train.checkpoint import bundle_checkpoint, load_checkpoint
-from percodec.export.train.from_config import build_model
+from percodec.export.train.from_config import trained_model
 from percodec.export.train.tasks import Joint
 from percodec.export.train.validate import as_batch
 from percodec.sdk.bundle import Bundle
@@ -83,8 +83,7 @@ def left_out_rows(
         if config["task"] == "codec" or head_kind(config["head"]["name"]) != "segmentation":
             raise UsageError(f"{path} is not a run of segmentation")
         out = left_out_by(config, path)
-        model = build_model(config)
-        model.load_state_dict(state["model"])
+        model = trained_model(state)
         model.eval()
         data = loaded(out)
         shown = [("", model.reads, data, _sizes(model, out, bundles, arrived))]
@@ -111,9 +110,7 @@ def left_out_rows(
 def _sizes(model: Joint, out: str, bundles: Sequence[Bundle], arrived: Callable[[str], Sequence[Shown]]) -> NDArray[np.float64] | None:
     """Bytes of each frame's packet, where one of `bundles` has the codec that `model` reads through."""
     for bundle in bundles if model.codec is not None else ():
-        state = bundle_checkpoint(bundle)
-        theirs = build_model(state["config"])
-        theirs.load_state_dict(state["model"])
+        theirs = trained_model(bundle_checkpoint(bundle))
         if model.codec is not None and model.codec.equals(theirs.codec):
             return next(one.sizes for one in arrived(out) if one.bundle == bundle.name)
     return None

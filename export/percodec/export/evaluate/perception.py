@@ -21,7 +21,7 @@ from percodec.export.evaluate.bundle_metrics import evaluate_bundle
 from percodec.export.evaluate.codecs import at_most, codec_of
 from percodec.export.models import head_kind
 from percodec.export.train.checkpoint import load_checkpoint
-from percodec.export.train.from_config import build_model
+from percodec.export.train.from_config import trained_model
 from percodec.export.train.validate import validate_head
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import DataError, UsageError
@@ -93,8 +93,7 @@ def rows_of_checkpoint(path: Path, data: DataSet, kind: str, shown: Callable[[],
     config = state["config"]
     if config["task"] == "codec" or head_kind(config["head"]["name"]) != kind:
         raise UsageError(f"{path} is not a run of {kind}")
-    model = build_model(config)
-    model.load_state_dict(state["model"])
+    model = trained_model(state)
     model.eval()
 
     def row(pictures: DataSet, name: str, **more: Any) -> Row:

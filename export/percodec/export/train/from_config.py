@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,13 @@ def build_model(config: Config) -> Joint:
     if isinstance(codec.quantizer, Quantizer):
         codec.quantizer.sigma = c["sigma"]
     return Joint(codec, head, h["input"], frozen=task in ("classification", "segmentation"))
+
+
+def trained_model(state: Mapping[str, Any]) -> Joint:
+    """What a checkpoint's configuration says, with its weights."""
+    model = build_model(state["config"])
+    model.load_state_dict(state["model"])
+    return model
 
 
 def train(
@@ -259,8 +266,7 @@ def load_teacher(path: Path, student: Joint) -> Joint:
     same C, L and decoder, which the student takes over with the centers, fixed: its encoder alone will learn.
     """
     state = load_checkpoint(path)
-    teacher = build_model(state["config"])
-    teacher.load_state_dict(state["model"])
+    teacher = trained_model(state)
     if student.head is None:
         assert student.codec is not None
         _take_over(student.codec, teacher.codec, path)
@@ -335,4 +341,4 @@ def commit() -> str:
         return "unknown"
 
 
-__all__ = ["build_model", "commit", "load_part", "load_teacher", "load_trunk", "provenance", "train"]
+__all__ = ["build_model", "commit", "load_part", "load_teacher", "load_trunk", "provenance", "train", "trained_model"]
