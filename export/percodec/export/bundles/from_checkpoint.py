@@ -92,7 +92,7 @@ def export_bundle(
             f"{checkpoint} was trained from packets of a bundle, which has all but this head. Add it there: "
             f"percodec export BUNDLE --head NAME={checkpoint} --out {out}"
         )
-    train = [load(resolve(spec, places)) for spec, _ in config["data"]["train"]]
+    train = [load(resolve(spec, places), groups=True) for spec, _ in config["data"]["train"]]
     val = load(resolve(config["data"]["val"], places))
     say(f"checkpoint {checkpoint} at step {state['step']}; {width}x{height}, opset {OPSET}, {PRECISION}")
 

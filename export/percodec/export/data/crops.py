@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from percodec.export.data.dataset import DataSet
 from percodec.export.data.files import IGNORE
+from percodec.export.data.weather import weathered
+
+RARE = 0.02  # of the pixels
 
 
 class Batch(NamedTuple):
@@ -34,6 +37,7 @@ class Crops:
 
     `sets` are drawn with probability proportional to `weights`, pictures uniformly within a set. Of several processes each takes
     its `share` = (rank, world) of the same batch. `margin` pixels on every side are added to `size` for the codec's surroundings.
+    `weather`: share of crops seen through bad light, weather or a bad lens. `rare`: share of crops around a pixel of a rare class.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class Crops:
         scale: tuple[float, float] = (0.75, 1.5),
         jitter: float = 0.2,
         margin: int = 0,
+        weather: float = 0.0,
+        rare: float = 0.0,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         if size % 8 or margin % 8:
@@ -55,6 +61,8 @@ class Crops:
         self.sets = sets
         self.p = np.asarray(weights, np.float64) / np.sum(weights)
         self.size, self.n, self.seed, self.scale, self.jitter = size + 2 * margin, batch, seed, scale, jitter
+        self.weather, self.rare = weather, rare
+        self.holding = [_holding(data) if rare else {} for data in sets]
         self.items = range(share[0], batch, share[1])
         self.classified = bool(sets[0].targets)
 
@@ -64,25 +72,49 @@ class Crops:
         targets = torch.zeros(len(self.items), dtype=torch.int64)
         for i, item in enumerate(self.items):
             rng = np.random.default_rng((self.seed, step, item))
-            data = self.sets[rng.choice(len(self.sets), p=self.p)]
+            s = int(rng.choice(len(self.sets), p=self.p))
+            data, centre = self.sets[s], None
             k = int(rng.integers(len(data)))
-            self._crop(data, k, rng, images[i], labels[i])
+            if self.holding[s] and rng.random() < self.rare:
+                k, centre = _around_rare(data, self.holding[s], rng)
+            self._crop(data, k, rng, images[i], labels[i], centre)
             if self.classified:
                 targets[i] = data.targets[k]
         return Batch(images.contiguous(memory_format=torch.channels_last), targets if self.classified else labels)
 
-    def _crop(self, data: DataSet, k: int, rng: np.random.Generator, image_out: Tensor, label_out: Tensor) -> None:
+    def _crop(
+        self, data: DataSet, k: int, rng: np.random.Generator, image_out: Tensor, label_out: Tensor, centre: tuple[int, int] | None
+    ) -> None:
         image, label = data.images[k], data.labels[k] if data.labels else None
         h, w = image.shape[:2]
         scale = np.exp(rng.uniform(np.log(self.scale[0]), np.log(self.scale[1])))
         side = min(round(self.size / scale), h, w)
         y, x = int(rng.integers(h - side + 1)), int(rng.integers(w - side + 1))
+        if centre is not None:
+            y, x = (int(np.clip(c - rng.integers(side), 0, room - side)) for c, room in zip(centre, (h, w), strict=True))
         crop, piece = resize(image[y : y + side, x : x + side], None if label is None else label[y : y + side, x : x + side], self.size)
-        crop = relight(crop, rng, self.jitter)
+        crop = weathered(relight(crop, rng, self.jitter), rng, self.weather) if self.weather else relight(crop, rng, self.jitter)
         mirror = bool(rng.random() < 0.5)
         image_out.copy_(crop.flip(-1) if mirror else crop)
         if piece is not None:
             label_out.copy_(piece.flip(-1) if mirror else piece)
+
+
+def _holding(data: DataSet) -> dict[int, list[int]]:
+    """Class -> the pictures with pixels of it, for classes of less than 2 % of the pixels; groups of classes count as classes."""
+    counts = np.array([np.bincount(label.ravel(), minlength=256)[:IGNORE] for label in data.labels]).reshape(-1, IGNORE)
+    share = counts.sum(0) / max(1, counts.sum())
+    return {int(c): np.flatnonzero(counts[:, c]).tolist() for c in np.flatnonzero((share > 0) & (share < RARE))}
+
+
+def _around_rare(data: DataSet, holding: dict[int, list[int]], rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
+    """A picture, and a pixel (row, column) of a rare class in it; classes are equally likely."""
+    classes = sorted(holding)
+    chosen = classes[int(rng.integers(len(classes)))]
+    k = holding[chosen][int(rng.integers(len(holding[chosen])))]
+    pixels = np.flatnonzero(data.labels[k] == chosen)
+    row, column = divmod(int(pixels[int(rng.integers(len(pixels)))]), data.labels[k].shape[1])
+    return k, (row, column)
 
 
 def resize(

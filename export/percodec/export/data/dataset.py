@@ -8,6 +8,8 @@ from typing import Any
 
 from percodec.export.data.files import Array, fitted
 
+GROUPS_FROM = 128  # label ids from here on are groups of classes, below 255
+
 Classes = tuple[tuple[str, tuple[int, int, int]], ...]
 
 
@@ -15,7 +17,8 @@ Classes = tuple[tuple[str, tuple[int, int, int]], ...]
 class DataSet:
     """Pictures with what is known about them; `digest` is provenance.
 
-    `images`: uint8 [H,W,3] RGB each. `labels`: uint8 [H,W] each, class index or 255 (ignore), or empty. `targets`: class index
+    `images`: uint8 [H,W,3] RGB each. `labels`: uint8 [H,W] each, class index, 128 + k: one of the classes `groups[k]`, or 255 (ignore);
+    or empty. `targets`: class index
     per picture (classification), or empty. `classes`: name and display colour of each class index, or empty. `origin`: the record of
     how it was made, where it is a compressed or restored one (`percodec restore`). `notes`: what was left out when it was read.
     """
@@ -28,6 +31,7 @@ class DataSet:
     classes: Classes = ()
     origin: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    groups: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -47,4 +51,4 @@ def at_size(data: DataSet, height: int, width: int, most: int = 24) -> DataSet:
     )
 
 
-__all__ = ["Classes", "DataSet", "at_size"]
+__all__ = ["GROUPS_FROM", "Classes", "DataSet", "at_size"]

@@ -27,7 +27,7 @@ CAMVID_CLASSES: Classes = (
 )
 
 
-def _digest(paths: list[Path]) -> str:
+def digest_of(paths: list[Path]) -> str:
     h = hashlib.sha256()
     for p in paths:
         h.update(p.name.encode(errors="surrogateescape"))
@@ -69,7 +69,7 @@ def load_camvid(root: Path, split: str) -> DataSet:
     label_paths = [label_of(p, label_folder) for p in paths]
     images = [read_rgb(p, notes) for p in paths]
     labels = [read_label(p, i.shape[:2], table, form) for p, i in zip(label_paths, images, strict=True)]
-    return DataSet(f"camvid/{name}", images, labels, _digest(paths + label_paths), classes=CAMVID_CLASSES, notes=tuple(notes))
+    return DataSet(f"camvid/{name}", images, labels, digest_of(paths + label_paths), classes=CAMVID_CLASSES, notes=tuple(notes))
 
 
 def load_folder(root: Path, longest: int = 768) -> DataSet:
@@ -88,7 +88,7 @@ def load_folder(root: Path, longest: int = 768) -> DataSet:
             size = (round(image.shape[1] * ratio), round(image.shape[0] * ratio))
             image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
         images.append(image)
-    return DataSet(root.name, images, [], _digest(paths), notes=tuple(notes))
+    return DataSet(root.name, images, [], digest_of(paths), notes=tuple(notes))
 
 
 def load_synthetic(count: int, seed: int, height: int = 360, width: int = 480) -> DataSet:
@@ -104,4 +104,4 @@ def load_synthetic(count: int, seed: int, height: int = 360, width: int = 480) -
     return DataSet(name, images, labels, f"seed:{seed},count:{count}", classes=CAMVID_CLASSES)
 
 
-__all__ = ["CAMVID_CLASSES", "drive_of", "load_camvid", "load_folder", "load_synthetic"]
+__all__ = ["CAMVID_CLASSES", "digest_of", "drive_of", "load_camvid", "load_folder", "load_synthetic"]

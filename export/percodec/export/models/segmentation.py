@@ -12,6 +12,9 @@ skipping the RGB front), so the vehicle's head subsamples like a classifier and 
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,7 +35,13 @@ class BasicBlock(nn.Module):
 
 
 class LatentFPN(nn.Module):
-    """Segmentation head on the latent's center values [N,C,h,w] -> logits [N,K,8h,8w] (float)."""
+    """Segmentation head on the latent's values [N,C,h,w] -> logits [N,K,8h,8w] (float).
+
+    `scale` [C]: what brings the channels to one spread (`see`). Those of a linear transform differ a hundredfold, and a step of the
+    optimiser changes all weights alike.
+    """
+
+    scale: Tensor
 
     def __init__(
         self, channels: int, classes: int, widths: tuple[int, int, int] = (96, 144, 192), pyramid: int = 96, dropout: float = 0.1
@@ -40,6 +49,8 @@ class LatentFPN(nn.Module):
         super().__init__()
         w8, w16, w32 = widths
         self.classes = classes
+        self.absorbed = False
+        self.register_buffer("scale", torch.ones(channels))
         self.stem = conv_bn(channels, w8, 3)
         self.stage8 = nn.Sequential(BasicBlock(w8, w8), BasicBlock(w8, w8))
         self.stage16 = nn.Sequential(BasicBlock(w8, w16, 2), BasicBlock(w16, w16))
@@ -53,8 +64,24 @@ class LatentFPN(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(pyramid, classes * 16, 1)
 
+    @torch.no_grad()
+    def see(self, latents: list[Tensor]) -> None:
+        """Take `scale` from latents [1,C,h,w]."""
+        self.scale.copy_(1 / torch.stack([q.float().square().mean((0, 2, 3)) for q in latents]).mean(0).sqrt().clamp_min(1e-3))
+
+    @torch.no_grad()
+    def absorb(self) -> None:
+        """Bring `scale` into the first convolution's weights, for good."""
+        self.stem[0].weight.mul_(self.scale.view(1, -1, 1, 1))  # type: ignore[operator]
+        self.scale.fill_(1)
+        self.absorbed = True
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        state_dict.setdefault(f"{prefix}scale", torch.ones_like(self.scale))  # checkpoints of earlier versions have none
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def forward(self, q: Tensor) -> Tensor:
-        f8 = self.stage8(self.stem(q))
+        f8 = self.stage8(self.stem(q if self.absorbed else q * self.scale.view(1, -1, 1, 1)))
         f16 = self.stage16(f8)
         f32 = self.stage32(f16)
         f32 = f32 * self.context(f32)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from percodec.export.engines.free_shapes import freed
-from percodec.export.models import Autoencoder, Quantizer, Steps
+from percodec.export.models import Autoencoder, LatentFPN, Quantizer, Steps
 
 OPSET = 20
 PRECISION = "fp32 (weights stored fp16)"
@@ -140,8 +140,11 @@ class DecoderGraph(_FromSymbols):
 
 
 def fold(module: nn.Module) -> nn.Module:
-    """A copy in eval mode: batch norm folded into the convolution before it, large weights rounded to FP16."""
+    """A copy in eval mode: batch norm and a head's scale folded into convolutions, large weights rounded to FP16."""
     module = copy.deepcopy(module).eval()
+    for part in module.modules():
+        if isinstance(part, LatentFPN):
+            part.absorb()
     for parent in list(module.modules()):
         if not isinstance(parent, nn.Sequential):
             continue

@@ -41,8 +41,9 @@ DEFAULTS: Config = {
     # train: [[spec, weight], ...]; {name} in a spec is filled in by `--data name=PATH`, so a configuration holds no machine's paths.
     "data": {"train": [["camvid:{camvid}:train", 1.0]], "val": "camvid:{camvid}:val"},
     # views: with a fixed codec, how many variants of each picture are encoded beforehand and cropped from; 0 encodes every crop anew,
-    # with `margin` pixels around it that only the codec sees.
-    "crops": {"size": 192, "batch": 12, "scale": [0.75, 1.5], "jitter": 0.2, "views": 0, "margin": 0},
+    # with `margin` pixels around it that only the codec sees. weather: share of crops that are made dark, hazy, blurred, noisy, too bright
+    # or of other colours before the encoder. rare: share of crops around a pixel of a class that less than 2 % of the pixels have.
+    "crops": {"size": 192, "batch": 12, "scale": [0.75, 1.5], "jitter": 0.2, "views": 0, "margin": 0, "weather": 0.0, "rare": 0.0},
     # bpp and beta: rate target and its weight; structure: weight of 1 - MS-SSIM beside the squared error; gamma: weight of the codec's loss
     # beside cross-entropy (joint); distill_*: with --teacher, share of its logits and weight of its stage features.
     "loss": {

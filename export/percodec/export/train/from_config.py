@@ -15,7 +15,7 @@ from percodec.export.data.crops import Crops
 from percodec.export.data.dataset import DataSet
 from percodec.export.data.sets import load
 from percodec.export.fleet.dataset import PacketDataset
-from percodec.export.models import AUTOENCODERS, Autoencoder, Quantizer, build_head, head_kind
+from percodec.export.models import AUTOENCODERS, Autoencoder, LatentFPN, Quantizer, Steps, build_head, head_kind
 from percodec.export.train import distributed
 from percodec.export.train.checkpoint import digest_of, load_checkpoint
 from percodec.export.train.config import Config, resolve
@@ -23,7 +23,7 @@ from percodec.export.train.klt import klt_start
 from percodec.export.train.loop import Run, Schedule, resumable
 from percodec.export.train.packets import PacketCrops, PacketSet, is_packets, open_sets, packet_crops, validate_packets
 from percodec.export.train.tasks import Joint, Objective, class_weights, no_class
-from percodec.export.train.validate import score, validate_codec, validate_head
+from percodec.export.train.validate import as_batch, score, validate_codec, validate_head
 from percodec.export.train.views import ViewCrops, Views
 from percodec.sdk.errors import UsageError
 from percodec.sdk.folder_lock import FolderLock
@@ -87,7 +87,7 @@ def train(
     specs = config["data"]["train"]
     resolved, val_spec = [resolve(spec, places) for spec, _ in specs], resolve(config["data"]["val"], places)
     packets = open_sets(config, resolved, val_spec, codec_from) if any(map(is_packets, (*resolved, val_spec))) else None
-    sets = [packets[0].sample()] if packets else [load(spec) for spec in resolved]
+    sets = [packets[0].sample()] if packets else [load(spec, groups=True) for spec in resolved]
     val = packets[1].sample() if packets else load(val_spec)
     model = build_model(config)
     for note in dict.fromkeys(note for data in (*sets, val) for note in data.notes):
@@ -97,12 +97,18 @@ def train(
     weights = None
     if labelled and model.head:
         weights = class_weights(labelled, config["head"]["classes"], config["loss"]["class_offset"], say)
+    groups = [s.groups for s in sets if s.groups]
+    if len(set(groups)) > 1:
+        raise UsageError("two training sets have different groups of classes: train on one of them")
     if codec_from is not None and model.codec is not None:
         load_part(model, codec_from, "codec")
     elif model.frozen and model.codec is not None:
         raise UsageError(f"the task {config['task']} trains a head on a fixed codec: give --codec CHECKPOINT")
     if head_from is not None:
         load_part(model, head_from, "head")
+    elif model.frozen and model.codec is not None and isinstance(model.codec.quantizer, Steps) and isinstance(model.head, LatentFPN):
+        codec = model.codec.eval()
+        model.head.see([codec.encode(as_batch(data.images[k])).q for data in sets[:1] for k in range(0, len(data), -(-len(data) // 32))])
     if trunk_from is not None:
         load_trunk(model, trunk_from)
     if init == "klt":
@@ -141,7 +147,7 @@ def train(
             val_packets = PacketDataset(packets[1].where, packets[1].bundle, labels=packets[1].labels, batch=8, shuffle=False)
         else:
             batches, val_views = _batches(config, model, sets, val, device, views, pictures, say)
-        objective = Objective(model, config, weights, not isinstance(batches, Crops), teacher)
+        objective = Objective(model, config, weights, not isinstance(batches, Crops), teacher, groups[0] if groups else ())
 
         def check(m: Any) -> dict[str, Any]:
             if packets:
@@ -211,7 +217,8 @@ def _batches(
     scale = (float(crops["scale"][0]), float(crops["scale"][1]))
     if config["task"] in ("codec", "joint") or not crops["views"]:
         size, margin = crops["size"], crops["margin"] if config["task"] in ("classification", "segmentation") else 0
-        return Crops(sets, weights, size, crops["batch"], config["seed"], scale, crops["jitter"], margin, share), None
+        more = {"weather": crops["weather"], "rare": crops["rare"], "share": share}
+        return Crops(sets, weights, size, crops["batch"], config["seed"], scale, crops["jitter"], margin, **more), None
     if model.codec is not None:
         model.codec.to(device).eval()
 

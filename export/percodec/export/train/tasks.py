@@ -13,7 +13,7 @@ codec's latents alone: mean squared difference of z, the teacher's brought into 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from percodec.export.data.crops import Batch
-from percodec.export.data.dataset import DataSet
+from percodec.export.data.dataset import GROUPS_FROM, DataSet
 from percodec.export.data.files import IGNORE
 from percodec.export.metrics.similarity import ms_ssim
 from percodec.export.models import Autoencoder, Quantizer
@@ -125,6 +125,22 @@ def no_class(data: DataSet) -> DataError:
     )
 
 
+def grouped_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, groups: Sequence[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+    """Logits [N,K,H,W], labels [N,H,W] as in `DataSet` -> weighted sum of -log p, sum of the weights.
+
+    p of a pixel that is known to be one of a group is the sum of their probabilities, its weight that of the commonest of them.
+    """
+    exact = labels.masked_fill(labels >= GROUPS_FROM, IGNORE)
+    amount = F.cross_entropy(logits, exact, weight=weights, ignore_index=IGNORE, reduction="sum")
+    weight = weights[labels[labels < GROUPS_FROM]].sum()
+    for k, members in enumerate(groups):
+        here = logits.movedim(1, -1)[labels == GROUPS_FROM + k]
+        common = weights[list(members)].min()
+        amount = amount + common * (here.logsumexp(1) - here[:, list(members)].logsumexp(1)).sum()
+        weight = weight + common * len(here)
+    return amount, weight
+
+
 class Objective(nn.Module):
     """`Batch` -> loss and values to log: what is differentiated in a step, and what DistributedDataParallel wraps.
 
@@ -133,19 +149,27 @@ class Objective(nn.Module):
 
     weights: Tensor
 
-    def __init__(self, model: Joint, config: dict[str, Any], weights: Tensor | None, prepared: bool, teacher: Joint | None = None) -> None:
+    def __init__(
+        self,
+        model: Joint,
+        config: dict[str, Any],
+        weights: Tensor | None,
+        prepared: bool,
+        teacher: Joint | None = None,
+        groups: Sequence[tuple[int, ...]] = (),
+    ) -> None:
         super().__init__()
         self.model = model
         self.task, self.loss, self.head = config["task"], config["loss"], config["head"]
         self.margin = config["crops"]["margin"] // 8
-        self.prepared = prepared
+        self.prepared, self.groups = prepared, groups
         self.register_buffer("weights", weights if weights is not None else torch.ones(self.head["classes"]), persistent=False)
         # In a list: not part of the module.
         self.teachers: list[Any] = [] if teacher is None else [teacher.eval().requires_grad_(False)]
         self.same = teacher is not None and teacher.reads == model.reads
 
     def forward(self, batch: Batch) -> tuple[Tensor, Values]:
-        model, loss = self.model, self.loss
+        model, loss, labels = self.model, self.loss, batch.labels
         if self.task == "codec":
             assert model.codec is not None
             if self.teachers:
@@ -162,8 +186,10 @@ class Objective(nn.Module):
         else:
             with torch.no_grad():
                 x = self._inner(model.head_input(batch.inputs))
+            m = 8 * self.margin
+            labels = labels[:, m : labels.shape[1] - m, m : labels.shape[2] - m] if labels.ndim == 3 else labels
         images = x if self.same else batch.images if self.prepared else self._inner(batch.inputs)
-        task, more = self._task(x, batch.labels, images)
+        task, more = self._task(x, labels, images)
         return loss["gamma"] * distortion + task, {**more, **values}
 
     def _inner(self, x: Tensor) -> Tensor:
@@ -180,9 +206,8 @@ class Objective(nn.Module):
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         if logits.ndim == 4:
-            amount = F.cross_entropy(logits, labels, weight=self.weights, ignore_index=255, reduction="sum")
-            known = labels[labels != 255]
-            return distributed.ratio(amount, self.weights[known].sum())
+            amount, weight = grouped_cross_entropy(logits, labels, self.weights, self.groups)
+            return distributed.ratio(amount, weight)
         if labels.ndim == 3:
             return F.binary_cross_entropy_with_logits(logits, presence(labels, logits.shape[1], self.head["presence"]))
         return F.cross_entropy(logits, labels)
@@ -205,4 +230,4 @@ class Objective(nn.Module):
         return loss, {"ce": float(ce.detach()), "kd": float(kd.detach()), "features": float(feature.detach())}
 
 
-__all__ = ["Joint", "Objective", "class_weights", "codec_loss", "imitation_loss", "no_class", "presence"]
+__all__ = ["Joint", "Objective", "class_weights", "codec_loss", "grouped_cross_entropy", "imitation_loss", "no_class", "presence"]
