@@ -15,6 +15,7 @@ import datetime
 import http.client
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -125,11 +126,22 @@ def groups(server: Serving, session: Session, packets: list[bytes], rounds: int)
     }
 
 
-def idle(server: Serving, seconds: float = 20.0) -> float:
-    """Share of a core while nobody asks."""
-    begin, before = time.monotonic(), server.cpu_s()
+def idle(server: Serving, seconds: float = 20.0) -> dict[str, float]:
+    """Share of a core that each process takes while nobody asks."""
+    begin, before = time.monotonic(), {pid: cpu_seconds(pid) for pid in tree(server.process.pid)}
     time.sleep(seconds)
-    return round((server.cpu_s() - before) / (time.monotonic() - begin), 3)
+    passed, found = time.monotonic() - begin, {}
+    for pid in before.keys() & tree(server.process.pid):
+        name = "front" if pid == server.process.pid else name_of(pid)
+        found[name] = found.get(name, 0.0) + (cpu_seconds(pid) - before[pid]) / passed
+    return {name: round(share, 4) for name, share in sorted(found.items(), key=lambda item: -item[1])}
+
+
+def name_of(pid: int) -> str:
+    """`ray::ServeReplica`, `raylet`, `log_monitor.py`: of a process that Ray started."""
+    words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    script = next((word for word in words[1:] if word.endswith(".py")), words[0])
+    return re.findall(r"ray::\w+|[^/]+$", script.split()[0])[0]
 
 
 def bad(server: Serving, packet: bytes, rounds: int, requests: int) -> dict[str, Any]:
@@ -207,7 +219,9 @@ def main() -> int:
         if args.ray:
             server = Serving("--engine", "ray")
             try:
-                found["ray"] = groups(server, session, packets, args.rounds) | {"idle_cores": idle(server)}
+                found["ray"] = groups(server, session, packets, args.rounds)
+                by_process = idle(server)
+                found["ray"] |= {"idle_cores": round(sum(by_process.values()), 3), "idle_cores_by_process": by_process}
             finally:
                 server.close()
     about = {"frames": args.frames, "rounds": args.rounds, "group": GROUP}

@@ -48,14 +48,14 @@ def at_once(calls: list[Callable[[], Any]], seconds: float = 180) -> list[Any]:
 
 def workers() -> list[int]:
     """Processes that hold a replica, of the clusters that this process started."""
-    return [pid for pid in children() if _name(pid).startswith("ray::ServeReplica")]
+    return [pid for pid in children() if command(pid).startswith("ray::ServeReplica")]
 
 
-def _name(pid: int) -> str:
+def command(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
 
 
-__all__ = ["ask", "at_once", "request", "workers"]
+__all__ = ["ask", "at_once", "command", "request", "workers"]

@@ -5,14 +5,21 @@ Ray says nothing of itself to anybody, and where it is started here it listens o
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
 from typing import Any
 
 from percodec.sdk.errors import BackendError
+from percodec.sdk.machine import usable_cores
 
 _LOG = logging.getLogger("percodec.ray")
+_UNHEARD = {  # what a dashboard would show, which a cluster of ours does not have
+    "RAY_enable_metrics_collection": "false",
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+    "RAY_DASHBOARD_AGGREGATOR_AGENT_CHECK_MAIN_THREAD_LIVENESS_INTERVAL_SECONDS": "10",
+}
 
 
 def ray_module() -> Any:
@@ -47,13 +54,23 @@ def start(cpus: int = 0) -> Callable[[], None]:
         if joins():
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         else:
+            os.environ |= {name: value for name, value in _UNHEARD.items() if name not in os.environ}
             # "local": without an address it would join any cluster that runs on this machine.
-            number = cpus or os.cpu_count()
+            number = cpus or usable_cores()
             ray.init("local", num_cpus=number, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+            _end_idle_helpers(ray)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"the cluster of RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if joins() else "Ray on this machine"
         raise BackendError(f"{where} cannot be had ({str(error).strip().splitlines()[0][:200]})") from error
     return lambda: ray.shutdown()
+
+
+def _end_idle_helpers(ray: Any) -> None:
+    """Ray starts them whatever it is told, and they take 1 % of a core: what forwards logs, serves the dashboard, adds machines."""
+    node = ray._private.worker.global_worker.node
+    for name in ("log_monitor", "dashboard", "monitor"):
+        with contextlib.suppress(AttributeError, KeyError):  # one that another version has no more
+            getattr(node, f"kill_{name}")(check_alive=False)
 
 
 def _leave_stdout_alone(ray: Any) -> None:

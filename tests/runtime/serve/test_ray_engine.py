@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.processes import children, listening
-from support.ray_serving import ask, at_once, request, workers
+from support.ray_serving import ask, at_once, command, request, workers
 from support.serving import Serving, serving
 
 from percodec.runtime.serve.requests import Limits
@@ -67,6 +67,12 @@ def test_a_defect_is_answered_too(on_ray: Serving, packets: list[bytes], monkeyp
 def test_it_listens_on_loopback_alone(on_ray: Serving) -> None:
     assert workers()
     assert not listening(children())
+
+
+def test_what_nobody_reads_is_not_written(on_ray: Serving) -> None:
+    running = " ".join(map(command, children()))
+    assert "raylet" in running
+    assert not [name for name in ("log_monitor.py", "dashboard.py", "monitor.py") if name in running]
 
 
 def test_a_worker_that_is_killed_costs_nobody_an_answer(on_ray: Serving, server: Serving, packets: list[bytes]) -> None:

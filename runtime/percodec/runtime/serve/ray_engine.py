@@ -27,6 +27,7 @@ from percodec.runtime.serve.requests import Limits, Work
 from percodec.runtime.session import default_bundle
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import BackendError
+from percodec.sdk.machine import usable_cores
 
 NAME = "percodec"  # of the application on the cluster
 GROUP = 16  # frames of a call, unless one request has more
@@ -90,7 +91,7 @@ class RayEngine:
             None if heads is None else tuple(heads),
             selftest,
         )
-        self._leave = _begun(max(os.cpu_count() or 1, replicas.high * threads))
+        self._leave = _begun(max(usable_cores(), replicas.high * threads))
         try:
             self._handle = _handle(recipe, replicas)
         except BaseException:
@@ -208,7 +209,9 @@ def _begun(cpus: int) -> Callable[[], None]:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # Ray forks to look at processes, which gRPC would remark on
     os.environ.setdefault("RAY_worker_niceness", "0")  # its workers would wait for everybody else
     os.environ.setdefault("RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "1")
-    os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.3")  # at 0.1 s it alone takes 3 % of a core
+    os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "1")  # at 0.1 s it alone takes 3 % of a core
+    os.environ.setdefault("RAY_SERVE_METRICS_EXPORT_INTERVAL_MS", "5000")
+    os.environ.setdefault("RAY_max_direct_call_object_size", str(4 << 20))  # above it a group goes around by the object store
     return start(cpus)
 
 
