@@ -281,13 +281,15 @@ def model_card(name: str, config: dict[str, Any], metrics: dict[str, Any], origi
     sizes = "".join(f"| {k} | {len(v[1]) / 1e6:.2f} |\n" for k, v in made.items())
     data = "".join(f"- {_readable(d['name'])} ({_short(d['digest'])})\n" for d in origin["data"])
     first = origin["codec"]
+    reached = f", {first['val']['psnr']:.2f} dB at {first['val']['bpp']:.3f} bpp" if first and first.get("val") else ""
     start = (
-        f"- the codec was first trained alone ({first['step']} steps, {first['val']['psnr']:.2f} dB at {first['val']['bpp']:.3f} bpp); its "
-        "configuration is under `provenance.codec`\n"
+        f"- the codec was first trained alone ({first['step']} steps{reached}); its configuration is under `provenance.codec`\n"
         if first
         else ""
     )
-    shown = "the daytime streets of one town" + (" plus rendered pictures" if any("synthetic" in d["name"] for d in origin["data"]) else "")
+    kinds = dict.fromkeys(d["name"].partition(":")[0] for d in origin["data"])
+    shown = " and ".join(_SHOWN[kind] for kind in kinds if kind in _SHOWN) or "the pictures named above"
+    licences = "".join(f"{name} is licensed for research use.\n" for kind, name in _RESEARCH.items() if kind in kinds)
     heads = "".join(
         f"| {graph}, {'mIoU' if 'miou' in found else 'mean average precision' if 'map' in found else 'top-1'} | "
         f"{100 * next(found[k] for k in ('miou', 'map', 'top1') if k in found):.1f} |\n"
@@ -325,11 +327,14 @@ the input of its heads. Those on the latent rebuild no RGB image on the way to a
 
 ## Limits
 Trained on {shown}:
-night, snow, motorways, other cameras and other countries are outside what it was shown. It is a demonstration: do not
-drive by it. Labels come with no confidence, rare classes (poles, signs, people, cyclists) are its weakest, and objects
-smaller than a latent cell (8x8 pixels) are often missed.
-CamVid is licensed for research use.
-"""
+whatever else a camera sees, such as night, snow, other cameras and other countries, is outside what it was shown. It is a
+demonstration: do not drive by it. Labels come with no confidence, rare classes (poles, signs, people, cyclists) are its weakest, and
+objects smaller than a latent cell (8x8 pixels) are often missed.
+{licences}"""
+
+
+_SHOWN = {"camvid": "the daytime streets of one town", "idd_lite": "roads in India", "synthetic": "rendered roads"}
+_RESEARCH = {"camvid": "CamVid", "idd_lite": "IDD Lite"}
 
 
 def _readable(spec: str) -> str:

@@ -9,11 +9,12 @@ from percodec.export.data.dataset import DataSet
 from percodec.export.data.idd_lite import load_idd_lite
 from percodec.export.data.large_sets import load_cityscapes, load_imagenet, load_voc
 from percodec.export.data.origin import origin_of
+from percodec.export.data.own_classes import load_own
 from percodec.export.data.small_sets import load_camvid, load_folder, load_synthetic
 from percodec.sdk.errors import DataError
 
 SPECS = (
-    "camvid:PATH:SPLIT, cityscapes:PATH:SPLIT, idd_lite:PATH:SPLIT, imagenet:PATH:SPLIT, voc:PATH:SPLIT, folder:PATH or "
+    "camvid:PATH:SPLIT, cityscapes:PATH:SPLIT, idd_lite:PATH:SPLIT, imagenet:PATH:SPLIT, own:PATH:SPLIT, voc:PATH:SPLIT, folder:PATH or "
     "synthetic:COUNT:SEED"
 )
 
@@ -35,6 +36,7 @@ def _load(spec: str) -> DataSet:
         "cityscapes": load_cityscapes,
         "idd_lite": load_idd_lite,
         "imagenet": load_imagenet,
+        "own": load_own,
         "voc": load_voc,
     }
     kind, _, rest = spec.partition(":")

@@ -203,7 +203,9 @@ def _check_data(config: Config, sets: list[DataSet], val: DataSet) -> None:
     classes = config["head"]["classes"]
     for data in (val, *sets):
         if data.classes and len(data.classes) != classes:
-            raise UsageError(f"head.classes is {classes}, but {data.name} has {len(data.classes)} classes")
+            raise UsageError(
+                f"head.classes is {classes}, but {data.name} has {len(data.classes)} classes; give --set head.classes={len(data.classes)}"
+            )
         if data.labels and not any((label < classes).any() for label in data.labels):
             raise no_class(data)
 
