@@ -9,15 +9,23 @@ from pathlib import Path
 LOOPBACK = {"tcp": ("0100007F",), "tcp6": ("0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")}
 
 
-def children() -> set[int]:
-    """This process and all below it."""
+def children(root: int | None = None) -> set[int]:
+    """A process and all below it; None: this one."""
     done = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout.split()[2:]
     pairs = {int(pid): int(parent) for pid, parent in zip(done[::2], done[1::2], strict=True)}
-    found, new = {os.getpid()}, {os.getpid()}
+    found, new = {root or os.getpid()}, {root or os.getpid()}
     while new:
         new = {pid for pid, parent in pairs.items() if parent in new} - found
         found |= new
     return found
+
+
+def command(pid: int) -> str:
+    """What it was begun with, or calls itself; "" of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def listening(pids: set[int]) -> set[str]:
@@ -40,4 +48,4 @@ def listening(pids: set[int]) -> set[str]:
     return found
 
 
-__all__ = ["children", "listening"]
+__all__ = ["children", "command", "listening"]

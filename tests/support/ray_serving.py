@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from percodec.runtime.serve.messages import message
 from percodec.runtime.serve.requests import bytes_of
-from support.processes import children
+from support.processes import children, command
 from support.serving import Serving
 
 
@@ -51,11 +50,4 @@ def workers() -> list[int]:
     return [pid for pid in children() if command(pid).startswith("ray::ServeReplica")]
 
 
-def command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
-
-
-__all__ = ["ask", "at_once", "command", "request", "workers"]
+__all__ = ["ask", "at_once", "request", "workers"]

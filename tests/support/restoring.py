@@ -18,3 +18,15 @@ def wake(network):
 
 def tree(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def pictures(folder: Path, count: int, seed: int = 1) -> Path:
+    """Small ones, in a folder `train`."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    (folder / "train").mkdir(parents=True)
+    for k in range(count):
+        Image.fromarray(rng.integers(0, 256, (16 + k % 5, 24, 3), np.uint8)).save(folder / "train" / f"{k:04d}.png", compress_level=0)
+    return folder

@@ -11,8 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from support.processes import children, listening
-from support.ray_serving import ask, at_once, command, request, workers
+from support.processes import children, command, listening
+from support.ray_serving import ask, at_once, request, workers
 from support.serving import Serving, serving
 
 from percodec.runtime.serve.requests import Limits

@@ -39,6 +39,7 @@ from percodec.sdk.folder_lock import FolderLock
 RECORDS = "percodec-data.jsonl"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".avif", ".heic", ".jp2", ".tif", ".tiff")
 PACKET = ".pcpk"
+PART = ".part"  # end of a hidden name: a file that is being written
 PARTS = ".percodec-data.parts"  # while it runs: what the workers read
 Settings = dict[str, Any]
 Call = Callable[[str, bytes], tuple[str, bytes, float | None]]
@@ -101,7 +102,7 @@ class Unit:
                 return Failure(file, str(e))
         path = self.out / stored
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        part = path.with_name(f".{path.name}.{os.urandom(4).hex()}{PART}")  # two machines may do a file at once, with one process id
         try:
             with part.open("wb") as f:
                 f.write(data)
@@ -219,6 +220,7 @@ def _finish(source: Path, out: Path, settings: Settings, ledger: Ledger) -> dict
         digest.update(f"{record.file}\0{record.digest}\n".encode())
         pictures += record.bpp is not None
     bits = sum(record.bpp for record in ledger.records() if record.bpp is not None)
+    _forget_parts(out)
     summary = {
         **settings,
         "source": {"files": len(ledger), "sha256": digest.hexdigest(), "origin": origin_of(source)},
@@ -228,6 +230,15 @@ def _finish(source: Path, out: Path, settings: Settings, ledger: Ledger) -> dict
     _replace(out / RECORDS, itertools.chain([json.dumps(settings) + "\n"], (record.line() for record in ledger.records())))
     _replace(out / SUMMARY, [json.dumps(summary, indent=1) + "\n"])
     return summary
+
+
+def _forget_parts(out: Path) -> None:
+    """Files that were being written when a worker was killed."""
+    for folder, _, files in os.walk(out):
+        for name in files:
+            if name.startswith(".") and name.endswith(PART):
+                with suppress(OSError):
+                    (Path(folder) / name).unlink()
 
 
 def rates_of(folder: Path) -> Mapping[str, float]:
@@ -292,7 +303,7 @@ def _read_records(path: Path) -> tuple[Settings, Iterator[Record]]:
 
 
 def _replace(path: Path, lines: Iterable[str]) -> None:
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}{PART}")
     with part.open("w", encoding="utf-8") as file:
         file.writelines(lines)
     os.replace(part, path)
