@@ -293,16 +293,6 @@ def test_commands_have_these_arguments(line: str) -> None:
     CHECKS[tool](words)
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("*/examples/kuberay-*.yaml")), ids=lambda path: path.stem)
-def test_jobs_for_kubernetes_have_these_arguments(path: Path) -> None:
-    import yaml
-
-    job = next(yaml.safe_load_all(_text(path)))
-    first, *words = shlex.split(job["spec"]["entrypoint"])
-    assert (job["kind"], first) == ("RayJob", "percodec")
-    _check_percodec(words)
-
-
 @pytest.mark.parametrize("line", NAMED)
 def test_commands_in_the_text_exist(line: str) -> None:
     first, *words = shlex.split(line)
