@@ -11,6 +11,7 @@ from typing import Any
 
 from percodec.runtime.serve.engine import Engine, ThreadEngine
 from percodec.runtime.serve.models import model_of
+from percodec.runtime.serve.predictor import Opening
 from percodec.runtime.serve.requests import Limits
 from percodec.runtime.serve.server import Addresses, Server
 from percodec.runtime.serve.tls import Tls
@@ -56,7 +57,8 @@ def serving(
     limits = limits or Limits(packets=8, frames=32, body_bytes=1 << 20, drain_s=20)
     bundles = {name: Bundle.open(folder) for name, folder in folders.items()}
     models = {name: model_of(name, bundle, ["all"]) for name, bundle in bundles.items()}
-    made = ThreadEngine(bundles, models, limits, workers=workers) if engine is None else engine(bundles, models, limits, **more)
+    kind, options = (ThreadEngine, {"workers": workers}) if engine is None else (engine, more)
+    made = kind(bundles, models, limits, Opening(), **options)
     server = Serving(made, limits, tls)
     try:
         yield server

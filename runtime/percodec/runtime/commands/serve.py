@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from percodec.runtime.serve.engine import Engine
     from percodec.runtime.serve.feed import Feed
     from percodec.runtime.serve.models import Model
-    from percodec.runtime.serve.requests import Limits
+    from percodec.runtime.serve.predictor import Opening
+    from percodec.runtime.serve.requests import Limits, Wanted
     from percodec.runtime.serve.server import Server
     from percodec.runtime.serve.tls import Tls
     from percodec.runtime.uplink.credentials import Credentials
@@ -83,6 +84,8 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
 
 def serve(args: argparse.Namespace) -> int:
     require("serve", "grpc", "google.protobuf", "aiohttp", "prometheus_client")
+    from percodec.runtime.serve.models import model_of
+    from percodec.runtime.serve.predictor import Opening
     from percodec.runtime.serve.server import Addresses, Server, checked_address
 
     tls = _tls(args)
@@ -93,8 +96,11 @@ def serve(args: argparse.Namespace) -> int:
         raise UsageError("--grpc none and --http none: leave one of them")
     limits = _limits(args)
     bundles = _bundles(args)
-    engine = _engine(args, bundles, limits)
-    feed = None if link is None else _feed(args, bundles, engine, limits)
+    opening = Opening(args.backend, whole(args.threads, "--threads", 1, 64), heads_of(args), not args.no_selftest)
+    models = {name: model_of(name, bundle, opening.heads) for name, bundle in bundles.items()}
+    wanted = None if link is None else _wanted(args, models)
+    engine = _engine(args, bundles, models, limits, opening)
+    feed = None if wanted is None else _feed(bundles, engine, limits, wanted)
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every TLS connection that ends
 
     async def work() -> Server:
@@ -155,16 +161,20 @@ def _link(args: argparse.Namespace) -> tuple[str, Credentials | None] | None:
     return url, credentials
 
 
-def _feed(args: argparse.Namespace, bundles: dict[str, Bundle], engine: Engine, limits: Limits) -> Feed:
-    from percodec.runtime.serve.feed import Feed
+def _wanted(args: argparse.Namespace, models: dict[str, Model]) -> dict[str, tuple[Wanted, ...]]:
+    """What is published of each model. Nothing has been started yet, so that a wrong name costs nothing."""
     from percodec.runtime.serve.refusal import Refusal
     from percodec.runtime.serve.requests import Asked, wanted_of
 
     asked = [] if args.publish is None else [Asked(name.strip(), None) for name in args.publish.split(",")]
     try:
-        wanted = {name: wanted_of(model, asked) for name, model in engine.models.items()}
+        return {name: wanted_of(model, asked) for name, model in models.items()}
     except Refusal as refusal:
         raise UsageError(f"--publish {args.publish}: {refusal}") from refusal
+
+
+def _feed(bundles: dict[str, Bundle], engine: Engine, limits: Limits, wanted: dict[str, tuple[Wanted, ...]]) -> Feed:
+    from percodec.runtime.serve.feed import Feed
 
     def answers_to(digest: str) -> str | None:
         return next((name for name, bundle in bundles.items() if bundle.answers_to(digest)), None)
@@ -185,31 +195,19 @@ def _say(args: argparse.Namespace, found: dict[str, object]) -> None:
     sys.stdout.flush()
 
 
-def _engine(args: argparse.Namespace, bundles: dict[str, Bundle], limits: Limits) -> Engine:
+def _engine(args: argparse.Namespace, bundles: dict[str, Bundle], models: dict[str, Model], limits: Limits, opening: Opening) -> Engine:
     from percodec.runtime.serve.engine import ThreadEngine
-    from percodec.runtime.serve.models import model_of
 
-    threads, heads = whole(args.threads, "--threads", 1, 64), heads_of(args)
-    models = {name: model_of(name, bundle, heads) for name, bundle in bundles.items()}
     if args.engine == "ray":
-        return _ray_engine(args, bundles, models, limits, threads, heads)
+        return _ray_engine(args, bundles, models, limits, opening)
     for name in ("replicas", "gpus"):
         if getattr(args, name) is not None:
             raise UsageError(f"--{name} goes with --engine ray")
     workers = min(usable_cores(), 16) if args.workers is None else whole(args.workers, "--workers", 1, 64)
-    return ThreadEngine(
-        bundles, models, limits, workers=workers, backend=args.backend, threads=threads, heads=heads, selftest=not args.no_selftest
-    )
+    return ThreadEngine(bundles, models, limits, opening, workers=workers)
 
 
-def _ray_engine(
-    args: argparse.Namespace,
-    bundles: dict[str, Bundle],
-    models: dict[str, Model],
-    limits: Limits,
-    threads: int,
-    heads: tuple[str, ...] | None,
-) -> Engine:
+def _ray_engine(args: argparse.Namespace, bundles: dict[str, Bundle], models: dict[str, Model], limits: Limits, opening: Opening) -> Engine:
     if args.workers is not None:
         raise UsageError("--workers goes with --engine threads; on Ray it is --replicas")
     low, _, high = (args.replicas or "1").partition("..")
@@ -220,10 +218,7 @@ def _ray_engine(
 
     replicas = Replicas(whole(low, "--replicas", 1, most), most, gpus)
     print("percodec: starting the workers on Ray", file=sys.stderr, flush=True)
-    return RayEngine(
-        bundles, models, limits, replicas=replicas, policy=demand_of(args).policy, backend=args.backend, threads=threads, heads=heads,
-        selftest=not args.no_selftest,
-    )  # fmt: skip
+    return RayEngine(bundles, models, limits, opening, replicas=replicas, policy=demand_of(args).policy)
 
 
 def _addresses(args: argparse.Namespace) -> list[tuple[str, str]]:

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from percodec.runtime.serve.models import Model
-from percodec.runtime.serve.predictor import Gone, Predictor, Tensor
+from percodec.runtime.serve.predictor import Gone, Opening, Predictor, Tensor
 from percodec.runtime.serve.refusal import Refusal, Why
 from percodec.runtime.serve.requests import Limits, Work
 from percodec.runtime.session import Session
@@ -63,12 +63,9 @@ class ThreadEngine:
         bundles: Mapping[str, Bundle],
         models: Mapping[str, Model],
         limits: Limits,
+        opening: Opening,
         *,
         workers: int = 1,
-        backend: str = "ort",
-        threads: int = 1,
-        heads: Sequence[str] | None = ("all",),
-        selftest: bool = True,
     ) -> None:
         """Opens everything. Raises what `Session.open` raises."""
         self.models = models
@@ -78,7 +75,7 @@ class ThreadEngine:
         for name, bundle in bundles.items():
             self._idle[name] = queue.SimpleQueue()
             for k in range(workers):
-                session = Session.open(bundle, backend=backend, heads=heads, threads=threads, selftest=selftest and k == 0)
+                session = opening.session(bundle, first=k == 0)
                 self._sessions.append(session)
                 self._idle[name].put(Predictor(session, models[name]))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="predict")

@@ -17,12 +17,27 @@ from percodec.runtime.serve.refusal import Refusal, Why
 from percodec.runtime.serve.requests import Wanted, Work, bytes_of
 from percodec.runtime.serve.rle import rle_of
 from percodec.runtime.session import Session
+from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import BackendError, PacketError
 from percodec.sdk.types import Latent, Prediction
 
 Array = NDArray[Any]
 _DTYPES = {"UINT8": "u1", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FP16": "<f2"}
 _DTYPES |= {"FP32": "<f4", "BOOL": "?"}
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How each worker opens its sessions: the options of `Session.open`."""
+
+    backend: str = "ort"
+    threads: int = 1
+    heads: tuple[str, ...] | None = ("all",)
+    selftest: bool = True
+
+    def session(self, bundle: Bundle, first: bool = True) -> Session:
+        """The bundle tests itself in the first alone. Raises what `Session.open` raises."""
+        return Session.open(bundle, backend=self.backend, heads=self.heads, threads=self.threads, selftest=self.selftest and first)
 
 
 class Gone(Exception):
@@ -114,4 +129,4 @@ def _png(picture: Array, *, bgr: bool) -> bytes:
     return bytes(data.tobytes())
 
 
-__all__ = ["Gone", "Predictor", "Tensor"]
+__all__ = ["Gone", "Opening", "Predictor", "Tensor"]

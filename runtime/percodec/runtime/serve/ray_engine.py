@@ -20,7 +20,7 @@ from typing import Any
 from percodec.runtime.cluster import joins, start
 from percodec.runtime.serve.engine import Counted
 from percodec.runtime.serve.models import Model
-from percodec.runtime.serve.predictor import Tensor
+from percodec.runtime.serve.predictor import Opening, Tensor
 from percodec.runtime.serve.refusal import Refusal, Why
 from percodec.runtime.serve.replica import Job, Outcome, Recipe, Replica
 from percodec.runtime.serve.requests import Limits, Work
@@ -66,13 +66,10 @@ class RayEngine:
         bundles: Mapping[str, Bundle],
         models: Mapping[str, Model],
         limits: Limits,
+        opening: Opening,
         *,
         replicas: Replicas = Replicas(),
         policy: Path | None = None,
-        backend: str = "ort",
-        threads: int = 1,
-        heads: Sequence[str] | None = ("all",),
-        selftest: bool = True,
     ) -> None:
         """Starts or joins Ray, and waits for the first replicas. Raises `BackendError`."""
         self.models = models
@@ -83,15 +80,8 @@ class RayEngine:
             name: ("" if bundle.path == default_bundle() else os.path.abspath(bundle.path), bundle.digest)
             for name, bundle in bundles.items()
         }
-        recipe = Recipe(
-            folders,
-            None if policy is None else os.path.abspath(policy),
-            backend,
-            threads,
-            None if heads is None else tuple(heads),
-            selftest,
-        )
-        self._leave = _begun(max(usable_cores(), replicas.high * threads))
+        recipe = Recipe(folders, None if policy is None else os.path.abspath(policy), opening)
+        self._leave = _begun(max(usable_cores(), replicas.high * opening.threads))
         try:
             self._handle = _handle(recipe, replicas)
         except BaseException:
@@ -234,7 +224,7 @@ def _handle(recipe: Recipe, replicas: Replicas) -> Any:
     serve.start(proxy_location="Disabled", logging_config=quiet)
     deployment = serve.deployment(
         Replica, name=NAME, max_ongoing_requests=2, max_constructor_retry_count=1, logging_config=quiet,
-        ray_actor_options={"num_cpus": recipe.threads, "num_gpus": replicas.gpus}, **many,
+        ray_actor_options={"num_cpus": recipe.opening.threads, "num_gpus": replicas.gpus}, **many,
     )  # fmt: skip
     try:
         return serve.run(deployment.bind(recipe), name=NAME, route_prefix=None).options(method_name="answer")

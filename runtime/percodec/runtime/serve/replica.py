@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from percodec.runtime.serve.models import Model, model_of
-from percodec.runtime.serve.predictor import Gone, Predictor, Tensor
+from percodec.runtime.serve.predictor import Gone, Opening, Predictor, Tensor
 from percodec.runtime.serve.refusal import Refusal, Why
 from percodec.runtime.serve.requests import Wanted, Work
-from percodec.runtime.session import Demand, Session, default_bundle, open_bundle
+from percodec.runtime.session import Demand, default_bundle, open_bundle
 
 Outcome: TypeAlias = "list[Tensor] | Refusal"
 _LOG = logging.getLogger("percodec.serve")
@@ -41,10 +41,7 @@ class Recipe:
 
     folders: dict[str, tuple[str, str]]
     policy: str | None
-    backend: str
-    threads: int
-    heads: tuple[str, ...] | None
-    selftest: bool
+    opening: Opening
 
 
 class Replica:
@@ -57,9 +54,8 @@ class Replica:
         policy = None if recipe.policy is None else Path(recipe.policy)
         for name, (folder, digest) in recipe.folders.items():
             bundle = open_bundle(Path(folder) if folder else default_bundle(), Demand(policy, digest))
-            session = Session.open(bundle, backend=recipe.backend, heads=recipe.heads, threads=recipe.threads, selftest=recipe.selftest)
-            model = model_of(name, bundle, recipe.heads)
-            self._predictors[name] = (model, Predictor(session, model))
+            model = model_of(name, bundle, recipe.opening.heads)
+            self._predictors[name] = (model, Predictor(recipe.opening.session(bundle), model))
         self._one = ThreadPoolExecutor(1, thread_name_prefix="predict")  # Ray's loop stays free to be asked after its health
 
     async def answer(self, jobs: Sequence[Job]) -> list[Outcome]:
