@@ -61,9 +61,12 @@ def test_predictions_are_the_sessions_and_what_has_none_is_named(
     run = [stream.pack(latent) for latent in latents]
     bad = packets[1][:-1] + bytes([packets[1][-1] ^ 1])
 
+    async def bodies(data: bytes) -> list[bytes]:
+        return [body async for body in feed.predictions(data)]
+
     def said(data: bytes) -> list[dict[str, Any]]:
-        found = asyncio.run(feed.predictions(data))
-        assert found == asyncio.run(feed.predictions(data)), "the same bytes for the same message"
+        found = asyncio.run(bodies(data))
+        assert found == asyncio.run(bodies(data)), "the same bytes for the same message"
         return [json.loads(body) for body in found]
 
     first, second = said(message_of(session, packets, 100))
