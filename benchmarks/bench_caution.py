@@ -3,8 +3,12 @@
     python benchmarks/bench_caution.py [--before CHECKOUT] [--rounds 15] [--record]
 
 `start`: processor time of a process that opens the built-in bundle, this checkout against an earlier one (`git worktree add CHECKOUT
-COMMIT`), in turn. The earlier one uses this one's compiled core, which did not change. `isolation`: processor time a frame of 480x360,
-of both processes together, against that of engines in this one, in turn; and what of it is the copy out of the shared memory.
+COMMIT`), in turn. The earlier one uses this one's compiled core, which did not change.
+
+`isolation`: processor time a frame of 480x360, of both processes together, and time on the wall, against those of engines in this process,
+in turn. The first frames of a turn are left out on both sides: they find caches as the other side left them, and a run has one side only.
+What of it is this process's, the copy out of the shared memory, and, for comparison, what it costs here that two processes without networks
+wake each other as often with as many bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +39,7 @@ from percodec.sdk.codec import _rans
 from percodec.sdk.machine import machine_info
 
 HERE = Path(__file__).parents[1]
-FRAMES, TURNS = 5, 10  # of a turn, and turns of a round: the networks of a frame take 100 times what is asked for
+FRAMES, FIRST = 20, 4  # of a turn; those that do not count
 _OPEN = "import sys; sys.path[:0] = sys.argv[1:]; from percodec.runtime import Session; Session.open().close()"
 
 
@@ -73,14 +78,53 @@ def process_s(pid: int) -> float:
     return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
-def frames_s(slot: Slot, pid: int) -> float:
-    """Processor seconds of a frame through one slot, here and in process `pid`."""
-    here, there = time.process_time(), process_s(pid) if pid else 0.0
-    for _ in range(FRAMES):
+def frames_s(slot: Slot, pid: int) -> tuple[float, float, float]:
+    """Of a frame through one slot: processor seconds here and in process `pid`, of those here, and on the wall."""
+    for k in range(FRAMES):
+        if k == FIRST:
+            here, there, wall = time.process_time(), process_s(pid) if pid else 0.0, time.monotonic()
         slot.encode()
         slot.ready()
         slot.predict()
-    return (time.process_time() - here + (process_s(pid) - there if pid else 0.0)) / FRAMES
+    wall, here = time.monotonic() - wall, time.process_time() - here
+    there = process_s(pid) - there if pid else 0.0
+    return tuple(seconds / (FRAMES - FIRST) for seconds in (here + there, here, wall))
+
+
+_ECHO = """
+import os, sys, time
+spent, clock = 0, time.thread_time_ns
+def timed(call, *words):
+    global spent
+    begin = clock()
+    done = call(*words)
+    spent += clock() - begin
+    return done
+while timed(os.read, 0, 12):
+    for seconds in map(float, sys.argv[1:]):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end: pass
+        timed(os.write, 1, bytes(9))
+print(spent, file=sys.stderr)
+"""
+
+
+def bare_s(works_s: Sequence[float]) -> float:
+    """Processor seconds, on both sides, of a request and as many answers as `works_s`, each after so long a work, of two bare processes."""
+    words = [sys.executable, "-S", "-c", _ECHO, *map(str, works_s)]
+    with subprocess.Popen(words, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stderr is not None
+        spent = 0.0
+        for _ in range(FRAMES):
+            begin = time.thread_time()
+            other.stdin.write(bytes(12))
+            for _ in works_s:
+                other.stdout.read(9)
+            spent += time.thread_time() - begin
+        other.stdin.close()
+        return (spent + int(other.stderr.read()) / 1e9) / FRAMES
 
 
 def isolation(rounds: int) -> dict[str, Any]:
@@ -91,12 +135,12 @@ def isolation(rounds: int) -> dict[str, Any]:
     with Session.open(bundle) as session:
         inside, (apart,) = session.slots(1)[0], supervisor.make(1)
         inside.image[:] = apart.image[:] = bundle.selftest().frames[0]
-        frames_s(inside, 0), frames_s(apart, supervisor.worker_pid)
-        differences, plain = [], []
-        for _ in range(rounds * TURNS):
-            plain.append(frames_s(inside, 0))
-            differences.append(frames_s(apart, supervisor.worker_pid) - plain[-1])
-        shared, own = [apart.symbols.copy(), *(a.copy() for a in apart.outputs["segmentation"].values())], []
+        rows, bare = [], []
+        for _ in range(rounds):
+            rows.append((frames_s(inside, 0), frames_s(apart, supervisor.worker_pid)))
+            encoding = rows[-1][0][2] / 3  # roughly, of the built-in networks
+            bare.append(bare_s((encoding, 2 * encoding)))
+        shared = [apart.symbols.copy(), *(a.copy() for a in apart.outputs["segmentation"].values())]
         own = [array.copy() for array in shared]
         begin = time.process_time()
         for _ in range(1000):
@@ -104,10 +148,17 @@ def isolation(rounds: int) -> dict[str, Any]:
                 mine[:] = theirs
         copy_ms = time.process_time() - begin
     supervisor.close()
+    ms = {
+        "inside_ms": [plain[0] for plain, _ in rows],
+        "inside_wall_ms": [plain[2] for plain, _ in rows],
+        "apart_costs_ms": [other[0] - plain[0] for plain, other in rows],
+        "apart_costs_wall_ms": [other[2] - plain[2] for plain, other in rows],
+        "of_it_in_this_process_ms": [other[1] for _, other in rows],
+        "bare_processes_ms": bare,
+    }
     return {
-        "frame": f"{bundle.frame_width}x{bundle.frame_height}", "rounds": rounds, "frames_a_round": FRAMES * TURNS,
-        "inside_ms": round(1000 * statistics.median(plain), 3), "apart_costs_ms": round(1000 * statistics.median(differences), 3),
-        "copying_out_ms": round(copy_ms, 4),
+        "frame": f"{bundle.frame_width}x{bundle.frame_height}", "rounds": rounds, "frames_a_round": FRAMES - FIRST,
+        **{name: round(1000 * statistics.median(values), 3) for name, values in ms.items()}, "copying_out_ms": round(copy_ms, 4),
     }  # fmt: skip
 
 

@@ -107,7 +107,8 @@ def test_the_worker_holds_its_own_descriptors_and_limits_alone(bundle_folder: Pa
         place = Path(f"/proc/{run.supervisor.worker_pid}")
         held = {os.readlink(entry) for entry in (place / "fd").iterdir()}
         assert str(secret) not in held
-        assert not [name for name in held if name.startswith(("socket:", str(tmp_path)))]
+        assert not [name for name in held if name.startswith(str(tmp_path))]
+        assert len([name for name in held if name.startswith("socket:")]) == 2 * len(run.pipeline.ring.slots), "its answers, and no other"
         assert os.readlink(place / "fd" / "1") == os.devnull
         limits = {line[:26].strip(): line[26:].split() for line in (place / "limits").read_text().splitlines()[1:]}
         assert limits["Max core file size"][:2] == ["0", "0"]
@@ -122,17 +123,16 @@ def test_the_worker_holds_its_own_descriptors_and_limits_alone(bundle_folder: Pa
 
 SCRIBBLER = """
 import random, threading
-ready = w._Worker._send
-def send(self, kind, index, token, text):
-    ready(self, kind, index, token, text)
-    if kind == w.READY:
-        def scribble():
-            while True:
-                for arrays in self._shared:
-                    for array in arrays[1:]:
-                        array.reshape(-1)[:] = random.randrange(6)
-        threading.Thread(target=scribble, daemon=True).start()
-w._Worker._send = send
+serve = w._Worker.serve
+def serving(self):
+    def scribble():
+        while True:
+            for arrays in self._shared:
+                for array in arrays[1:]:
+                    array.reshape(-1)[:] = random.randrange(6)
+    threading.Thread(target=scribble, daemon=True).start()
+    serve(self)
+w._Worker.serve = serving
 """
 
 
@@ -163,21 +163,51 @@ def test_symbols_that_the_worker_goes_on_changing_are_coded_as_they_were_checked
 @pytest.mark.parametrize(
     "says",
     [
-        "self._out.write(w.REPLY.pack(w.SYMBOLS, 10**6, 1, 0))",
-        "self._out.write(w.REPLY.pack(w.FAILED, 0, 1, 2**32 - 1) + bytes(10**6))",
-        "self._out.write(w.REPLY.pack(99, 0, 0, 0))",
-        """send(self, w.READY, 0, 0, '{"frame_ms": 1e300, "backend": "ort"}')""",
-        """send(self, w.READY, 0, 0, '{"frame_ms": 1' + "0" * 400 + ', "backend": "ort"}')""",
-        "send(self, w.READY, 0, 0, '[' * 10**4)",
+        "'no json'",
+        "'x' * 10**6",
+        """'{"frame_ms": 1e300, "backend": "ort"}'""",
+        """'{"frame_ms": 1' + "0" * 400 + ', "backend": "ort"}'""",
+        "'[' * 10**4",
     ],
 )
 def test_a_worker_that_talks_nonsense_is_ended(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch, says: str) -> None:
     monkeypatch.setattr("percodec.runtime.supervise.supervisor.GIVE_UP", 1)
-    hostile = (
-        f"send = w._Worker._send\ndef nonsense(self, kind, index, token, text):\n    {says}\n    send(self, kind, index, token, text)\n"
-    )
+    hostile = f"say = w._Worker._say\nw._Worker._say = lambda self, pipe, text: say(self, pipe, {says})\n"
     with pytest.raises(BackendError, match="what is no answer"):
-        Drive(bundle_folder, command=worker(hostile + "w._Worker._send = nonsense"), config={"selftest": False})
+        Drive(bundle_folder, command=worker(hostile), config={"selftest": False})
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "reply[:3]",
+        "reply + b'x'",
+        "w.REPLY.pack(99, 1)",
+        "w.REPLY.pack(reply[0], 2**64 - 1)",
+        "bytes(10**5)",
+        "b''",
+    ],
+)
+def test_what_is_no_answer_about_a_frame_ends_the_worker(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch, says: str) -> None:
+    """And whoever waits for that frame goes on, though a process of the worker's keeps its sockets open."""
+    monkeypatch.setattr("percodec.runtime.supervise.supervisor.GIVE_UP", 1)
+    hostile = f"""
+import os
+write, owner = os.write, os.getpid()
+if os.fork() == 0:
+    while os.getppid() == owner: time.sleep(0.05)
+    time.sleep(3)
+    os._exit(0)
+os.write = lambda number, reply: write(number, {says})
+"""
+    run = Drive(bundle_folder, command=worker("import time\n" + hostile), config={"selftest": False})
+    began = time.monotonic()
+    run.pipeline.start()
+    run.until(lambda: run.pipeline.wait(0.01), 20)
+    assert time.monotonic() - began < 3, "it waited for the worker's child"
+    with pytest.raises(BackendError, match="no answer"):
+        run.pipeline.finish()
+    run.supervisor.close()
 
 
 def options_of(percodec: Percodec, folder: Path, bundle: Path | None, *words: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from support.tiny_bundle import frames, make_bundle
 
 from percodec.runtime.supervise import supervisor as module
 from percodec.runtime.supervise.health import DEGRADED, FAULT, READY
+from percodec.runtime.supervise.link import Link
 from percodec.runtime.supervise.supervisor import COMMAND
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import BackendError, BundleError
@@ -106,21 +107,21 @@ def test_no_frame_of_a_file_is_lost_by_a_restart_but_those_in_flight(drive: Call
 def test_a_frame_of_a_file_waits_where_the_pipe_breaks_before_the_end_is_noticed(
     drive: Callable[..., Drive], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asks, broken = module._Link.ask, list[int]()
+    asks, broken = Link.ask, list[int]()
 
-    def ask(link: module._Link, index: int, token: int) -> None:
+    def ask(link: Link, index: int, token: int) -> None:
         if len(broken) == 1:
             broken.append(token)
             link.process.kill()
             raise BrokenPipeError
         if not broken and token > 30:
-            while any(a.owed for a in run.supervisor._answers if a.token < token):  # nothing in flight
+            while any(a.link is not None and not a.whole for a in run.supervisor._answers if a.token < token):  # nothing in flight
                 run.supervisor._cv.wait(0.01)
             broken.append(token)
             return ask(link, index, token)
         return asks(link, index, token)
 
-    monkeypatch.setattr(module._Link, "ask", ask)
+    monkeypatch.setattr(Link, "ask", ask)
     run = drive(count=100, period_s=0)
     run.until(lambda: run.pipeline.wait(0.01), 30)
     assert len(broken) == 2

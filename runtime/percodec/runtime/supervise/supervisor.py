@@ -10,14 +10,10 @@ other engines beside the running ones and changes over between two frames.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
 import os
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -32,15 +28,14 @@ from numpy.typing import NDArray
 from percodec.runtime.engines.engine import TensorSpec
 from percodec.runtime.pipeline.slots import FrameLost, Slot
 from percodec.runtime.supervise.health import Health
-from percodec.runtime.supervise.worker import FAILED, LOST, OUTPUTS, READY, REFUSED, REPLY, REQUEST, RUN, SYMBOLS, layout, views
+from percodec.runtime.supervise.link import NO_ANSWER, Link
+from percodec.runtime.supervise.worker import OUTPUTS, SYMBOLS, layout, views
 from percodec.sdk import errors
 from percodec.sdk.errors import BackendError, PercodecError
-from percodec.sdk.text import printable
 
 BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 GIVE_UP, WINDOW_S = 3, 600.0
 START_S = 120.0
-MOST_TEXT = 16 << 10
 # Not -m, which puts the current folder first on the path: whoever can write there would run code in the worker.
 _START = (
     "import os, sys; sys.path[:] = [p for p in sys.path if os.path.isabs(p)]; "
@@ -49,71 +44,16 @@ _START = (
 COMMAND = (sys.executable, "-c", _START)
 
 
-class _Link:
-    """One worker process and what is known of it. Guarded by the supervisor's condition."""
-
-    def __init__(self, command: Sequence[str], config: dict[str, Any], memory: int) -> None:
-        read, write = os.pipe()
-        self.backend = str(config["backend"])
-        self.words = tempfile.TemporaryFile()  # not a pipe: nobody reads while the worker lives  # noqa: SIM115
-        words = [*command, json.dumps({**config, "memory_fd": memory, "reply_fd": write})]
-        try:
-            self.process = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self.words, pass_fds=(memory, write)
-            )
-        finally:
-            os.close(write)
-        self.replies = os.fdopen(read, "rb")
-        self.up = False
-        self.since = self.progress = time.monotonic()
-        self.about: dict[str, Any] = {}
-        self.killed = ""
-
-    def ask(self, index: int, token: int) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(REQUEST.pack(RUN, index, token))
-        self.process.stdin.flush()
-
-    def retire(self) -> None:
-        """No more requests; it answers what it has and ends."""
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):  # it is gone already
-                self.process.stdin.close()
-
-    def last_words(self) -> str:
-        """Why it ended, once it has."""
-        code = self.process.wait()
-        self.retire()
-        self.words.seek(0, os.SEEK_END)
-        self.words.seek(max(0, self.words.tell() - 4000))
-        lines = printable(self.words.read().decode("utf-8", "replace")).strip().splitlines()
-        self.words.close()
-        if code == -signal.SIGXCPU:
-            return "the worker took more processor time than engines may to load"
-        why = self.killed or (lines[-1] if lines else f"the worker ended with code {code}")
-        return f"the GPU was lost to the worker: {why}" if code == LOST else why
-
-    @property
-    def refused(self) -> bool:
-        """Another try would end as this one did, which has ended before it was up."""
-        return not self.up and self.process.returncode in (REFUSED, -signal.SIGXCPU)
-
-
 @dataclass
 class _Answer:
-    """The run of one slot."""
+    """The run of one slot. `whole`: its outputs were there, or it is lost."""
 
-    link: _Link | None = None
+    link: Link | None = None
     token: int = 0
-    symbols: bool = False
-    outputs: bool = False
-    lost: str = ""
     since: float = 0.0
+    whole: bool = False
     copied: int = 0  # of the slot's arrays
-
-    @property
-    def owed(self) -> bool:
-        return self.link is not None and not self.outputs and not self.lost
+    unread: int = 2  # symbols, outputs
 
 
 class Supervisor:
@@ -145,9 +85,9 @@ class Supervisor:
         self._candidates, self.waits, self._patience, self._command = list(candidates), waits, patience_s, list(command)
         self._cv = threading.Condition()
         self._answers: list[_Answer] = []
-        self._link: _Link | None = None  # takes the frames
-        self._next: _Link | None = None  # loads, to take over
-        self._alive: list[_Link] = []  # these two, and what still finishes its last frames
+        self._link: Link | None = None  # takes the frames
+        self._next: Link | None = None  # loads, to take over
+        self._alive: list[Link] = []  # these two, and what still finishes its last frames
         self._memory = -1
         self._next_token = 0
         self._ends: deque[float] = deque()
@@ -155,6 +95,7 @@ class Supervisor:
         self._why = "no worker has started"
         self._error: type[PercodecError] = BackendError
         self._faulted = self._closing = False
+        self._over = threading.Event()  # for the watch alone: the condition is told of every restart
         self._proved = False  # a worker was up
 
     @property
@@ -182,7 +123,7 @@ class Supervisor:
             # The worker can go on writing to what is shared, so it is copied, once, before anything here checks, codes or shows it.
             symbols, *results = own = [np.empty_like(array) for array in shared]
             pairs = list(zip(own, shared, strict=True))
-            ready, predict = self._waits_for(k, "symbols", pairs), self._waits_for(k, "outputs", pairs)
+            ready, predict = self._waits_for(k, SYMBOLS, pairs), self._waits_for(k, OUTPUTS, pairs)
             slots.append(Slot(k, image, symbols, self._by_head(results), self._asks(k), predict, ready))
         with self._cv:
             self._link = self._start(self._candidates[0])
@@ -207,6 +148,7 @@ class Supervisor:
         with self._cv:
             self._closing = True
             self._cv.notify_all()
+            self._over.set()
             alive = list(self._alive)
         for link in alive:
             link.process.kill()
@@ -225,7 +167,7 @@ class Supervisor:
         def encode() -> None:
             with self._cv:
                 while True:
-                    if self.waits:
+                    if self.waits and (self._link is None or not self._link.up):
                         self._cv.wait_for(lambda: self._faulted or self._closing or (self._link is not None and self._link.up))
                     if self._faulted:
                         raise BackendError(self._why)
@@ -233,26 +175,33 @@ class Supervisor:
                     if link is None or not link.up:
                         raise FrameLost(self._why)
                     self._next_token += 1
-                    answer = self._answers[index] = _Answer(link, self._next_token, since=time.monotonic())
+                    if self._answers[index].unread and self._answers[index].link is link:
+                        link.forget(index)
+                    answer = self._answers[index] = _Answer(link, self._next_token, time.monotonic())
                     try:
                         return link.ask(index, self._next_token)
                     except (OSError, ValueError) as error:  # ValueError: its pipe is closed already, its end not yet noticed
-                        link.up, answer.lost = False, "the worker is gone"
+                        link.up, answer.whole = False, True
                         if not self.waits:
-                            raise FrameLost(answer.lost) from error
+                            raise FrameLost("the worker is gone") from error
 
         return encode
 
-    def _waits_for(self, index: int, what: str, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> Callable[[], None]:
+    def _waits_for(self, index: int, kind: int, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> Callable[[], None]:
         """`pairs`: here, shared; of the symbols, then of all outputs."""
-        last = len(pairs) if what == "outputs" else 1
+        last = len(pairs) if kind == OUTPUTS else 1
 
         def wait() -> None:
-            with self._cv:
-                answer = self._answers[index]
-                self._cv.wait_for(lambda: getattr(answer, what) or answer.lost)
-                if not getattr(answer, what):
-                    raise FrameLost(answer.lost)
+            answer = self._answers[index]
+            if answer.copied >= last or answer.link is None:
+                return
+            lost = answer.link.wait(index, kind, answer.token)
+            answer.unread -= 1
+            if lost or kind == OUTPUTS:
+                answer.whole = True
+            if lost:
+                raise FrameLost(lost)
+            with self._cv:  # what the coder has is not written again
                 for mine, theirs in pairs[answer.copied : last]:
                     np.copyto(mine, theirs)
                 answer.copied = max(answer.copied, last)
@@ -260,63 +209,39 @@ class Supervisor:
         return wait
 
     # -- the workers' side --------------------------------------------------------------------------------------------
-    def _start(self, backend: str) -> _Link:
-        link = _Link(self._command, {**self._config, "backend": backend}, self._memory)
+    def _start(self, backend: str) -> Link:
+        link = Link(self._command, {**self._config, "backend": backend}, self._memory)
         self._alive.append(link)
-        threading.Thread(target=self._listen, args=(link,), name="percodec-worker-replies", daemon=True).start()
+        threading.Thread(target=self._follow, args=(link,), name="percodec-worker", daemon=True).start()
         return link
 
-    def _listen(self, link: _Link) -> None:
-        with link.replies as replies:
-            while len(raw := replies.read(REPLY.size)) == REPLY.size:
-                kind, index, token, length = REPLY.unpack(raw)
-                text = printable(replies.read(min(length, MOST_TEXT)).decode("utf-8", "replace"))
-                with self._cv:
-                    link.progress = time.monotonic()
-                    sense = length <= MOST_TEXT and index < len(self._answers) and self._take(link, kind, index, token, text)
-                    self._cv.notify_all()
-                if not sense:
-                    link.killed = "the worker answered with what is no answer"
-                    link.process.kill()
-                    break
+    def _follow(self, link: Link) -> None:
+        said = link.loaded()
+        with self._cv:
+            about = None if said is None else _about(said)
+            if about is not None:
+                self._take_over(link, about)
+            elif said is not None:
+                link.kill(NO_ANSWER)
+            self._cv.notify_all()
         why = link.last_words()
         with self._cv:
             self._ended(link, why)
+            link.over(why)
             self._cv.notify_all()
 
-    def _take(self, link: _Link, kind: int, index: int, token: int, text: str) -> bool:
-        """False for what no worker says."""
-        if kind == READY:
-            about = _about(text)
-            if about is None or link.up:
-                return False
-            link.up, link.about = True, about
-            if link is self._next:
-                old, self._link, self._next = self._link, link, None
-                if old is not None:
-                    old.retire()
-                self.health.clear("switch")
-            self._proved = True
-            self.health.clear("worker")
-            return True
-        if kind not in (SYMBOLS, OUTPUTS, FAILED):
-            return False
-        answer = self._answers[index]
-        if answer.link is not link or answer.token != token:
-            return True  # of a frame that was given up
-        if kind == SYMBOLS:
-            answer.symbols = True
-        elif kind == OUTPUTS:
-            answer.outputs = True
-        else:
-            answer.lost = text or "the engine failed"
-        return True
+    def _take_over(self, link: Link, about: dict[str, Any]) -> None:
+        link.up, link.about = True, about
+        if link is self._next:
+            old, self._link, self._next = self._link, link, None
+            if old is not None:
+                old.retire()
+            self.health.clear("switch")
+        self._proved = True
+        self.health.clear("worker")
 
-    def _ended(self, link: _Link, why: str) -> None:
+    def _ended(self, link: Link, why: str) -> None:
         self._alive.remove(link)
-        for answer in self._answers:
-            if answer.link is link and answer.owed:
-                answer.lost = why
         if self._closing or self._faulted:
             return
         kind, why = _typed(why) if link.refused else (BackendError, why)
@@ -350,9 +275,8 @@ class Supervisor:
 
     def _watch(self) -> None:
         """Kill what owes and does not answer; start what is missing."""
-        while True:
+        while not self._over.wait(self._patience / 6):
             with self._cv:
-                self._cv.wait(self._patience / 6)
                 if self._closing or self._faulted:
                     return
                 now = time.monotonic()
@@ -362,14 +286,12 @@ class Supervisor:
                 for link in self._alive:
                     if link.killed:
                         continue
-                    owed = [a.since for a in self._answers if a.link is link and a.owed]
+                    owed = [a.since for k, a in enumerate(self._answers) if a.link is link and not a.whole and not link.answered(k)]
                     patience = max(self._patience, 8e-3 * float(link.about.get("frame_ms", 0)))
                     if link.up and owed and now - max(min(owed), link.progress) > patience:
-                        link.killed = f"the worker gave no answer for {1000 * patience:.0f} ms"
+                        link.kill(f"the worker gave no answer for {1000 * patience:.0f} ms")
                     elif not link.up and now - link.since > START_S:
-                        link.killed = f"the worker was not ready within {START_S:g} s"
-                    if link.killed:
-                        link.process.kill()
+                        link.kill(f"the worker was not ready within {START_S:g} s")
 
 
 def _about(text: str) -> dict[str, Any] | None:

@@ -1,13 +1,13 @@
 """The process that owns the engines: started with a JSON argument by `supervise.supervisor`.
 
-Frames, symbols and the outputs of all heads live in one anonymous shared memory file, laid out as slots; over two pipes go only which
-slot to run and how it went. The process ends itself at once when the GPU is lost to it (a sticky CUDA error), with exit code `LOST`.
-It limits itself before it reads a model (`engines.limits`), and holds no descriptors but its own.
+Frames, symbols and the outputs of all heads live in one anonymous shared memory file, laid out as slots; engines on a CPU compute in
+there. Beside it goes only which slot to run and how it went. The process ends itself at once when the GPU is lost to it (a sticky CUDA
+error), with exit code `LOST`. It limits itself before it reads a model (`engines.limits`), and holds no descriptors but its own.
 
-    in   RUN slot token                 encode and predict what is in the slot
-    out  READY {json}                   engines are up: what they are
-         SYMBOLS|OUTPUTS slot token      there to be read
-         FAILED slot token reason       this frame has no result; the next may have
+    standard input        slot token                 encode and predict what is in the slot
+    a pipe                {json}                     engines are up: what they are
+    each slot's sockets   SYMBOLS | OUTPUTS token    there to be read
+                          FAILED token reason        this frame has no result; the next may have
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import queue
 import signal
 import struct
 import sys
@@ -31,16 +30,17 @@ from numpy.typing import NDArray
 
 from percodec.runtime.engines.cuda import CudaError
 from percodec.runtime.engines.engine import TensorSpec
+from percodec.runtime.engines.host_slots import host_slots
 from percodec.runtime.engines.limits import Limits
 from percodec.runtime.engines.open import open_slots
 from percodec.runtime.engines.selftest import run_selftest
-from percodec.runtime.pipeline.slots import POISON
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import BackendError, PercodecError
 
-RUN, READY, SYMBOLS, OUTPUTS, FAILED = range(1, 6)
-REQUEST = struct.Struct("<BIQ")
-REPLY = struct.Struct("<BIQI")
+SYMBOLS, OUTPUTS, FAILED = range(1, 4)
+REQUEST = struct.Struct("<IQ")
+REPLY = struct.Struct("<BQ")
+MOST_REPLY = REPLY.size + 4000
 LOST, REFUSED = 75, 76  # exit codes: the GPU is gone; the engines are not what they must be, which no other try changes
 
 
@@ -70,9 +70,11 @@ def views(shared: mmap.mmap, specs: Sequence[TensorSpec], count: int) -> list[li
 
 class _Worker:
     def __init__(self, config: dict[str, Any]) -> None:
-        self._out, self._lock = os.fdopen(config["reply_fd"], "wb", buffering=0), threading.Lock()
+        self._replies = list(zip(config["reply_fds"][::2], config["reply_fds"][1::2], strict=True))  # of symbols, of outputs
+        self._encoding = threading.Lock()
         limits = Limits(**config.get("limits", {}))
-        limits.apply(host=config["backend"].partition(":")[0] == "ort")
+        host = config["backend"].partition(":")[0] == "ort"
+        limits.apply(host)
         bundle = Bundle.open(
             Path(config["bundle"]), config.get("digest"), config.get("engines")
         )  # the log names one bundle: no other may run under it
@@ -85,11 +87,11 @@ class _Worker:
         found = (
             asdict(run_selftest(bundle, self._made.encoder, self._made.heads.get("segmentation"))) if config.get("selftest", True) else None
         )
-        self._slots = self._made.make(count)
-        self._waiting: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        self._slots = host_slots(self._made.encoder, self._made.heads, self._shared)(count) if host else self._made.make(count)
+        self._threads = 2 if host else count  # on a CPU one frame is encoded while another is predicted; a GPU has a queue
         frame_ms = self._warm_up()
         limits.loaded()
-        self._send(READY, 0, 0, json.dumps({**self._made.about, "selftest": found, "frame_ms": frame_ms}))
+        self._say(config["ready_fd"], json.dumps({**self._made.about, "selftest": found, "frame_ms": frame_ms}))
 
     def _warm_up(self, runs: int = 3) -> float:
         """The longest of a few frames, in ms: how long an answer may take."""
@@ -102,52 +104,51 @@ class _Worker:
         return round(longest, 3)
 
     def serve(self) -> None:
-        finisher = threading.Thread(target=self._finish, daemon=True)
-        finisher.start()
-        with os.fdopen(0, "rb", buffering=0) as requests:
-            while True:
-                raw = requests.read(REQUEST.size)
-                if len(raw) < REQUEST.size:
-                    break
-                _, index, token = REQUEST.unpack(raw)
-                slot, (image, *results) = self._slots[index], self._shared[index]
-                for array in results:
-                    array.reshape(-1).view(np.uint8).fill(POISON)
-                np.copyto(slot.image, image)
-                if self._guard(index, token, slot.encode):
-                    self._waiting.put((index, token))
-        self._waiting.put(None)
-        finisher.join(timeout=2)
+        """Until there are no more requests. A frame is one thread's from here to there: a request wakes one of them."""
+        others = [threading.Thread(target=self._serve, daemon=True) for _ in range(self._threads - 1)]
+        for thread in others:
+            thread.start()
+        self._serve()
+        for thread in others:
+            thread.join(timeout=2)
 
-    def _finish(self) -> None:
-        while (item := self._waiting.get()) is not None:
-            index, token = item
-            slot, (_, symbols, *results) = self._slots[index], self._shared[index]
+    def _serve(self) -> None:
+        while len(raw := os.read(0, REQUEST.size)) == REQUEST.size:
+            index, token = REQUEST.unpack(raw)
+            slot, (image, symbols, *results) = self._slots[index], self._shared[index]
             outputs = [array for head in slot.outputs.values() for array in head.values()]
-            for wait, sources, destinations, kind in (
-                (slot.ready, [slot.symbols], [symbols], SYMBOLS),
-                (slot.predict, outputs, results, OUTPUTS),
-            ):
-                if not self._guard(index, token, wait):
-                    break
-                for source, destination in zip(sources, destinations, strict=True):
-                    np.copyto(destination, source)
-                self._send(kind, index, token, "")
+            to_symbols, to_outputs = self._replies[index]
+            try:
+                _copy([image], [slot.image])
+                with self._encoding:  # it queues, on a GPU: one frame after the other
+                    slot.encode()
+                slot.ready()
+                _copy([slot.symbols], [symbols])
+                os.write(to_symbols, REPLY.pack(SYMBOLS, token))
+                to_symbols = -1
+                slot.predict()
+                _copy(outputs, results)
+                os.write(to_outputs, REPLY.pack(OUTPUTS, token))
+            except PercodecError as error:
+                self._failed([to_outputs, to_symbols], token, error)
 
-    def _guard(self, index: int, token: int, work: Any) -> bool:
-        try:
-            work()
-        except PercodecError as error:
-            self._send(FAILED, index, token, str(error))
-            if isinstance(error, CudaError) and error.sticky:
-                os._exit(LOST)  # no clean-up: every further CUDA call would fail or hang
-            return False
-        return True
+    def _failed(self, pipes: list[int], token: int, error: PercodecError) -> None:
+        reply = (REPLY.pack(FAILED, token) + (str(error) or "the engine failed").encode())[:MOST_REPLY]
+        for pipe in pipes:
+            if pipe >= 0:
+                os.write(pipe, reply)
+        if isinstance(error, CudaError) and error.sticky:
+            os._exit(LOST)  # no clean-up: every further CUDA call would fail or hang
 
-    def _send(self, kind: int, index: int, token: int, text: str) -> None:
-        payload = text.encode()[:4000]
-        with self._lock:
-            self._out.write(REPLY.pack(kind, index, token, len(payload)) + payload)
+    def _say(self, pipe: int, text: str) -> None:
+        with os.fdopen(pipe, "w") as ready:
+            print(text, file=ready)
+
+
+def _copy(sources: Sequence[NDArray[Any]], destinations: Sequence[NDArray[Any]]) -> None:
+    for source, destination in zip(sources, destinations, strict=True):
+        if source is not destination:
+            np.copyto(destination, source)
 
 
 def main() -> int:
@@ -166,4 +167,4 @@ def main() -> int:
     return 0
 
 
-__all__ = ["FAILED", "LOST", "OUTPUTS", "READY", "REFUSED", "REPLY", "REQUEST", "RUN", "SYMBOLS", "layout", "main", "views"]
+__all__ = ["FAILED", "LOST", "MOST_REPLY", "OUTPUTS", "REFUSED", "REPLY", "REQUEST", "SYMBOLS", "layout", "main", "views"]
