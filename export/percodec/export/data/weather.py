@@ -65,4 +65,4 @@ def _grain(x: Tensor, rng: np.random.Generator, sigma: float) -> Tensor:
     return torch.from_numpy(rng.normal(0, sigma, x.shape).astype(np.float32))
 
 
-__all__ = ["KINDS", "weathered"]
+__all__ = ["KINDS", "blur", "colour", "glare", "haze", "night", "noise", "weathered"]
