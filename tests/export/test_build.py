@@ -84,6 +84,19 @@ def test_classification_heads_build(tmp_path):
         assert counts[kind] >= 35, counts
 
 
+def test_only_who_builds_into_a_bundle_writes_there(bundle, calibration, tmp_path):
+    folder = shutil.copytree(bundle.path, tmp_path / "foreign", ignore=shutil.ignore_patterns("engines"))
+    said = []
+    measured = Calibration(Bundle.open(folder), calibration.frames).ranges("encoder")
+    assert not (folder / "engines").exists()
+    (folder / "engines").write_text("in the way, for root writes into read-only folders")
+    assert Calibration(Bundle.open(folder), calibration.frames, say=said.append, keep=True).ranges("encoder") == measured
+    assert any("the ranges of encoder are not kept" in text for text in said)
+    (folder / "engines").unlink()
+    Calibration(Bundle.open(folder), calibration.frames, keep=True).ranges("encoder")
+    assert Calibration(Bundle.open(folder)).ranges("encoder") == measured, "kept, and used without frames"
+
+
 def test_fp8_builds_where_there_is_fp8(bundle, calibration):
     row = build_graph(bundle, "encoder", ADA, plan_for(ADA, "fp8+fp16"), calibration)
     assert row["convolutions"] == {"fp8": 7, "fp16": 2}

@@ -235,6 +235,8 @@ def test_ranges_are_kept_and_used_without_frames(tmp_path):
     model, x = plain(serialized(tiny())), [np.full((1, 16, 16, 3), 40 * k, np.uint8) for k in range(1, 5)]
     cache = tmp_path / "deep" / "ranges.json"
     first = measure(model, x, cache=cache)
+    assert not cache.exists(), "whoever measures says whether they are kept"
+    first.save(cache)
     assert measure(model, [], cache=cache) == first
     assert Ranges.load(cache) == first
     other = [v + 1 for v in x]

@@ -110,3 +110,17 @@ def test_encode_keeps_to_a_rate(bundle, tmp_path, capsys):
     kbps = 0.8 * free * 25 / 125
     assert main([*words, "-o", str(tmp_path / "aimed.mcap"), "--target-kbps", f"{kbps:.3f}"]) == 0
     assert json.loads(capsys.readouterr().out)["packet_bytes"] / 40 < 0.9 * free
+
+
+@pytest.mark.parametrize("rate", [5e-324, 0.0, -1.0, 0.99, float("inf"), float("nan")])
+def test_a_target_that_is_no_rate_is_refused(bundle, rate):
+    with pytest.raises(UsageError, match="bytes a second; give 1 or more"):
+        control(bundle, bytes_per_second=rate)
+
+
+@pytest.mark.parametrize("fps", [5e-324, 1e308, float("inf")])
+def test_the_least_target_of_a_source_that_says_anything_of_its_rate_works(bundle, fps):
+    least = control(bundle, bytes_per_second=1.0, fps=fps)
+    for k, symbols in enumerate(latents(bundle, 3)):
+        least.coarsen(symbols)
+        assert least.encode(symbols, k, k // 2)

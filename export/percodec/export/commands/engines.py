@@ -93,7 +93,8 @@ def build(args: argparse.Namespace) -> int:
     plan = plan_for(device, args.precision, args.keep)
     rows: list[dict[str, Any]] = []
     with _progress(args.json) as step:
-        calibration = Calibration(bundle, _frames(bundle, args.calibrate, args.frames), args.method, _say(args.json), step)
+        frames = _frames(bundle, args.calibrate, args.frames)
+        calibration = Calibration(bundle, frames, args.method, _say(args.json), step, keep=not args.dry_run)
         for graph in graphs:
             judged = args.max_damage is not None and graph not in cameras
             here = _kept(bundle, graph, plan, calibration, args.max_damage, step) if judged else plan

@@ -29,7 +29,7 @@ from percodec.export.engines.tensorrt import build_engine, cuda_of, io_of
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.bundle.engines import EngineKey, write_engine
 from percodec.sdk.camera import CameraFormat, is_camera_graph
-from percodec.sdk.errors import ExportError, UsageError
+from percodec.sdk.errors import ExportError, UsageError, reason
 from percodec.sdk.targets import Target
 
 Array = NDArray[np.uint8]
@@ -62,26 +62,41 @@ def plan_for(target: Target, precision: str, keep: Sequence[str] = ()) -> Plan:
 
 @dataclass
 class Calibration:
-    """Frames of the bundle's size and what each graph reads of them; ranges are measured when first asked for."""
+    """Frames of the bundle's size and what each graph reads of them; ranges are measured when first asked for.
+
+    Ranges that the bundle keeps are used. `keep`: measured ones are kept there, too, beside the engines.
+    """
 
     bundle: Bundle
     frames: Sequence[Array] = ()
     method: str = "minmax"
     say: Say = lambda text: None
     progress: Progress = lambda what, done, of: None
+    keep: bool = False
 
     def __post_init__(self) -> None:
         self._symbols: list[Array] | None = None
+        self._found: dict[str, Ranges] = {}
         if self.frames:
             for warning in judge(self.frames, self.bundle.frame_height, self.bundle.frame_width):
                 self.say(f"warning: {warning}")
 
     def ranges(self, graph: str) -> Ranges:
         """Raises `DataError` where there are neither frames nor kept ranges."""
+        if graph not in self._found:
+            self._found[graph] = self._measured(graph)
+        return self._found[graph]
+
+    def _measured(self, graph: str) -> Ranges:
         model = plain(source_graph(self.bundle, graph))
         cache = self.bundle.path / "engines" / "calibration" / f"{graph}-{self.method}.json"
         inputs = self.inputs(graph)
         found = measure(model, inputs, self.method, cache, lambda done, of: self.progress(f"calibrate {graph}", done, of))
+        if self.keep and inputs:
+            try:
+                found.save(cache)
+            except OSError as error:
+                self.say(f"warning: the ranges of {graph} are not kept: {reason(error)}")
         if 0 < len(inputs) < ENOUGH:
             lost = narrower(measure(model, inputs[::2], self.method), found)
             self.say(f"warning: {graph}: every second frame alone gives ranges {lost:.1%} narrower; {ENOUGH} frames or more settle them")

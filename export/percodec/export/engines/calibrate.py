@@ -95,7 +95,7 @@ def measure(
 ) -> Ranges:
     """Ranges of every float tensor of `model` over `inputs` (each what the graph takes, with its batch axis).
 
-    `cache`: a file. It is used when it was measured in this graph by this method on these inputs, or on any where none are given.
+    `cache`: of `Ranges.save`. It is used when it was measured in this graph by this method on these inputs, or on any where none are given.
     Raises `DataError` for an unknown method, or without inputs and cache.
     """
     if method not in METHODS:
@@ -107,10 +107,7 @@ def measure(
         return kept
     if not inputs:
         raise DataError(f"the calibration set is empty and no ranges are kept for this graph: give at least {FEWEST} real frames")
-    ranges = Ranges(_collect(model, inputs, method, advance), method, len(inputs), frames, graph)
-    if cache is not None:
-        ranges.save(cache)
-    return ranges
+    return Ranges(_collect(model, inputs, method, advance), method, len(inputs), frames, graph)
 
 
 def graph_digest(model: ModelProto) -> str:

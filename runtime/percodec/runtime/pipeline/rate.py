@@ -34,7 +34,8 @@ class RateControl:
     """Keeps one camera's packets at `bytes_per_second` on average, by their time stamps, and none of them above `max_bytes`.
 
     `coder` makes the packets. `fps`: what a first frame may take. `coarsen` may be called from several threads.
-    Raises `UsageError` where the bundle's codec has no steps, or where `max_bytes` is less than an empty latent takes.
+    Raises `UsageError` where the bundle's codec has no steps, for less than a byte a second, or where `max_bytes` is less than an empty
+    latent takes.
     """
 
     def __init__(
@@ -42,6 +43,8 @@ class RateControl:
     ) -> None:
         if not bundle.steps:
             raise UsageError(f"bundle {bundle.name} has one rate: bundles with a step for each channel (format 1.2) have many")
+        if bytes_per_second is not None and not 1 <= bytes_per_second < math.inf:
+            raise UsageError(f"the target is {bytes_per_second:g} bytes a second; give 1 or more (0.008 kbit/s)")
         self._offsets = [step.offset for step in bundle.steps]
         self._coder, self._rate, self._most, self._fps = coder, bytes_per_second, max_bytes, fps
         self._trial = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:])
@@ -69,7 +72,7 @@ class RateControl:
         if self._rate is None:
             self._level = max(0.0, self._level - 2)
             return packet
-        seconds = (timestamp_ns - self._last_ns) / 1e9 if 0 <= self._last_ns < timestamp_ns else 1 / self._fps
+        seconds = (timestamp_ns - self._last_ns) / 1e9 if 0 <= self._last_ns < timestamp_ns else max(1 / self._fps, 1e-9)
         self._last_ns = timestamp_ns
         allowed = self._rate * min(seconds, _HORIZON_S)
         self._debt = float(np.clip(self._debt + len(packet) - allowed, -self._rate * _HORIZON_S, 2 * self._rate * _HORIZON_S))
