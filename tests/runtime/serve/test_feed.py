@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.command import COMMAND
 
 from percodec.runtime import Session
 from percodec.runtime.serve.engine import ThreadEngine
@@ -151,6 +153,17 @@ def test_what_vehicles_send_comes_back_predicted(
     for k, one in enumerate(found):
         assert one["outputs"][0]["data"] == classes_of(session, latents[k : k + 2])
         assert [tensor["name"] for tensor in one["outputs"]] == ["classes", "labels"]
+
+
+def test_a_server_without_its_broker_says_so_and_ends_when_told(bundle_folder: Path) -> None:
+    words = ["serve", str(bundle_folder), "--grpc", "none", "--http", "none", "--from", "nats://127.0.0.1:9", "--insecure-loopback"]
+    process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "DEGRADED: nats://127.0.0.1:9: no answer" in process.stderr.readline()
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert out.splitlines()[-1] == "feed      messages 0, frames 0, refused 0"
 
 
 @pytest.mark.parametrize(

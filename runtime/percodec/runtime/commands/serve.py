@@ -187,9 +187,11 @@ def _say(args: argparse.Namespace, found: dict[str, object]) -> None:
         print(json.dumps(found), flush=True)
         return
     for key, value in found.items():
-        if isinstance(value, dict):
+        if key == "models" and isinstance(value, dict):
             for name, digest in value.items():
                 print(printable(f"model     {name} {digest[:12]}"))
+        elif isinstance(value, dict):
+            print(f"{key:<9} {', '.join(f'{name} {count}' for name, count in value.items())}")
         elif value is not None:
             print(f"{key:<9} {value}")
     sys.stdout.flush()
