@@ -56,7 +56,7 @@ def test_what_cannot_be_done_says_why(store: Path, sources: list[Bundle], tmp_pa
         rollback(store, "road", OFF)
     with pytest.raises(UsageError, match="is installed"):
         install(store, sources[0].path, OFF)
-    for name, release in (("street", "1234"), ("../x", "1234"), ("road", "0000"), ("road", ""), ("road", "cur")):
+    for name, release in (("road", "0000"), ("road", ""), ("road", "cur"), *((n, "1234") for n in ("street", "../x", "..", ""))):
         with pytest.raises(UsageError, match="percodec bundle list"):
             activate(store, name, release, OFF)
     with pytest.raises(UsageError, match="no store of bundles"):
@@ -68,6 +68,10 @@ def test_what_cannot_be_done_says_why(store: Path, sources: list[Bundle], tmp_pa
     with pytest.raises(BundleError):
         install(tmp_path / "new", damaged, OFF)
     assert [p.name for p in (tmp_path / "new" / "road").iterdir()] == []
+    hiding = shutil.copytree(sources[0].path, tmp_path / "hiding")
+    (hiding / ".hidden").write_bytes(b"x")
+    made, _ = install(tmp_path / "new", hiding, OFF)
+    assert not (tmp_path / "new" / "road" / made.release / ".hidden").exists()
 
 
 def test_a_release_that_was_altered_is_not_activated(store: Path, sources: list[Bundle]) -> None:

@@ -238,7 +238,8 @@ def test_unsigned_bundles_open_with_a_note_by_default(folder: Path) -> None:
     [
         "unsigned: maybe", "- x", "keys: 5", "keys: [5]", "keys: [{file: none.pub}]", "keys: [{file: fleet.pub, signs: all}]",
         "revoked: [xyz]", "state: 5", "other: 1", "unsigned: [", "\x00", "keys: [{file: trust.yaml}]", "keys: [{signs: [bundles]}]",
-        "unsigned: 5",
+        "unsigned: 5", "unsigned: no", "unsigned: false", "revoked: [aaaaaaaaaaaaaaaa]\nrevoked: []", "unsigned: require\nunsigned: off",
+        "unsigned: !!timestamp x", "revoked: [1234567890123456]", 'keys: [{file: "a\\0b"}]', 'state: "a\\0b"',
     ],
 )  # fmt: skip
 def test_policies_that_are_none(text: str, tmp_path: Path, keys: dict[str, PrivateKey]) -> None:
@@ -246,6 +247,22 @@ def test_policies_that_are_none(text: str, tmp_path: Path, keys: dict[str, Priva
     path.write_text(text)
     with pytest.raises(TrustError, match=r"trust.yaml|none.pub"):
         read_policy(path)
+
+
+@pytest.mark.parametrize("unsigned", ["require", "warn", "off"])
+def test_a_policy_is_read_as_it_is_written(unsigned: str, tmp_path: Path, keys: dict[str, PrivateKey]) -> None:
+    path = write_policy(tmp_path, keys, "warn")
+    path.write_text(f"unsigned: {unsigned}\nkeys: [{{file: fleet.pub}}]\n")
+    (tmp_path / "link.yaml").symlink_to(path)
+    assert read_policy(tmp_path / "link.yaml").unsigned == unsigned
+    assert len(read_policy(path).keys) == 1
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[", '{"tiny": "7"}', '{"tiny": 1e3}', "null"])
+def test_a_state_that_is_none_is_said(text: str, folder: Path, keys: dict[str, PrivateKey], tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(TrustError, match="restore it or remove it"):
+        judge(folder, policy("warn", keys["fleet"], state=tmp_path / "state.json"))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import tracemalloc
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -118,6 +119,21 @@ def test_a_forged_record_names_no_file_that_an_engine_cannot_have(bundle, record
     record.write_text(json.dumps(stored))
     with pytest.raises(EngineError, match="damaged"):
         read(bundle)
+
+
+def test_a_record_that_promises_much_makes_nobody_allocate(bundle, record):
+    stored = json.loads(record.read_text())
+    stored["file"]["bytes"] = 1 << 40
+    del stored["seal"]
+    whole = json.dumps(stored, sort_keys=True, separators=(",", ":")).encode()
+    record.write_text(json.dumps({**stored, "seal": hashlib.sha256(whole).hexdigest()}))
+    tracemalloc.start()
+    try:
+        with pytest.raises(EngineError, match="was altered"):
+            read(bundle)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_missing_engines_say_how_to_build_them(bundle, record):

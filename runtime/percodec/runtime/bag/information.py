@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from percodec.runtime.bag.records import CDR, QOS, TYPE_HASH, Channel
+from percodec.sdk.yaml_text import read_yaml
 
 NEW = 8
 KEY = "rosbag2_bagfile_information"
@@ -58,8 +59,8 @@ class _Plain(yaml.SafeDumper):
 
 def _given(text: str | None) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(text or "")
-    except yaml.YAMLError:
+        found = read_yaml(text or "")
+    except ValueError:
         return {}
     found = found.get(KEY, found) if isinstance(found, dict) else {}
     return found if isinstance(found, dict) else {}
@@ -89,8 +90,8 @@ def _qos(text: str, version: int) -> Any:
     if version < 9:
         return text
     try:
-        return yaml.safe_load(text) or []
-    except yaml.YAMLError:
+        return read_yaml(text) or []
+    except ValueError:
         return []
 
 

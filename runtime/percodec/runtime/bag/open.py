@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from percodec.runtime.bag.mcap_files import McapFiles
 from percodec.runtime.bag.rosbags_files import RosbagsFiles
 from percodec.sdk.errors import BagError, reason
+from percodec.sdk.files import read_file
+from percodec.sdk.yaml_text import read_yaml
 
 Bag = McapFiles | RosbagsFiles
 
@@ -30,12 +30,12 @@ def open_bag(path: Path) -> Bag:
 
 def _folder(path: Path) -> Bag:
     try:
-        information = yaml.safe_load((path / "metadata.yaml").read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+        information = read_yaml(read_file(path / "metadata.yaml", 16 << 20).decode("utf-8"))["rosbag2_bagfile_information"]
         storage, names = str(information["storage_identifier"]), [Path(str(name)).name for name in information["relative_file_paths"]]
         packed = str(information.get("compression_mode") or "none").lower() != "none"
     except FileNotFoundError as error:
         raise BagError(f"{path} has no metadata.yaml; {KNOWN} (`ros2 bag reindex` writes a lost one)") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BagError(f"{path / 'metadata.yaml'} is not that of a bag ({reason(error)})") from error
     files = [path / name for name in names]
     missing = [file.name for file in files if not file.is_file()]

@@ -15,6 +15,7 @@ import yaml
 
 from percodec.runtime.bag.records import CDR, QOS, TYPE_HASH, Channel, Message, Progress, Record, library
 from percodec.sdk.errors import BagError, reason
+from percodec.sdk.yaml_text import read_yaml
 
 # What rosbag2 up to version 8 writes of a publisher that keeps its last message for late subscribers, as a ROS 1 latch does.
 _FOREVER = "\n    sec: 9223372036\n    nsec: 854775807"
@@ -120,7 +121,7 @@ class RosbagsFiles:
         found: dict[str, str] = {}
         text = self.information()
         if text is not None:
-            entries = yaml.safe_load(text)["rosbag2_bagfile_information"]["topics_with_message_count"]
+            entries = read_yaml(text)["rosbag2_bagfile_information"]["topics_with_message_count"]
             for entry in (entry["topic_metadata"] for entry in entries):
                 given = entry.get(QOS, "")
                 found[entry["name"]] = given if isinstance(given, str) else yaml.safe_dump(given, sort_keys=False) if given else ""

@@ -21,10 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from percodec.sdk.errors import UsageError
 from percodec.sdk.files import read_file
+from percodec.sdk.yaml_text import read_yaml
 
 Figure = Callable[[dict[str, Any]], float | None]
 _LATENCIES = ("p50", "p90", "p95", "p99", "p99.9", "max")
@@ -71,11 +70,11 @@ FIGURES: dict[str, tuple[Figure, bool]] = {
 def read_budget(path: Path) -> dict[str, Any]:
     """Checked: known names, numbers. Raises `UsageError` naming the line's key."""
     try:
-        found = yaml.safe_load(read_file(path, 1 << 20).decode("utf-8-sig"))
+        found = read_yaml(read_file(path, 1 << 20).decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or 'cannot be read'}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is not YAML ({str(error).splitlines()[0]})") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: is not YAML ({error})") from error
     if not isinstance(found, dict) or not found:
         raise UsageError(f"{path}: a budget is a list of name: limit, for example `drops_percent: 1`")
     special = found.pop("backends", {})

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from percodec.runtime.messages.cdr import CameraInfo, Header
-from percodec.sdk.errors import UsageError, reason
+from percodec.sdk.errors import UsageError
 from percodec.sdk.files import read_file
+from percodec.sdk.yaml_text import read_yaml
 
 MAX_COEFFICIENTS = 100
 
@@ -17,11 +16,11 @@ MAX_COEFFICIENTS = 100
 def camera_info_from_yaml(path: Path) -> CameraInfo:
     """The file's `CameraInfo`, with an empty header. Raises `UsageError` naming the key that is missing or is not what it must be."""
     try:
-        found = yaml.safe_load(read_file(path, 1 << 20).decode("utf-8-sig"))
+        found = read_yaml(read_file(path, 1 << 20).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {getattr(error, 'strerror', None) or 'is no text'}; give a calibration file (YAML)") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"{path}: is no YAML ({reason(error)})") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: is no YAML ({error})") from error
     if not isinstance(found, dict):
         raise UsageError(f"{path}: a calibration file has keys such as image_width and camera_matrix")
     model = found.get("distortion_model", "")

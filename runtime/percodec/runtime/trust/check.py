@@ -106,7 +106,7 @@ def _seen(policy: Policy) -> dict[str, int]:
             raise ValueError("it is no list of releases")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrustError(f"{policy.state}, which remembers releases, cannot be read ({error}); restore it or remove it") from error
     return value
 

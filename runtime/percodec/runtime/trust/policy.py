@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from percodec.runtime.trust.keys import PublicKey
 from percodec.sdk.errors import TrustError
 from percodec.sdk.files import check_file
+from percodec.sdk.yaml_text import read_yaml
 
 SYSTEM, VARIABLE = Path("/etc/percodec/trust.yaml"), "PERCODEC_TRUST_POLICY"
 MODES, ROLES = ("require", "warn", "off"), ("bundles", "engines")
@@ -57,11 +56,11 @@ def read_policy(path: Path) -> Policy:
             raw = file.read(_MAX_BYTES + 1)
         if len(raw) > _MAX_BYTES:
             raise TrustError(f"trust policy {path} is longer than {_MAX_BYTES} bytes")
-        value = yaml.safe_load(raw.decode("utf-8"))
+        value = read_yaml(raw.decode("utf-8"))
     except OSError as error:
         raise TrustError(f"trust policy {path} cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise TrustError(f"trust policy {path} is not YAML text; see percodec sign --help for its form") from error
+    except ValueError as error:
+        raise TrustError(f"trust policy {path} is not YAML text ({error}); see percodec sign --help for its form") from error
     value = {} if value is None else value
     _check(
         path, isinstance(value, dict) and set(value) <= {"unsigned", "keys", "revoked", "state"}, "has keys unsigned, keys, revoked, state"
@@ -73,20 +72,22 @@ def read_policy(path: Path) -> Policy:
     _check(
         path,
         isinstance(revoked, list) and all(isinstance(k, str) and _ID.fullmatch(k) for k in revoked),
-        "lists ids of 16 hex digits as revoked",
+        "lists ids of 16 hex digits, in quotes, as revoked",
     )
-    _check(path, state is None or isinstance(state, str), "names one file as state")
+    _check(path, state is None or _is_path(state), "names one file as state")
     found = tuple(_key(path, entry) for entry in keys)
     return Policy(unsigned, found, frozenset(revoked), None if state is None else path.parent / state, str(path))
 
 
 def _key(path: Path, entry: Any) -> tuple[PublicKey, frozenset[str]]:
-    _check(
-        path, isinstance(entry, dict) and set(entry) <= {"file", "signs"} and isinstance(entry.get("file"), str), "gives each key a file"
-    )
+    _check(path, isinstance(entry, dict) and set(entry) <= {"file", "signs"} and _is_path(entry.get("file")), "gives each key a file")
     signs = entry.get("signs", list(ROLES))
     _check(path, isinstance(signs, list) and bool(signs) and all(s in ROLES for s in signs), f"lets a key sign {' or '.join(ROLES)}")
     return PublicKey.read(path.parent / entry["file"]), frozenset(signs)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
 
 
 def _check(path: Path, fits: bool, wanted: str) -> None:

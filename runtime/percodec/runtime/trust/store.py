@@ -51,7 +51,7 @@ def install(store: Path, source: Path, policy: Policy) -> tuple[Release, str | N
         shutil.rmtree(part, ignore_errors=True)
         if target.exists():
             raise UsageError(f"{name} {target.name} is installed in {store}; activate it, or install another release")
-        shutil.copytree(source, part, symlinks=True)
+        shutil.copytree(source, part, symlinks=True, ignore=shutil.ignore_patterns(".*"))  # which are never read, however large
         try:
             verdict, said = admit(part, policy, remember=False)  # the copy: the source may have changed meanwhile
             Bundle.open(part, digest, verdict.engines)
@@ -104,7 +104,7 @@ def _release(path: Path) -> Release:
 
 def _folder(store: Path, name: str) -> Path:
     folder = store / name
-    if Path(name).name != name or not folder.is_dir():
+    if name in ("", "..") or Path(name).name != name or not folder.is_dir():
         raise UsageError(f"{store} has no bundle {name!r}; percodec bundle list {store} shows what there is")
     return folder
 

@@ -37,7 +37,7 @@ def read_file(folder: Path, name: str, most: int, exact: int | None = None) -> b
             limit = f"limit {most}" if exact is None else f"listed with {exact}"
             raise UnfitFileError(f"has {state.st_size} bytes, {limit}")
         try:
-            return f.read((most if exact is None else exact) + 1)
+            return f.read(state.st_size + 1)  # and not `most`: that much would be allocated
         except OSError as e:
             raise UnfitFileError(f"cannot be read ({e.strerror})") from e
 
