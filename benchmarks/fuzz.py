@@ -7,9 +7,10 @@ The C++ targets are libFuzzer's, coverage-guided, with the address and undefined
     cmake -S cmake -B build/fuzz -DCMAKE_CXX_COMPILER=clang++-14 -DPERCODEC_FUZZ=ON && cmake --build build/fuzz
 
 `graph` compares two readers: what `checked_graph` accepts must mean the same to the `onnx` package, before and after it was written
-again. `packet` any bytes; `payload` any words behind checksums that agree, every kernel judging alike; `model` any tables. `manifest`,
-`log` and `engine` (its record): the Python readers, fed mutations of valid ones. Whatever they are given, they answer with an error of
-`percodec.sdk.errors` or with data, in bounded time and memory. Exit 1 and the input in a file where one does not.
+again. `packet` any bytes; `payload` any words behind checksums that agree, every kernel judging alike; `steps` any symbols, coded and read
+back by every kernel (profile 4); `model` any tables. `manifest`, `log` and `engine` (its record): the Python readers, fed mutations of
+valid ones. Whatever they are given, they answer with an error of `percodec.sdk.errors` or with data, in bounded time and memory. Exit 1 and
+the input in a file where one does not.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from percodec.sdk.log import LogWriter, read_log, verify_log
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "tests" / "conformance" / "packets"
-NATIVE = {"packet": 5_000_000, "model": 2_000_000, "payload": 1_500_000}
+NATIVE = {"packet": 5_000_000, "model": 2_000_000, "payload": 1_500_000, "steps": 1_000_000}
 READERS = {"manifest": 300_000, "log": 100_000, "graph": 2_000_000, "engine": 100_000}
 SPLICES = (b"", b"0", b"-1", b"1e999", b"null", b"{}", b"[", b'"', b"\\u0000", b"..", b"/", b"\xff" * 8, b"\0" * 16, b"9" * 400)
 SLOWEST_S, MOST_KB = 5.0, 256 * 1024  # of processor time; libFuzzer counts time on the wall, which other work makes longer
@@ -276,7 +277,9 @@ def native(build: Path, name: str, runs: int, seed: int, patience_s: int) -> dic
             data = path.read_bytes()
             if name == "model" and path.suffix == ".pcem":
                 (Path(corpus) / path.name).write_bytes(data)
-            elif name != "model" and path.suffix == ".packet":
+            elif name == "steps" and path.name == "v1.0-steps-6x9x21-lanes16.symbols":
+                (Path(corpus) / path.name).write_bytes(bytes([77, 1, 0, 0, 16]) + data)
+            elif name in ("packet", "payload") and path.suffix == ".packet":
                 (Path(corpus) / path.name).write_bytes(data if name == "packet" else bytes([data[4]]) + data[44:])
         limits = ["-max_len=8192", "-malloc_limit_mb=64", "-rss_limit_mb=2048", f"-timeout={patience_s}"]
         words = [str(build / "tests" / f"fuzz_{name}"), f"-runs={runs}", f"-seed={seed}", *limits, corpus]

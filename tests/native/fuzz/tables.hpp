@@ -39,8 +39,13 @@ inline const percodec::LatentCoder& of_pairs() {
     return made;
 }
 
+inline percodec::EntropyModel model_of_steps() {
+    const Bytes data = read("v1.0-steps-6x9x21-lanes16.pcem");
+    return percodec::EntropyModel(data.data(), data.size());
+}
+
 inline const percodec::LatentCoder& of_steps() {
-    static const percodec::LatentCoder made = coder("v1.0-steps-6x9x21-lanes16", 9, 21);
+    static const percodec::LatentCoder made = model_of_steps().coder(9, 21);
     return made;
 }
 

@@ -1,0 +1,50 @@
+// Any symbols of a latent of uniform steps: every kernel codes them to the same packet and reads it back, and none
+// takes that packet with one bit turned, or cut. The first bytes say which bit, where the cut is, and how many lanes
+// (0: any).
+#include <cstring>
+
+#include "tables.hpp"
+
+namespace {
+
+void must(bool fits) {
+    if (!fits) std::abort();
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    const percodec::LatentCoder& coder = fuzz::of_steps();
+    if (size < 6) return 0;
+    std::uint32_t where = 0;
+    std::memcpy(&where, data, 4);
+    static const percodec::EntropyModel model = fuzz::model_of_steps();
+    fuzz::Bytes symbols(coder.symbols());
+    const std::size_t plane = symbols.size() / model.channels();
+    for (std::size_t k = 0; k < symbols.size(); ++k) {
+        const unsigned levels = model.levels_of(static_cast<unsigned>(k / plane));
+        symbols[k] = static_cast<std::uint8_t>(data[5 + k % (size - 5)] % levels);
+    }
+    fuzz::Bytes first;
+    for (const percodec::Kernel kernel :
+         {percodec::Kernel::scalar, percodec::Kernel::avx2, percodec::Kernel::avx512, percodec::Kernel::neon}) {
+        if (!percodec::kernel_supported(kernel)) continue;
+        fuzz::Bytes buffer(coder.packet_bound());
+        std::size_t written = 0;
+        percodec::PacketHeader header;
+        header.lanes = static_cast<std::uint8_t>(data[4] % 65);
+        must(coder.encode(symbols.data(), &header, kernel, buffer.data(), buffer.size(), &written) ==
+             percodec::Status::ok);
+        fuzz::Bytes packet(buffer.end() - static_cast<std::ptrdiff_t>(written), buffer.end());
+        if (first.empty()) first = packet;
+        must(packet == first);
+        percodec::PacketHeader found;
+        fuzz::Bytes again(symbols.size(), 255);
+        must(coder.decode(packet.data(), packet.size(), kernel, again.data(), &found) == percodec::Status::ok);
+        must(again == symbols);
+        packet[where / 8 % written] ^= static_cast<std::uint8_t>(1u << where % 8);
+        must(coder.decode(packet.data(), packet.size(), kernel, again.data(), &found) != percodec::Status::ok);
+        must(coder.decode(first.data(), where % written, kernel, again.data(), &found) != percodec::Status::ok);
+    }
+    return 0;
+}
