@@ -88,8 +88,15 @@ bench: $(DEV)/.ready ## run the benchmarks into build/results; ARGS=--record: in
 	done
 	[[ " $(ARGS) " != *" --record "* ]] || python benchmarks/tables.py
 
-wheels: ## the wheel for PYTHON (and ARCH=aarch64), built twice and equal, its SBOM and licences, into dist/
-	@PYTHON="$(PYTHON)" ARCH="$(ARCH)" .ci/wheels
+wheels: ## the wheel for PYTHON or each of PYTHONS (and ARCH=aarch64), built twice and equal, its SBOM and licences, into dist/
+	@made=""
+	for python in $(or $(PYTHONS),$(PYTHON)); do
+		code=0
+		PYTHON="$$python" ARCH="$(ARCH)" .ci/wheels || code=$$?
+		[ "$$code" = 0 ] || [ "$$code" = 3 ] || exit "$$code"
+		made+="$$code"
+	done
+	[[ "$$made" != *3* ]] || exit 3
 
 clean: ## remove the environments, builds, caches and demo output
 	@rm -rf $(VENV) build dist percodec-demo percodec-uplink-demo percodec-serve-demo percodec-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
