@@ -60,8 +60,12 @@ def start(cpus: int = 0) -> Callable[[], None]:
             ray.init("local", num_cpus=number, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             _end_idle_helpers(ray)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        where = f"the cluster of RAY_ADDRESS={os.environ['RAY_ADDRESS']}" if joins() else "Ray on this machine"
-        raise BackendError(f"{where} cannot be had ({str(error).strip().splitlines()[0][:200]})") from error
+        reason = str(error).strip().splitlines()[0][:200]
+        if not joins():
+            raise BackendError(f"Ray on this machine cannot be had ({reason})") from error
+        # Ray tells of a token that it misses on stderr alone.
+        hint = "" if os.environ.get("RAY_AUTH_MODE") else "; where it was started with a token, set RAY_AUTH_MODE=token"
+        raise BackendError(f"the cluster of RAY_ADDRESS={os.environ['RAY_ADDRESS']} cannot be had ({reason}){hint}") from error
     return lambda: ray.shutdown()
 
 
