@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support.command import COMMAND
 from support.processes import children, command, listening
 from support.ray_serving import ask, at_once, request, workers
 from support.serving import Serving, serving
@@ -103,6 +105,17 @@ def test_a_worker_that_is_killed_costs_nobody_an_answer(on_ray: Serving, server:
     assert at_once([load, load, load, kill]) == [[]] * 4
     assert victim not in workers()
     assert len(workers()) == 1
+
+
+def test_a_cluster_that_is_not_there_is_named(bundle_folder: Path) -> None:
+    soon = {"RAY_py_gcs_connect_timeout_s": "1", "RAY_gcs_rpc_server_connect_timeout_s": "1", "RAY_NUM_REDIS_GET_RETRIES": "1"}
+    environment = {**os.environ, **soon, "RAY_ADDRESS": "127.0.0.1:9"}
+    words = [*COMMAND, "serve", str(bundle_folder), "--engine", "ray", "--grpc", "127.0.0.1:0", "--http", "none"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    last = done.stderr.splitlines()[-1]
+    assert "the cluster of RAY_ADDRESS=127.0.0.1:9 cannot be had" in last
+    assert "set RAY_AUTH_MODE=token" in last
 
 
 @pytest.mark.parametrize(
