@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tracemalloc
 from dataclasses import asdict, fields, replace
@@ -104,6 +105,12 @@ def test_a_record_cannot_lead_out_of_its_folder(bundle, record, tmp_path):
     with pytest.raises(EngineError, match=r"damaged|altered"):
         read(bundle)
     record.unlink()
+    record.mkdir()
+    held = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(EngineError, match="is not a plain file"):
+        read(bundle)
+    assert len(os.listdir("/proc/self/fd")) == held
+    record.rmdir()
     record.symlink_to(tmp_path / "elsewhere.json")
     with pytest.raises(EngineError, match="through a link"):
         read(bundle)

@@ -29,10 +29,11 @@ def read_file(folder: Path, name: str, most: int, exact: int | None = None) -> b
         handle = os.open(here, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as e:
         raise UnfitFileError(f"cannot be opened ({e.strerror})", absent=isinstance(e, FileNotFoundError)) from e
+    state = os.fstat(handle)
+    if not stat.S_ISREG(state.st_mode):
+        os.close(handle)  # Python makes no file of a folder
+        raise UnfitFileError("is not a plain file")
     with os.fdopen(handle, "rb") as f:
-        state = os.fstat(f.fileno())
-        if not stat.S_ISREG(state.st_mode):
-            raise UnfitFileError("is not a plain file")
         if state.st_size != exact if exact is not None else state.st_size > most:
             limit = f"limit {most}" if exact is None else f"listed with {exact}"
             raise UnfitFileError(f"has {state.st_size} bytes, {limit}")
