@@ -19,7 +19,7 @@ from percodec.runtime.trust.policy import Policy
 from percodec.runtime.trust.store import activate, install, releases, rollback
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.cli import main
-from percodec.sdk.errors import BundleError, TrustError, UsageError
+from percodec.sdk.errors import BundleError, PercodecError, TrustError, UsageError
 
 OFF = Policy("off")
 
@@ -68,6 +68,14 @@ def test_what_cannot_be_done_says_why(store: Path, sources: list[Bundle], tmp_pa
     with pytest.raises(BundleError):
         install(tmp_path / "new", damaged, OFF)
     assert [p.name for p in (tmp_path / "new" / "road").iterdir()] == []
+    for what in (lambda p: os.truncate(p, 1 << 43), lambda p: (p.unlink(), os.mkfifo(p))):
+        large = shutil.copytree(sources[0].path, tmp_path / "large", dirs_exist_ok=True)
+        (large / "engines").mkdir(exist_ok=True)
+        (large / "engines" / "extra").touch()
+        what(large / "engines" / "extra")
+        with pytest.raises(PercodecError, match=r"room for|cannot be copied"):
+            install(tmp_path / "new", large, OFF)
+        assert [p.name for p in (tmp_path / "new" / "road").iterdir()] == [], "nothing stays of it"
     hiding = shutil.copytree(sources[0].path, tmp_path / "hiding")
     (hiding / ".hidden").write_bytes(b"x")
     made, _ = install(tmp_path / "new", hiding, OFF)

@@ -26,6 +26,7 @@ from percodec.sdk.errors import BundleError, UsageError
 from percodec.sdk.folder_lock import FolderLock
 
 _SHORT = 12
+_HIDDEN = shutil.ignore_patterns(".*")  # never read, and so not copied, however large
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,13 @@ def install(store: Path, source: Path, policy: Policy) -> tuple[Release, str | N
         shutil.rmtree(part, ignore_errors=True)
         if target.exists():
             raise UsageError(f"{name} {target.name} is installed in {store}; activate it, or install another release")
-        shutil.copytree(source, part, symlinks=True, ignore=shutil.ignore_patterns(".*"))  # which are never read, however large
+        _check_room(source, part.parent)
         try:
+            shutil.copytree(source, part, symlinks=True, ignore=_HIDDEN)
             verdict, said = admit(part, policy, remember=False)  # the copy: the source may have changed meanwhile
             Bundle.open(part, digest, verdict.engines)
         except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(part, ignore_errors=True)  # half a copy of what filled the disk, too
             raise
         for folder, _, files in os.walk(part):
             for path in (folder, *(os.path.join(folder, file) for file in files)):
@@ -95,6 +97,13 @@ def releases(store: Path, name: str | None = None) -> list[Release]:
     )
     found = [p for folder in folders for p in sorted(folder.iterdir()) if p.is_dir() and not p.is_symlink() and not p.name.startswith(".")]
     return [_release(path) for path in found]
+
+
+def _check_room(source: Path, folder: Path) -> None:
+    """A file with holes takes no room where it comes from, and all of it here."""
+    size = sum(os.lstat(os.path.join(place, name)).st_size for place, _, files in os.walk(source) for name in files if name[0] != ".")
+    if size > (free := shutil.disk_usage(folder).free):
+        raise UsageError(f"{source} has {size >> 20} MB, and {folder} has room for {free >> 20}; remove what is no part of the bundle")
 
 
 def _release(path: Path) -> Release:
