@@ -77,6 +77,12 @@ def test_what_nobody_reads_is_not_written(on_ray: Serving) -> None:
     assert not [name for name in ("log_monitor.py", "dashboard.py", "monitor.py") if name in running]
 
 
+def test_workers_for_which_there_is_no_room_are_refused(on_ray: Serving, bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--engine", "ray", "--replicas", "1", "--gpus", "2", "--grpc", "127.0.0.1:0", "--http", "none"]
+    assert main(["serve", str(bundle_folder), *words]) == 1
+    assert "the workers take 2 GPU to begin with, and the cluster has 0" in capsys.readouterr().err
+
+
 def test_a_worker_that_is_killed_costs_nobody_an_answer(on_ray: Serving, server: Serving, packets: list[bytes]) -> None:
     bodies = [request([packets[k]], "latent") for k in range(6)]
     expected = [ask(server, body) for body in bodies]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from percodec.runtime.cluster import joins, start
+from percodec.runtime.cluster import joins, ray_module, start
 from percodec.runtime.serve.engine import Counted
 from percodec.runtime.serve.models import Model
 from percodec.runtime.serve.predictor import Opening, Tensor
@@ -211,7 +211,20 @@ def _serve() -> Any:
     return serve
 
 
+def _check_room(recipe: Recipe, replicas: Replicas) -> None:
+    """Ray would wait for ever, and say nothing. A cluster that others made may grow; ours does not. Raises `BackendError`."""
+    there = ray_module().cluster_resources()
+    for kind, share in (("CPU", recipe.opening.threads), ("GPU", replicas.gpus)):
+        taken, found = replicas.low * share, there.get(kind, 0)
+        if found < taken:
+            said = f"the workers take {taken:g} {kind} to begin with, and the cluster has {found:g}"
+            if not joins():
+                raise BackendError(f"{said}; ask for fewer --replicas, or a smaller share in --gpus")
+            _LOG.warning("%s: waiting for more", said)
+
+
 def _handle(recipe: Recipe, replicas: Replicas) -> Any:
+    _check_room(recipe, replicas)
     serve = _serve()
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     quiet = {"log_level": "WARNING", "enable_access_log": False}
