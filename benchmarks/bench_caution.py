@@ -23,7 +23,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,17 +100,16 @@ def timed(call, *words):
     spent += clock() - begin
     return done
 while timed(os.read, 0, 12):
-    for seconds in map(float, sys.argv[1:]):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end: pass
-        timed(os.write, 1, bytes(9))
+    end = time.monotonic() + float(sys.argv[1])
+    while time.monotonic() < end: pass
+    timed(os.write, 1, bytes(9))
 print(spent, file=sys.stderr)
 """
 
 
-def bare_s(works_s: Sequence[float]) -> float:
-    """Processor seconds, on both sides, of a request and as many answers as `works_s`, each after so long a work, of two bare processes."""
-    words = [sys.executable, "-S", "-c", _ECHO, *map(str, works_s)]
+def bare_s(work_s: float) -> float:
+    """Processor seconds, on both sides, of a request and its answer after so long a work, of two bare processes."""
+    words = [sys.executable, "-S", "-c", _ECHO, str(work_s)]
     with subprocess.Popen(words, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as other:
         assert other.stdin is not None
         assert other.stdout is not None
@@ -120,8 +118,7 @@ def bare_s(works_s: Sequence[float]) -> float:
         for _ in range(FRAMES):
             begin = time.thread_time()
             other.stdin.write(bytes(12))
-            for _ in works_s:
-                other.stdout.read(9)
+            other.stdout.read(9)
             spent += time.thread_time() - begin
         other.stdin.close()
         return (spent + int(other.stderr.read()) / 1e9) / FRAMES
@@ -138,8 +135,7 @@ def isolation(rounds: int) -> dict[str, Any]:
         rows, bare = [], []
         for _ in range(rounds):
             rows.append((frames_s(inside, 0), frames_s(apart, supervisor.worker_pid)))
-            encoding = rows[-1][0][2] / 3  # roughly, of the built-in networks
-            bare.append(bare_s((encoding, 2 * encoding)))
+            bare.append(bare_s(rows[-1][0][2]))
         shared = [apart.symbols.copy(), *(a.copy() for a in apart.outputs["segmentation"].values())]
         own = [array.copy() for array in shared]
         begin = time.process_time()

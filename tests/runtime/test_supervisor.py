@@ -115,7 +115,7 @@ def test_a_frame_of_a_file_waits_where_the_pipe_breaks_before_the_end_is_noticed
             link.process.kill()
             raise BrokenPipeError
         if not broken and token > 30:
-            while any(a.link is not None and not a.whole for a in run.supervisor._answers if a.token < token):  # nothing in flight
+            while any(a.link is not None and not a.settled for a in run.supervisor._answers if a.token < token):  # nothing in flight
                 run.supervisor._cv.wait(0.01)
             broken.append(token)
             return ask(link, index, token)

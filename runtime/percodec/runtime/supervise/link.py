@@ -1,8 +1,8 @@
 """One worker process as its owner sees it: what it is asked, what it answers, how it ended.
 
-Each slot has two sockets for answers, one for its symbols and one for its outputs: who waits for either sleeps in the kernel until it is
-there, and nobody else is woken. What comes through them is anybody's word: one bounded message of a known form, or the process is ended.
-Sockets and not pipes, for whoever still holds the other end cannot keep a waiter once this end is shut down.
+Each slot has a socket for answers: who waits sleeps in the kernel until the frame is done, and nobody else is woken. What comes through it
+is anybody's word: one bounded message of a known form, or the process is ended. A socket and not a pipe, for whoever still holds the other
+end cannot keep a waiter once this end is shut down.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from percodec.runtime.supervise.worker import FAILED, LOST, MOST_REPLY, OUTPUTS, REFUSED, REPLY, REQUEST, SYMBOLS
+from percodec.runtime.supervise.worker import DONE, FAILED, LOST, MOST_REPLY, REFUSED, REPLY, REQUEST
 from percodec.sdk.text import printable
 
 MOST_TEXT = 16 << 10
@@ -34,10 +34,9 @@ class Link:
     def __init__(self, command: Sequence[str], config: dict[str, Any], memory: int) -> None:
         self.backend = str(config["backend"])
         self.words = tempfile.TemporaryFile()  # not a pipe: nobody reads while the worker lives  # noqa: SIM115
-        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2 * config["count"])]
-        lanes = [ours for ours, _ in pairs]
-        self._lanes = {SYMBOLS: lanes[::2], OUTPUTS: lanes[1::2]}
-        weakref.finalize(self, _close, lanes)  # and not before: a waiter must not find its number to be another file's
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(config["count"])]
+        self._lanes = [ours for ours, _ in pairs]
+        weakref.finalize(self, _close, self._lanes)  # and not before: a waiter must not find its number to be another file's
         self._ready, ready = os.pipe()
         os.set_blocking(self._ready, False)
         fds = [theirs.fileno() for _, theirs in pairs]
@@ -60,15 +59,15 @@ class Link:
         assert self.process.stdin is not None
         self.process.stdin.write(REQUEST.pack(index, token))
 
-    def wait(self, index: int, kind: int, token: int) -> str:
-        """Until `kind` of the run `token` is in the slot: "". Else why it will not be."""
-        lane, wanted = self._lanes[kind][index], REPLY.pack(kind, token)
+    def wait(self, index: int, token: int) -> str:
+        """Until all results of the run `token` are in the slot: "". Else why they will not be."""
+        lane, wanted = self._lanes[index], REPLY.pack(DONE, token)
         while (said := lane.recv(MOST_REPLY)) != wanted:
             if not said:  # it is over, or will be as soon as its end is noticed
                 self._over.wait()
                 return self._why
             what, of = REPLY.unpack_from(said) if len(said) >= REPLY.size else (0, 0)
-            if of > token or what != (kind if len(said) == REPLY.size else FAILED):
+            if of > token or what != (DONE if len(said) == REPLY.size else FAILED):
                 return self.kill(NO_ANSWER)
             if of == token:
                 self.progress = time.monotonic()
@@ -77,13 +76,12 @@ class Link:
         return ""
 
     def answered(self, index: int) -> bool:
-        """Whether something about the outputs of a slot is there to be read."""
-        return bool(_now(self._lanes[OUTPUTS][index], socket.MSG_PEEK))
+        """Whether something about a slot is there to be read."""
+        return bool(_now(self._lanes[index], socket.MSG_PEEK))
 
     def forget(self, index: int) -> None:
         """Leave out what was said about the last run of a slot that nobody asked for: a full socket would stop the worker."""
-        for lanes in self._lanes.values():
-            _now(lanes[index])
+        _now(self._lanes[index])
 
     def kill(self, why: str) -> str:
         """End it; returns `why`, which is kept."""
@@ -111,7 +109,7 @@ class Link:
         """Nothing more comes; whoever waits is told why."""
         self._why = why
         self._over.set()
-        for lane in (*self._lanes[SYMBOLS], *self._lanes[OUTPUTS]):
+        for lane in self._lanes:
             lane.shutdown(socket.SHUT_RDWR)
 
     def retire(self) -> None:

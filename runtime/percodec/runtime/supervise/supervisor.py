@@ -29,7 +29,7 @@ from percodec.runtime.engines.engine import TensorSpec
 from percodec.runtime.pipeline.slots import FrameLost, Slot
 from percodec.runtime.supervise.health import Health
 from percodec.runtime.supervise.link import NO_ANSWER, Link
-from percodec.runtime.supervise.worker import OUTPUTS, SYMBOLS, layout, views
+from percodec.runtime.supervise.worker import layout, views
 from percodec.sdk import errors
 from percodec.sdk.errors import BackendError, PercodecError
 
@@ -46,14 +46,13 @@ COMMAND = (sys.executable, "-c", _START)
 
 @dataclass
 class _Answer:
-    """The run of one slot. `whole`: its outputs were there, or it is lost."""
+    """The run of one slot. `settled`: its results are here, or it is `lost`."""
 
     link: Link | None = None
     token: int = 0
     since: float = 0.0
-    whole: bool = False
-    copied: int = 0  # of the slot's arrays
-    unread: int = 2  # symbols, outputs
+    settled: bool = False
+    lost: str = ""
 
 
 class Supervisor:
@@ -123,8 +122,8 @@ class Supervisor:
             # The worker can go on writing to what is shared, so it is copied, once, before anything here checks, codes or shows it.
             symbols, *results = own = [np.empty_like(array) for array in shared]
             pairs = list(zip(own, shared, strict=True))
-            ready, predict = self._waits_for(k, SYMBOLS, pairs), self._waits_for(k, OUTPUTS, pairs)
-            slots.append(Slot(k, image, symbols, self._by_head(results), self._asks(k), predict, ready))
+            settle = self._settles(k, pairs)
+            slots.append(Slot(k, image, symbols, self._by_head(results), self._asks(k), settle, settle))
         with self._cv:
             self._link = self._start(self._candidates[0])
         threading.Thread(target=self._watch, name="percodec-supervisor", daemon=True).start()
@@ -175,38 +174,37 @@ class Supervisor:
                     if link is None or not link.up:
                         raise FrameLost(self._why)
                     self._next_token += 1
-                    if self._answers[index].unread and self._answers[index].link is link:
+                    if not self._answers[index].settled and self._answers[index].link is link:
                         link.forget(index)
                     answer = self._answers[index] = _Answer(link, self._next_token, time.monotonic())
                     try:
                         return link.ask(index, self._next_token)
                     except (OSError, ValueError) as error:  # ValueError: its pipe is closed already, its end not yet noticed
-                        link.up, answer.whole = False, True
+                        link.up, answer.settled, answer.lost = False, True, "the worker is gone"
                         if not self.waits:
-                            raise FrameLost("the worker is gone") from error
+                            raise FrameLost(answer.lost) from error
 
         return encode
 
-    def _waits_for(self, index: int, kind: int, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> Callable[[], None]:
-        """`pairs`: here, shared; of the symbols, then of all outputs."""
-        last = len(pairs) if kind == OUTPUTS else 1
+    def _settles(self, index: int, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> Callable[[], None]:
+        """Waits for a slot's results. `pairs` of arrays: here, shared. The coder and the prediction wait for one message: each would cost
+        the other's share of waking up, and a packet can wait for the frame's prediction.
+        """
+        first = threading.Lock()  # who comes second finds everything done
 
-        def wait() -> None:
-            answer = self._answers[index]
-            if answer.copied >= last or answer.link is None:
-                return
-            lost = answer.link.wait(index, kind, answer.token)
-            answer.unread -= 1
-            if lost or kind == OUTPUTS:
-                answer.whole = True
-            if lost:
-                raise FrameLost(lost)
-            with self._cv:  # what the coder has is not written again
-                for mine, theirs in pairs[answer.copied : last]:
-                    np.copyto(mine, theirs)
-                answer.copied = max(answer.copied, last)
+        def settle() -> None:
+            with first:
+                answer = self._answers[index]
+                if not answer.settled and answer.link is not None:
+                    answer.lost = answer.link.wait(index, answer.token)
+                    if not answer.lost:
+                        for mine, theirs in pairs:
+                            np.copyto(mine, theirs)
+                    answer.settled = True
+                if answer.lost:
+                    raise FrameLost(answer.lost)
 
-        return wait
+        return settle
 
     # -- the workers' side --------------------------------------------------------------------------------------------
     def _start(self, backend: str) -> Link:
@@ -286,7 +284,7 @@ class Supervisor:
                 for link in self._alive:
                     if link.killed:
                         continue
-                    owed = [a.since for k, a in enumerate(self._answers) if a.link is link and not a.whole and not link.answered(k)]
+                    owed = [a.since for k, a in enumerate(self._answers) if a.link is link and not a.settled and not link.answered(k)]
                     patience = max(self._patience, 8e-3 * float(link.about.get("frame_ms", 0)))
                     if link.up and owed and now - max(min(owed), link.progress) > patience:
                         link.kill(f"the worker gave no answer for {1000 * patience:.0f} ms")

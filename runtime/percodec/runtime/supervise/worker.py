@@ -6,7 +6,7 @@ error), with exit code `LOST`. It limits itself before it reads a model (`engine
 
     standard input        slot token                 encode and predict what is in the slot
     a pipe                {json}                     engines are up: what they are
-    each slot's sockets   SYMBOLS | OUTPUTS token    there to be read
+    each slot's socket    DONE token                 symbols and outputs are there to be read
                           FAILED token reason        this frame has no result; the next may have
 """
 
@@ -37,7 +37,7 @@ from percodec.runtime.engines.selftest import run_selftest
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import BackendError, PercodecError
 
-SYMBOLS, OUTPUTS, FAILED = range(1, 4)
+DONE, FAILED = 1, 2
 REQUEST = struct.Struct("<IQ")
 REPLY = struct.Struct("<BQ")
 MOST_REPLY = REPLY.size + 4000
@@ -70,7 +70,7 @@ def views(shared: mmap.mmap, specs: Sequence[TensorSpec], count: int) -> list[li
 
 class _Worker:
     def __init__(self, config: dict[str, Any]) -> None:
-        self._replies = list(zip(config["reply_fds"][::2], config["reply_fds"][1::2], strict=True))  # of symbols, of outputs
+        self._replies: list[int] = config["reply_fds"]
         self._encoding = threading.Lock()
         limits = Limits(**config.get("limits", {}))
         host = config["backend"].partition(":")[0] == "ort"
@@ -117,26 +117,20 @@ class _Worker:
             index, token = REQUEST.unpack(raw)
             slot, (image, symbols, *results) = self._slots[index], self._shared[index]
             outputs = [array for head in slot.outputs.values() for array in head.values()]
-            to_symbols, to_outputs = self._replies[index]
             try:
                 _copy([image], [slot.image])
                 with self._encoding:  # it queues, on a GPU: one frame after the other
                     slot.encode()
                 slot.ready()
-                _copy([slot.symbols], [symbols])
-                os.write(to_symbols, REPLY.pack(SYMBOLS, token))
-                to_symbols = -1
                 slot.predict()
-                _copy(outputs, results)
-                os.write(to_outputs, REPLY.pack(OUTPUTS, token))
+                _copy([slot.symbols, *outputs], [symbols, *results])
+                os.write(self._replies[index], REPLY.pack(DONE, token))
             except PercodecError as error:
-                self._failed([to_outputs, to_symbols], token, error)
+                self._failed(self._replies[index], token, error)
 
-    def _failed(self, pipes: list[int], token: int, error: PercodecError) -> None:
+    def _failed(self, socket: int, token: int, error: PercodecError) -> None:
         reply = (REPLY.pack(FAILED, token) + (str(error) or "the engine failed").encode())[:MOST_REPLY]
-        for pipe in pipes:
-            if pipe >= 0:
-                os.write(pipe, reply)
+        os.write(socket, reply)
         if isinstance(error, CudaError) and error.sticky:
             os._exit(LOST)  # no clean-up: every further CUDA call would fail or hang
 
@@ -167,4 +161,4 @@ def main() -> int:
     return 0
 
 
-__all__ = ["FAILED", "LOST", "MOST_REPLY", "OUTPUTS", "REFUSED", "REPLY", "REQUEST", "SYMBOLS", "layout", "main", "views"]
+__all__ = ["DONE", "FAILED", "LOST", "MOST_REPLY", "REFUSED", "REPLY", "REQUEST", "layout", "main", "views"]
