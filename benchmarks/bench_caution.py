@@ -6,7 +6,7 @@
 COMMIT`), in turn. The earlier one uses this one's compiled core, which did not change.
 
 `isolation`: processor time a frame of 480x360, of both processes together, and time on the wall, against those of engines in this process,
-in turn. The first frames of a turn are left out on both sides: they find caches as the other side left them, and a run has one side only.
+in turn: in a loop over one slot, and in whole pipelines of a camera with 25 frames a second, coder included. The first frames of a turn are left out on both sides: they find caches as the other side left them, and a run has one side only.
 What of it is this process's, the copy out of the shared memory, and, for comparison, what it costs here that two processes without networks
 wake each other as often with as many bytes.
 """
@@ -26,19 +26,28 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import record
+from numpy.typing import NDArray
 
+from percodec.runtime.capture.preprocess import Preprocessor
+from percodec.runtime.capture.source import SourceInfo
 from percodec.runtime.engines.open import graph_specs
+from percodec.runtime.pipeline.options import PipelineOptions
+from percodec.runtime.pipeline.pipeline import Pipeline
+from percodec.runtime.pipeline.records import HeadTask
 from percodec.runtime.pipeline.slots import Slot
 from percodec.runtime.session import DEFAULT_BUNDLE, Session
 from percodec.runtime.supervise.health import Health
 from percodec.runtime.supervise.supervisor import Supervisor
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.codec import _rans
+from percodec.sdk.codec import PacketCodec, _rans
 from percodec.sdk.machine import machine_info
+from percodec.sdk.types import Frame
 
 HERE = Path(__file__).parents[1]
-FRAMES, FIRST = 20, 4  # of a turn; those that do not count
+FRAMES, FIRST = 20, 4  # of a turn; those that do not count in a loop
+SLOTS = 12
 _OPEN = "import sys; sys.path[:0] = sys.argv[1:]; from percodec.runtime import Session; Session.open().close()"
 
 
@@ -90,6 +99,39 @@ def frames_s(slot: Slot, pid: int) -> tuple[float, float, float]:
     return tuple(seconds / (FRAMES - FIRST) for seconds in (here + there, here, wall))
 
 
+class Paced:
+    """Pictures at 25 a second."""
+
+    def __init__(self, frame: NDArray[np.uint8]) -> None:
+        self.info = SourceInfo("paced", "fake", False, frame.shape[1], frame.shape[0], 25.0, FRAMES)
+        self._pictures = [np.roll(frame, 3 * k, 1) for k in range(FRAMES)]
+        self._next, self._began = 0, time.monotonic()
+
+    def read(self) -> Frame | None:
+        if self._next == FRAMES:
+            return None
+        time.sleep(max(0.0, self._began + 0.04 * self._next - time.monotonic()))
+        self._next += 1
+        return Frame(self._pictures[self._next - 1], self._next, time.monotonic_ns())
+
+    def close(self) -> None:
+        pass
+
+
+def pipeline_s(bundle: Bundle, slots: list[Slot], pid: int) -> float:
+    """Processor seconds of a frame through a pipeline, here and in process `pid`."""
+    pipeline = Pipeline(
+        Paced(bundle.selftest().frames[0]), Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit), lambda count: slots,
+        PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:]), levels=bundle.levels,
+        heads={"segmentation": HeadTask("segmentation", len(bundle.labels))}, options=PipelineOptions(slots=len(slots)),
+    )  # fmt: skip
+    here, there = time.process_time(), process_s(pid) if pid else 0.0
+    counts = pipeline.run()
+    if not counts.predicted == counts.coded == FRAMES:
+        raise SystemExit(f"frames were lost: {counts}")
+    return (time.process_time() - here + (process_s(pid) - there if pid else 0.0)) / FRAMES
+
+
 _ECHO = """
 import os, sys, time
 spent, clock = 0, time.thread_time_ns
@@ -130,12 +172,14 @@ def isolation(rounds: int) -> dict[str, Any]:
     heads = {"segmentation": graph_specs(bundle, "head_segmentation")[1]}
     supervisor = Supervisor(DEFAULT_BUNDLE, (image, symbols), heads, ("ort",), Health(), waits=True, patience_s=60)
     with Session.open(bundle) as session:
-        inside, (apart,) = session.slots(1)[0], supervisor.make(1)
+        ours, theirs = session.slots(SLOTS), supervisor.make(SLOTS)
+        inside, apart = ours[0], theirs[0]
         inside.image[:] = apart.image[:] = bundle.selftest().frames[0]
-        rows, bare = [], []
+        rows, bare, pipelines = [], [], []
         for _ in range(rounds):
             rows.append((frames_s(inside, 0), frames_s(apart, supervisor.worker_pid)))
             bare.append(bare_s(rows[-1][0][2]))
+            pipelines.append((pipeline_s(bundle, ours, 0), pipeline_s(bundle, theirs, supervisor.worker_pid)))
         shared = [apart.symbols.copy(), *(a.copy() for a in apart.outputs["segmentation"].values())]
         own = [array.copy() for array in shared]
         begin = time.process_time()
@@ -151,6 +195,8 @@ def isolation(rounds: int) -> dict[str, Any]:
         "apart_costs_wall_ms": [other[2] - plain[2] for plain, other in rows],
         "of_it_in_this_process_ms": [other[1] for _, other in rows],
         "bare_processes_ms": bare,
+        "pipeline_inside_ms": [plain for plain, _ in pipelines],
+        "pipeline_apart_costs_ms": [other - plain for plain, other in pipelines],
     }
     return {
         "frame": f"{bundle.frame_width}x{bundle.frame_height}", "rounds": rounds, "frames_a_round": FRAMES - FIRST,
