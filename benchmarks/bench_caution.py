@@ -6,9 +6,10 @@
 COMMIT`), in turn. The earlier one uses this one's compiled core, which did not change.
 
 `isolation`: processor time a frame of 480x360, of both processes together, and time on the wall, against those of engines in this process,
-in turn: in a loop over one slot, and in whole pipelines of a camera with 25 frames a second, coder included. The first frames of a turn are left out on both sides: they find caches as the other side left them, and a run has one side only.
-What of it is this process's, the copy out of the shared memory, and, for comparison, what it costs here that two processes without networks
-wake each other as often with as many bytes.
+in turn: in a loop over one slot, and in whole pipelines of a camera with 25 frames a second, coder included. The first frames of a loop are
+left out on both sides: they find caches as the other side left them, and a run has one side only. What of it is this process's, the copy
+out of the shared memory, and, for comparison, what it costs here that two processes without networks wake each other as often with as many
+bytes.
 """
 
 from __future__ import annotations
