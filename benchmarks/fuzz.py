@@ -16,6 +16,7 @@ the input in a file where one does not.
 from __future__ import annotations
 
 import argparse
+import copy
 import datetime
 import hashlib
 import json
@@ -111,7 +112,7 @@ def json_mutated(data: bytes, rng: random.Random) -> bytes:
         holder, key = rng.choice(places)
         kind = rng.randrange(4)
         if kind == 0:
-            holder[key] = rng.choice(VALUES)
+            holder[key] = copy.deepcopy(rng.choice(VALUES))  # later changes go into it
         elif kind == 1:
             other, its = rng.choice(places)
             holder[key] = json.loads(json.dumps(other[its]))
