@@ -42,7 +42,9 @@ def read_yaml(text: str) -> Any:
     try:
         value = yaml.load(text, _Loader)  # a SafeLoader
         _weigh(value, {})
-    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         # PyYAML's constructors raise all of these for what a tag does not fit.
         said = " ".join(str(error).split()) if isinstance(error, yaml.YAMLError | ValueError) else "a value is not what its tag says"
         raise ValueError(said[:200]) from error

@@ -350,6 +350,8 @@ def test_a_bag_that_lacks_a_file_is_refused(plain: Path, tmp_path: Path) -> None
     (tmp_path / "metadata.yaml").write_text((plain / "metadata.yaml").read_text())
     with pytest.raises(BagError, match=r"lacks plain.*copy the whole bag"):
         open_bag(tmp_path)
-    (tmp_path / "metadata.yaml").write_text("a: [")
-    with pytest.raises(BagError, match="not that of a bag"):
-        open_bag(tmp_path)
+    grown = "\n".join(["a0: &a0 {x: 1}", *(f"a{k}: &a{k} {{<<: [{', '.join([f'*a{k - 1}'] * 8)}]}}" for k in range(1, 20))])
+    for text in ("a: [", grown, "a: " + "9" * 5000, "a: !!timestamp x"):
+        (tmp_path / "metadata.yaml").write_text(text)
+        with pytest.raises(BagError, match="not that of a bag"):
+            open_bag(tmp_path)
