@@ -2,12 +2,12 @@
 
     python benchmarks/bench_blocks.py --camvid PATH --kodak PATH [--bundle DIR ...] [--rounds 31]
 
-Cost: from the uint8 picture to the packet at 1920x1080, the encoder in INT8, one thread, in turn with libjpeg-turbo at quality 80 within
-each round; CPU time, medians, ratios of paired rounds. Gain: bits of whole packets, PSNR and MS-SSIM by each of the bundle's decoders,
-through the INT8 encoder. `coder`: its speed on a latent of 1920x1080 put together from Kodak, as in `bench_steps.py`. `coarsened`: the same
-bundle with symbols near 0 dropped, as `run --target-kbps` does it. The curves of JPEG, WebP and AVIF are those of lab_rd_*.json,
-interpolated at the bundle's rate. That of JPEG XL (libjxl, effort 7) is measured where `pillow-jxl-plugin` is installed (from PyPI, no
-dependency of percodec's), and kept in `--work`.
+Cost: from the uint8 picture to the packet at 1920x1080, the encoder in INT8 where the bundle has it, one thread, in turn with libjpeg-turbo
+at quality 80 within each round; CPU time, medians, ratios of paired rounds. Gain: bits of whole packets, PSNR and MS-SSIM by each of the
+bundle's decoders, through the same encoder. `coder`: its speed on a latent of 1920x1080 put together from Kodak, as in `bench_steps.py`.
+`coarsened`: the same bundle with symbols near 0 dropped, as `run --target-kbps` does it. The curves of JPEG, WebP and AVIF are those of
+lab_rd_*.json, interpolated at the bundle's rate. That of JPEG XL (libjxl, effort 7) is measured where `pillow-jxl-plugin` is installed
+(from PyPI, no dependency of percodec's), and kept in `--work`.
 """
 
 from __future__ import annotations
@@ -42,10 +42,16 @@ from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 
 HERE = Path(__file__).parent
-DEFAULT = ("block-0.33", "block-0.63")
-INTEGER = Path("engines", "host-int8", "encoder.onnx")  # as `percodec build --precision int8 --graph encoder` makes it
+DEFAULT = ("block-0.33", "block-0.63", "lapped-0.33", "lapped-0.63")
+INTEGER = Path("engines", "host-int8", "encoder.onnx")  # as `percodec build --precision int8 --graph encoder` makes it, of `block`
 METRICS = ("psnr_db", "ms_ssim")
 JXL_QUALITIES = (5.0, 12.0, 25.0, 40.0, 55.0, 65.0)
+
+
+def encoder_of(bundle: Bundle) -> bytes:
+    """The encoder in INT8, or, where the bundle has none, in FP32."""
+    file = Path(bundle.path) / INTEGER
+    return file.read_bytes() if file.exists() else bundle.graph("encoder")
 
 
 def cost(encoders: dict[str, tuple[Bundle, bytes]], pictures: list[Picture], rounds: int) -> dict[str, dict[str, float]]:
@@ -130,9 +136,10 @@ def draw(rows: list[dict[str, Any]], rivals: dict[str, dict[str, list[Point]]], 
         for axis, metric in zip(line, METRICS, strict=True):
             for codec, found in rivals[name].items():
                 axis.plot(*zip(*sorted((p["bpp"], p[metric]) for p in found), strict=True), label=codec)
-            for decoder in rows[0]["sets"][name]["decoders"]:
-                ours = [(r["sets"][name]["bpp"], r["sets"][name]["decoders"][decoder][metric]) for r in rows]
-                axis.plot(*zip(*sorted(ours), strict=True), "o--", label=f"block, {decoder}")
+            for kind, decoder in dict.fromkeys((r["codec"], d) for r in rows for d in r["sets"][name]["decoders"]):
+                alike = [r["sets"][name] for r in rows if r["codec"] == kind and decoder in r["sets"][name]["decoders"]]
+                ours = [(found["bpp"], found["decoders"][decoder][metric]) for found in alike]
+                axis.plot(*zip(*sorted(ours), strict=True), "o--", label=f"{kind}, {decoder}")
             low = min(r["sets"][name]["others"]["jpeg"][metric] for r in rows)
             axis.set(title=f"{name.replace('_', ' ')}, {metric}", xlabel="bits a pixel", xlim=(0.2, 0.9))
             axis.set_ylim((low - 2, 36) if metric == "psnr_db" else (low - 0.02, 0.995))
@@ -155,20 +162,21 @@ def main() -> int:
     val = load(f"camvid:{args.camvid}:val")
     pictures = {"camvid_val": [crop8(p) for p in val.images], "kodak": [crop8(p) for p in load(f"folder:{args.kodak}").images]}
     paths = args.bundle or [HERE / "bundles" / name for name in DEFAULT]
-    encoders = {b.name: (b, (Path(b.path) / INTEGER).read_bytes()) for b in map(Bundle.open, paths)}
+    encoders = {b.name: (b, encoder_of(b)) for b in map(Bundle.open, paths)}
     spent = cost(encoders, val.images[:8], args.rounds)
     rows: list[dict[str, Any]] = []
     for name, (bundle, graph) in encoders.items():
         codec = bundle.manifest["provenance"]["config"]["codec"]
         row: dict[str, Any] = {"bundle": name, "digest": bundle.digest, "kmac_per_pixel": kmac_per_pixel(codec["name"], codec["channels"])}
+        row |= {"codec": codec["name"], "integer": graph != bundle.graph("encoder")}
         plain, integer = graph_function(bundle.graph("encoder")), graph_function(graph)
         row["symbols_differ_from_fp32"] = float(np.mean([(plain(f[None]) != integer(f[None])).mean() for f in val.images[:4]]))
         row |= {**spent[name], "sets": {}}
         for key, some in pictures.items():
             row["sets"][key] = points(bundle, graph, some)
         row["coder"] = speed(bundle.entropy_model, plain(crop8(montage(pictures["kodak"]))[None])[0], args.rounds)
-        if rows:
-            row["coarsened_camvid_val"] = coarsened(bundle, rows[0]["sets"]["camvid_val"]["bpp"], val.images)
+        if alike := [r for r in rows if r["codec"] == row["codec"]]:
+            row["coarsened_camvid_val"] = coarsened(bundle, alike[0]["sets"]["camvid_val"]["bpp"], val.images)
         rows.append(row)
         print(json.dumps(row), flush=True)
     rivals = {name: curves(name, some, args.work) for name, some in pictures.items()}

@@ -249,7 +249,7 @@ def blocks(result: dict[str, Any]) -> str:
     others = result["others"]
     rows, also = [], []
     for row in result["rows"]:
-        cost = f"{row['cpu_ms']:.1f} ({row['times_jpeg']:.2f})"
+        cost = f"{row['cpu_ms']:.1f} ({row['times_jpeg']:.2f})" + ("" if row.get("integer", True) else ", FP32")
         for name, found in row["sets"].items():
             for decoder, ours in found["decoders"].items():
                 line = [row["bundle"], cost, name.replace("_", " "), f"{found['bpp']:.3f}", decoder]
@@ -265,7 +265,7 @@ def blocks(result: dict[str, Any]) -> str:
             )
     shown = ", ".join(names[c] for c in others)
     head = ["bundle", "1080p picture to packet, ms (times JPEG's)", "set", "bpp", "graph", f"PSNR, dB ({shown})", f"MS-SSIM ({shown})"]
-    about = f"INT8, one thread, CPU time, at a load of {result['load']:.0f} on two cores; JPEG: libjpeg-turbo, quality 80, "
+    about = f"INT8 unless said, one thread, CPU time, at a load of {result['load']:.0f} on two cores; JPEG: libjpeg-turbo, quality 80, "
     about += f"{result['jpeg_q80_cpu_ms']:.1f} ms. {result['machine']['cpu']}, {result['date']}: `{result['command']}`"
     return "\n".join([table(head, rows), *also, about]) + "\n"
 

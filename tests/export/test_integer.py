@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from percodec.export.bundles.steps_bundle import fit_levels  # noqa: E402
 from percodec.export.engines.calibrate import measure  # noqa: E402
 from percodec.export.engines.graph_function import graph_function  # noqa: E402
 from percodec.export.engines.integer import integer_encoder  # noqa: E402
@@ -16,6 +17,7 @@ from percodec.export.engines.onnx_graph import plain  # noqa: E402
 from percodec.export.engines.precision import Plan, make_explicit  # noqa: E402
 from percodec.export.models import AUTOENCODERS  # noqa: E402
 from percodec.export.models.to_onnx import graphs  # noqa: E402
+from percodec.export.train.klt import klt_start  # noqa: E402
 from percodec.sdk.bundle.onnx_ops import check_graph  # noqa: E402
 from percodec.sdk.synthetic.road import RoadScene  # noqa: E402
 from percodec.sdk.targets import target  # noqa: E402
@@ -73,3 +75,31 @@ def test_other_graphs_are_left_alone(frames):
         if tensor.name == borders[-1]:
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + 0.3, tensor.name))
     assert integer_encoder(uneven, measure(uneven, frames)) is None
+
+
+def test_a_window_with_a_residual_stage_is_integers_from_end_to_end(frames):
+    torch.manual_seed(2)
+    codec = AUTOENCODERS["lapped"](8, 255, 0.1).eval()
+    klt_start(codec, [frame[0] for frame in frames], 0.2)
+    last = codec.g_a[1].body[2]
+    with torch.no_grad():
+        last.weight.normal_(0, 0.03)
+        last.bias.normal_(0, 0.1)
+    fit_levels(codec, [frame[0] for frame in frames])
+    data = graphs(codec, {}, HEIGHT, WIDTH)["encoder"][1]
+    made = make_explicit(data, Plan("int8", activations="uint8"), measure(plain(data), frames))
+    assert made.report["convolutions"] == {"int8": 4}
+    kinds = {n.op_type for n in onnx.load_from_string(made.data).graph.node}
+    assert kinds == {"Pad", "Reshape", "Transpose", "QLinearConv", "Concat", "Min"}
+    check_graph(made.data, "encoder")
+    one, other = graph_function(data), graph_function(made.data)
+    differ = []
+    for frame in frames:
+        a, b = one(frame)[0].astype(int), other(frame)[0].astype(int)
+        assert np.abs(a - b)[:, 1:-1, 1:-1].max() <= 1  # beside the picture's border, which stands on another grey
+        differ.append((a != b).mean())
+    assert np.mean(differ) < 0.05
+    silent = AUTOENCODERS["lapped"](8, 255, 0.1).eval()
+    silent.load_state_dict({**codec.state_dict(), "g_a.1.body.2.weight": torch.zeros_like(last.weight)})
+    without = graph_function(graphs(silent, {}, HEIGHT, WIDTH)["encoder"][1])
+    assert np.mean([(without(f)[0] != one(f)[0]).mean() for f in frames]) > 0.05  # the stage says something here

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from percodec.runtime.commands.doctor import render, tensorrt_checks
+from pathlib import Path
+
+from percodec.runtime.commands.doctor import examine, render, tensorrt_checks
 from percodec.sdk.targets import Facts
 
 
@@ -30,3 +32,10 @@ def test_without_tensorrt_an_isolated_environment_on_a_jetson_is_told() -> None:
     checks = tensorrt_checks([Facts(capability="8.7", jetpack=(6, 2, 0), isolated_venv=True)])
     assert [c.status for c in checks] == ["missing", "missing", "fail"]
     assert checks[-1].fix == "python3 -m venv --system-site-packages .venv"
+
+
+def test_a_bundle_without_a_head_passes_its_self_test() -> None:
+    bundle = Path(__file__).parents[2] / "benchmarks/bundles/block-0.33"
+    checks = {check.name: check for check in examine(bundle)}
+    assert checks["self-test"].status == "ok", checks["self-test"]
+    assert "labels" not in checks["self-test"].detail

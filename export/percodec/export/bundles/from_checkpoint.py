@@ -289,6 +289,11 @@ def model_card(name: str, config: dict[str, Any], metrics: dict[str, Any], origi
     )
     kinds = dict.fromkeys(d["name"].partition(":")[0] for d in origin["data"])
     shown = " and ".join(_SHOWN[kind] for kind in kinds if kind in _SHOWN) or "the pictures named above"
+    labels = (
+        "Labels come with no confidence, rare classes are its weakest, and objects\nsmaller than a latent cell (8x8 pixels) often missed."
+        if metrics.get("heads") or iou
+        else "It has no head: labels come from one that is added."
+    )
     licences = "".join(f"{name} is licensed for research use.\n" for kind, name in _RESEARCH.items() if kind in kinds)
     heads = "".join(
         f"| {graph}, {'mIoU' if 'miou' in found else 'mean average precision' if 'map' in found else 'top-1'} | "
@@ -328,12 +333,11 @@ the input of its heads. Those on the latent rebuild no RGB image on the way to a
 ## Limits
 Trained on {shown}:
 whatever else a camera sees, such as night, snow, other cameras and other countries, is outside what it was shown. It is a
-demonstration: do not drive by it. Labels come with no confidence, rare classes (poles, signs, people, cyclists) are its weakest, and
-objects smaller than a latent cell (8x8 pixels) are often missed.
+demonstration: do not drive by it. {labels}
 {licences}"""
 
 
-_SHOWN = {"camvid": "the daytime streets of one town", "idd_lite": "roads in India", "synthetic": "rendered roads"}
+_SHOWN = {"camvid": "the daytime streets of one town", "folder": "photographs", "idd_lite": "roads in India", "synthetic": "rendered roads"}
 _RESEARCH = {"camvid": "CamVid", "idd_lite": "IDD Lite"}
 
 

@@ -23,7 +23,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from percodec.export.engines.calibrate import Ranges
 from percodec.export.engines.onnx_graph import initializers
 
-_WIDEST = 63  # of weights: x86 without VNNI adds two products of bytes in 16 bits, where 255 * 127 * 2 saturates
+WIDEST = 63  # of weights: x86 without VNNI adds two products of bytes in 16 bits, where 255 * 127 * 2 saturates
 _EVEN = 1e-3  # of a step: how far midpoints may be from even
 
 Array = NDArray[Any]
@@ -38,7 +38,7 @@ def integer_encoder(model: ModelProto, ranges: Ranges) -> ModelProto | None:
         return None
     if not _blocks(nodes[at[0]]) or not all(_plain(nodes[k]) for k in at):
         return None
-    found = _even_centers(nodes[at[-1] :], weights) or _steps(nodes[at[-1] :], weights)
+    found = _even_centers(nodes[at[-1] :], weights) or steps_rule(nodes[at[-1] :], weights)
     if found is None:
         return None
     per_step, offset, highest = found
@@ -69,15 +69,15 @@ def integer_encoder(model: ModelProto, ranges: Ranges) -> ModelProto | None:
             weight, bias, out_scale = weight * per_step.reshape(-1, 1, 1, 1), bias * per_step + offset, np.float32(1)
         else:
             out_scale = np.float32(max(ranges.limits[nodes[index + 1].output[0]][1], 1e-6) / 255)
-        steps = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-9) / _WIDEST
+        steps = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-9) / WIDEST
         inputs = [
             given,
             constant(f"scale_{k}", scale),
             zero,
-            constant(f"weight_{k}", _rounded(weight / steps[:, None, None, None], np.int8)),
+            constant(f"weight_{k}", rounded(weight / steps[:, None, None, None], np.int8)),
         ]
         inputs += [constant(f"steps_{k}", steps.astype(np.float32)), constant(f"zeros_{k}", np.zeros(len(steps), np.int8))]
-        inputs += [constant(f"out_{k}", out_scale), zero, constant(f"bias_{k}", _rounded(bias / (float(scale) * steps), np.int32))]
+        inputs += [constant(f"out_{k}", out_scale), zero, constant(f"bias_{k}", rounded(bias / (float(scale) * steps), np.int32))]
         name = f"layer_{k}"
         made.append(helper.make_node("QLinearConv", inputs, [name], name=name))
         if k == 0:
@@ -110,7 +110,7 @@ def _even_centers(nodes: list[NodeProto], weights: dict[str, Array]) -> _Rule | 
     return np.array(1 / step), np.array(0.5 - borders[0] / step), np.array(len(borders), np.uint8)
 
 
-def _steps(nodes: list[NodeProto], weights: dict[str, Array]) -> _Rule | None:
+def steps_rule(nodes: list[NodeProto], weights: dict[str, Array]) -> _Rule | None:
     """The same: z times a number for each channel, rounded, plus an offset, from 0 to the channel's highest."""
     if [n.op_type for n in nodes[1:]] != ["Mul", "Round", "Add", "Relu", "Min", "Cast"]:
         return None
@@ -131,9 +131,9 @@ def _plain(node: NodeProto) -> bool:
     return given.get("group", 1) == 1 and set(given.get("dilations", [1])) == {1} and given.get("auto_pad", b"NOTSET") == b"NOTSET"
 
 
-def _rounded(value: Array, kind: Any) -> Array:
+def rounded(value: Array, kind: Any) -> Array:
     limits = np.iinfo(kind)
     return np.clip(np.rint(value), limits.min, limits.max).astype(kind)
 
 
-__all__ = ["integer_encoder"]
+__all__ = ["WIDEST", "integer_encoder", "rounded", "steps_rule"]

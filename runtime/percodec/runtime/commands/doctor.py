@@ -157,9 +157,11 @@ def _bundle(path: Path) -> list[Check]:
     except PercodecError as error:
         return [Check("bundle", "fail", str(error), "reinstall percodec, or name a bundle with --bundle")]
     try:
-        encoder, head = open_engine(bundle, "encoder"), open_engine(bundle, "head_segmentation")
+        encoder = open_engine(bundle, "encoder")
+        head = open_engine(bundle, "head_segmentation") if "head_segmentation" in bundle.manifest["graphs"] else None
         test = run_selftest(bundle, encoder, head)
-        shares = f"{test.symbol_disagreement:.3%} symbols differ, {test.label_agreement or 0:.3%} labels agree"
+        shares = f"{test.symbol_disagreement:.3%} symbols differ"
+        shares += "" if test.label_agreement is None else f", {test.label_agreement:.3%} labels agree"
         detail = f"{encoder.precision}, {test.vectors} vectors: {shares}"
         checks.append(Check("self-test", "ok", detail))
     except PercodecError as error:
