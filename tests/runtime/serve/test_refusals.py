@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.serving import Serving
 
+from percodec.runtime.serve import http_front
 from percodec.runtime.serve.messages import message
 from percodec.runtime.serve.requests import bytes_of
 
@@ -229,6 +230,24 @@ def test_what_is_no_http_is_dropped(server: Serving) -> None:
                     pass
             except ConnectionResetError:
                 continue
+
+
+def test_who_connects_and_says_nothing_is_sent_away(server: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_front, "_HEAD_S", 0.3)
+    host, _, port = server.http.rpartition(":")
+    good = http.client.HTTPConnection(host, int(port), timeout=60)
+    good.request("GET", "/v2/health/live")
+    good.getresponse().read()
+    for data in (b"", b"POST /v1/predict/rich HTTP/1.1\r\nX: "):
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(data)
+            try:
+                assert connection.recv(1) == b""
+            except ConnectionResetError:
+                continue
+    good.request("GET", "/v2/health/live")  # the connection of who has asked stays
+    assert good.getresponse().status == 200
+    good.close()
 
 
 def test_a_body_that_ends_early_is_no_request(server: Serving) -> None:

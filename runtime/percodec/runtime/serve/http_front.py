@@ -24,6 +24,7 @@ from percodec.runtime.serve.tls import Tls
 from percodec.sdk.errors import UsageError
 
 _LOG = logging.getLogger("percodec.serve")
+_HEAD_S = 30.0  # for the first request of a connection to begin
 _BODY_S = 30.0  # for a request's body to arrive
 _PICTURES = ("labels", "reconstruction", "overlay")
 
@@ -38,6 +39,7 @@ class HttpFront:
         self._host, _, port = address.rpartition(":")
         self._port = int(port)
         self.address = address
+        self._silent: set[Any] = set()  # young connections that have sent no request yet
 
         @web.middleware
         async def guard(request: Any, handler: Any) -> Any:
@@ -57,6 +59,7 @@ class HttpFront:
     async def start(self) -> None:
         """Raises `UsageError` where the address cannot be had."""
         await self._runner.setup()
+        self._end_silent_ones(self._runner.server)
         context = None if self._tls is None else self._tls.http()
         site = self._web.TCPSite(self._runner, self._host.strip("[]"), self._port, ssl_context=context)
         try:
@@ -66,11 +69,29 @@ class HttpFront:
             raise UsageError(f"--http {self.address}: cannot be bound ({error.strerror}); is another server there?") from error
         self.address = f"{self._host}:{self._runner.addresses[0][1]}"
 
+    def _end_silent_ones(self, server: Any) -> None:
+        """Else whoever connects and says nothing, or half a head, holds a file of this process for ever; aiohttp has no limit for that."""
+        made, loop = server.connection_made, asyncio.get_running_loop()
+
+        def end(connection: Any) -> None:
+            if connection in self._silent:
+                self._silent.remove(connection)
+                if connection.transport is not None:
+                    connection.transport.abort()
+
+        def connection_made(connection: Any, transport: Any) -> None:
+            made(connection, transport)
+            self._silent.add(connection)
+            loop.call_later(_HEAD_S, end, connection)
+
+        server.connection_made = connection_made
+
     async def stop(self) -> None:
         """No new connections; requests that have begun end, or are cancelled after `drain_s`."""
         await self._runner.cleanup()
 
     async def _guarded(self, request: Any, handler: Any) -> Any:
+        self._silent.discard(request.protocol)
         try:
             return await handler(request)
         except Refusal as refusal:
