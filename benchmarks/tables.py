@@ -232,6 +232,9 @@ def summary(results: Path) -> str:
     encoders_found, saved = newest("bench_encoders"), [found["saved_second_half"] for found in newest("bench_stream")["bundles"]]
     fast = next(row for row in encoders_found["rows"] if row["bundle"] == "fast-0.330")
     val = fast["sets"]["camvid_val"]
+    blocks = newest("bench_blocks")
+    block = next(row for row in blocks["rows"] if row["bundle"] == "block-0.28")
+    ours, theirs = block["sets"]["kodak"]["decoders"]["decoder"], block["sets"]["kodak"]["others"]["webp"]
     rows = [
         ["age of a prediction, from frame in to labels out", f"{age['p50']:.1f} ms, p99 {age['p99']:.1f} ms", f"{frame}, {cpu}, no GPU"],
         ["frames a second on one worker", f"{flow['workers']['1']['fps_median']:.0f}", "the same, frames from memory"],
@@ -250,6 +253,12 @@ def summary(results: Path) -> str:
             "MS-SSIM of `fast` at that rate",
             f"{val['ms_ssim']:.3f}; JPEG has {val['others']['jpeg']['ms_ssim']:.3f}",
             f"CamVid `val`, {val['bpp']:.3f} bits a pixel",
+        ],
+        ["1080p picture to packet with `block`", f"{block['times_jpeg']:.2f} times the CPU time of JPEG", blocks["machine"]["cpu"]],
+        [
+            "PSNR and MS-SSIM of `block`",
+            f"{ours['psnr_db']:.1f} dB, {ours['ms_ssim']:.3f}; WebP has {theirs['psnr_db']:.1f} dB, {theirs['ms_ssim']:.3f}",
+            f"Kodak, {block['sets']['kodak']['bpp']:.3f} bits a pixel",
         ],
         ["bytes that `--stream` saves", f"{100 * min(saved):.0f} to {100 * max(saved):.0f} %", "half a highway drive, five bundles"],
     ]
