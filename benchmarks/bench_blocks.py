@@ -136,10 +136,12 @@ def draw(rows: list[dict[str, Any]], rivals: dict[str, dict[str, list[Point]]], 
         for axis, metric in zip(line, METRICS, strict=True):
             for codec, found in rivals[name].items():
                 axis.plot(*zip(*sorted((p["bpp"], p[metric]) for p in found), strict=True), label=codec)
-            for kind, decoder in dict.fromkeys((r["codec"], d) for r in rows for d in r["sets"][name]["decoders"]):
-                alike = [r["sets"][name] for r in rows if r["codec"] == kind and decoder in r["sets"][name]["decoders"]]
+            for kind, closed, decoder in dict.fromkeys(
+                (r["codec"], r["closed_form"], d) for r in rows for d in r["sets"][name]["decoders"]
+            ):
+                alike = [r["sets"][name] for r in rows if (r["codec"], r["closed_form"]) == (kind, closed)]
                 ours = [(found["bpp"], found["decoders"][decoder][metric]) for found in alike]
-                axis.plot(*zip(*sorted(ours), strict=True), "o--", label=f"{kind}, {decoder}")
+                axis.plot(*zip(*sorted(ours), strict=True), "o--", label=f"{kind}, {'closed form' if closed else decoder}")
             low = min(r["sets"][name]["others"]["jpeg"][metric] for r in rows)
             axis.set(title=f"{name.replace('_', ' ')}, {metric}", xlabel="bits a pixel", xlim=(0.2, 0.9))
             axis.set_ylim((low - 2, 36) if metric == "psnr_db" else (low - 0.02, 0.995))
@@ -169,6 +171,7 @@ def main() -> int:
         codec = bundle.manifest["provenance"]["config"]["codec"]
         row: dict[str, Any] = {"bundle": name, "digest": bundle.digest, "kmac_per_pixel": kmac_per_pixel(codec["name"], codec["channels"])}
         row |= {"codec": codec["name"], "integer": graph != bundle.graph("encoder")}
+        row["closed_form"] = bundle.manifest["provenance"]["step"] == 1  # a run's one step, of a decoder that stays as it was
         plain, integer = graph_function(bundle.graph("encoder")), graph_function(graph)
         row["symbols_differ_from_fp32"] = float(np.mean([(plain(f[None]) != integer(f[None])).mean() for f in val.images[:4]]))
         row |= {**spent[name], "sets": {}}
