@@ -132,3 +132,15 @@ def test_only_linear_codecs_in_training_start_in_closed_form(tmp_path: Path, con
     with pytest.raises(UsageError, match=r"--codec|--init klt"):
         train(load_config(config, words), tmp_path / "run", {}, init="klt")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_rate_while_training_is_that_of_hard_symbols_with_the_gradient_of_noisy_ones():
+    torch.manual_seed(1)
+    steps = Steps(3).train()
+    z = (0.2 * torch.randn(2, 3, 8, 8)).requires_grad_()
+    rate = steps.bits_per_symbol(steps(z))
+    hard = (z.detach() / steps.step.detach().view(-1, 1, 1)).round()
+    assert torch.isclose(rate, steps.contexts(hard, hard).mean())
+    rate.backward()
+    assert z.grad is not None
+    assert z.grad.abs().sum() > 0
