@@ -11,14 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from percodec.export.data.dataset import Classes, DataSet
 from percodec.export.data.files import label_of, label_table, pictures_in, read_label, read_rgb
 from percodec.export.data.small_sets import digest_of
 from percodec.sdk.errors import DataError
 from percodec.sdk.files import read_file
 from percodec.sdk.text import printable
+from percodec.sdk.yaml_text import read_yaml
 
 _MOST_CLASSES = 64
 _MOST_BYTES = 1 << 16
@@ -52,11 +51,11 @@ def load_own(root: Path, split: str) -> DataSet:
 def _classes(path: Path) -> tuple[Classes, list[list[int]], list[int]]:
     """-> names with colours, the ids of each class, the ids that are ignored."""
     try:
-        said = yaml.safe_load(read_file(path, _MOST_BYTES).decode("utf-8-sig"))
+        said = read_yaml(read_file(path, _MOST_BYTES).decode("utf-8-sig"))
     except OSError as e:
         raise DataError(f"{path}: {e.strerror or e}; it says which ids the label maps hold and what they are called") from e
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
-        raise DataError(f"{path} is not YAML: {e}".replace("\n", " ")) from e
+    except ValueError as e:
+        raise DataError(f"{path} is not YAML: {e}") from e
     form = f"{path}: write it as classes: [{{name: road, colour: [128, 64, 128], ids: [3, 7]}}, ...] and ignore: [255]"
     if not isinstance(said, dict) or set(said) - {"classes", "ignore"} or not isinstance(said.get("classes"), list):
         raise DataError(form)
