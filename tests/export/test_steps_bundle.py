@@ -160,5 +160,6 @@ def test_in_integers_the_convolution_is_the_symbol(bundle, camvid):
     with Session.open(made, backend="ort:fp32") as exact, Session.open(made, backend="ort:int8") as integer:
         for image in (*val.images[:2], np.full((176, 240, 3), 255, np.uint8), np.zeros((176, 240, 3), np.uint8)):
             one, other = (s.encode(Frame(image, 0, 0)).symbols.astype(int) for s in (exact, integer))
-            assert (one != other).mean() < 0.03
             assert np.abs(one - other).max() <= 1
+            if image.std() > 0:  # one value everywhere may lie at a border: then a whole channel differs
+                assert (one != other).mean() < 0.03

@@ -17,7 +17,7 @@ def gradients_of(camvid: str, name: str, overrides: list[str], device: torch.dev
     data = load(f"camvid:{camvid}:train")
     crops = config["crops"]
     share = (distributed.rank(), distributed.world())
-    batch = Crops([data], [1.0], crops["size"], crops["batch"], 1, (0.75, 1.5), 0.2, 0, share).batch(0)
+    batch = Crops([data], [1.0], crops["size"], crops["batch"], 1, (0.75, 1.5), 0.2, share=share).batch(0)
     model = build_model(config).train()
     objective = distributed.wrap(Objective(model, config, class_weights([data], 11), prepared=False), device)
     loss, _ = objective(batch)
