@@ -43,7 +43,7 @@ from percodec.sdk.codec import PacketCodec
 
 HERE = Path(__file__).parent
 DEFAULT = ("block-0.28", "block-0.62", "block-0.33", "block-0.63", "lapped-0.33", "lapped-0.63")
-INTEGER = Path("engines", "host-int8", "encoder.onnx")  # as `percodec build --precision int8 --graph encoder` makes it, of `block`
+INTEGER = Path("engines", "host-int8", "encoder.onnx")  # as `percodec build --precision int8 --graph encoder` makes it
 METRICS = ("psnr_db", "ms_ssim")
 JXL_QUALITIES = (5.0, 12.0, 25.0, 40.0, 55.0, 65.0)
 

@@ -84,6 +84,21 @@ def pictures_in(folder: Path, notes: list[str], below: bool = False) -> list[Pat
     return [f for f in files if f not in left and f.suffix.lower() in IMAGE_SUFFIXES and is_picture_file(f)]
 
 
+def labelled_split(root: Path, split: str, notes: list[str], name: str, expected: str) -> tuple[list[Path], Path]:
+    """The pictures in `<root>/<split>/`, sorted, and the folder `<root>/<split>_labels/` of their label maps; `notes` as in `pictures_in`.
+
+    Raises `DataError`, which begins with `name` and says what was `expected`, where a folder is missing or there is no picture.
+    """
+    folder, label_folder = root / split, root / f"{split}_labels"
+    for f in (folder, label_folder):
+        if not f.is_dir():
+            raise DataError(f"{name}{f} is not a folder; expected {expected}")
+    paths = pictures_in(folder, notes)
+    if not paths:
+        raise DataError(f"{name}no images in {folder}")
+    return paths, label_folder
+
+
 def label_of(picture: Path, folder: Path) -> Path:
     """The label of `picture` in `folder`, of the same name or stem. Raises `DataError` with the names that were looked for."""
     names = [picture.name] if picture.suffix.lower() in LABEL_SUFFIXES else []
@@ -145,6 +160,7 @@ __all__ = [
     "is_hidden",
     "label_of",
     "label_table",
+    "labelled_split",
     "pictures_in",
     "read_label",
     "read_rgb",

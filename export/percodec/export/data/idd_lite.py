@@ -8,9 +8,8 @@ import numpy as np
 from PIL import Image
 
 from percodec.export.data.dataset import GROUPS_FROM, DataSet
-from percodec.export.data.files import IGNORE, label_of, label_table, pictures_in, read_label, read_rgb
+from percodec.export.data.files import IGNORE, label_of, label_table, labelled_split, read_label, read_rgb
 from percodec.export.data.small_sets import CAMVID_CLASSES, digest_of
-from percodec.sdk.errors import DataError
 
 # Class id of IDD Lite -> CamVid's, of which a pixel is one: drivable, non-drivable, living, vehicles, roadside objects, far objects, sky.
 CAMVID_OF_IDD = ((3,), (4,), (9, 10), (8,), (2, 6, 7), (1, 5), (0,))
@@ -23,14 +22,8 @@ def load_idd_lite(root: Path, split: str) -> DataSet:
     A class of several in CamVid becomes a group (`DataSet.groups`). Raises `DataError` where a folder, a label or an id is not what this
     layout says.
     """
-    folder, label_folder = root / split, root / f"{split}_labels"
-    for f in (folder, label_folder):
-        if not f.is_dir():
-            raise DataError(f"IDD Lite: {f} is not a folder; expected {root}/<split>/ and {root}/<split>_labels/")
     notes: list[str] = []
-    paths = pictures_in(folder, notes)
-    if not paths:
-        raise DataError(f"IDD Lite: no images in {folder}")
+    paths, label_folder = labelled_split(root, split, notes, "IDD Lite: ", f"{root}/<split>/ and {root}/<split>_labels/")
     groups = tuple(classes for classes in CAMVID_OF_IDD if len(classes) > 1)
     index = np.full(256, IGNORE, np.uint8)
     for k, classes in enumerate(CAMVID_OF_IDD):

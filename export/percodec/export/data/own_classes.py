@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from percodec.export.data.dataset import Classes, DataSet
-from percodec.export.data.files import label_of, label_table, pictures_in, read_label, read_rgb
+from percodec.export.data.files import label_of, label_table, labelled_split, read_label, read_rgb
 from percodec.export.data.small_sets import digest_of
 from percodec.sdk.errors import DataError
 from percodec.sdk.files import read_file
@@ -30,14 +30,10 @@ def load_own(root: Path, split: str) -> DataSet:
     """
     path = root / "classes.yaml"
     classes, ids, ignored = _classes(path)
-    folder, label_folder = root / split, root / f"{split}_labels"
-    for f in (folder, label_folder):
-        if not f.is_dir():
-            raise DataError(f"{f} is not a folder; expected {root}/{split}/ with pictures and {root}/{split}_labels/ with their label maps")
     notes: list[str] = []
-    paths = pictures_in(folder, notes)
-    if not paths:
-        raise DataError(f"no images in {folder}")
+    paths, label_folder = labelled_split(
+        root, split, notes, "", f"{root}/{split}/ with pictures and {root}/{split}_labels/ with their label maps"
+    )
     table = label_table([], ignored)
     for index, merged in enumerate(ids):
         table[merged] = index

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from percodec.export.data.dataset import Classes, DataSet
-from percodec.export.data.files import IMAGE_SUFFIXES, label_of, label_table, pictures_in, read_label, read_rgb
+from percodec.export.data.files import IMAGE_SUFFIXES, label_of, label_table, labelled_split, pictures_in, read_label, read_rgb
 from percodec.sdk.errors import DataError
 
 CAMVID_CLASSES: Classes = (
@@ -48,23 +48,16 @@ def load_camvid(root: Path, split: str) -> DataSet:
     """
     name = split
     split, _, drive = split.partition("/")
-    folder, label_folder = root / split, root / f"{split}_labels"
-    for f in (folder, label_folder):
-        if not f.is_dir():
-            raise DataError(
-                f"CamVid: {f} is not a folder; expected {root}/<split>/ and {root}/<split>_labels/ with PNG files of the same "
-                "names (the 11-class version of the SegNet tutorial repository)"
-            )
     notes: list[str] = []
-    paths = pictures_in(folder, notes)
+    layout = "PNG files of the same names (the 11-class version of the SegNet tutorial repository)"
+    expected = f"{root}/<split>/ and {root}/<split>_labels/ with {layout}"
+    paths, label_folder = labelled_split(root, split, notes, "CamVid: ", expected)
     if drive:
         wanted = drive.removeprefix("not-")
         drives = sorted({drive_of(p.name) for p in paths})
         if wanted not in drives:
-            raise DataError(f"CamVid: {folder} has no drive {wanted}; its file names begin with {', '.join(drives)}")
+            raise DataError(f"CamVid: {root / split} has no drive {wanted}; its file names begin with {', '.join(drives)}")
         paths = [p for p in paths if (drive_of(p.name) == wanted) == (drive == wanted)]
-    if not paths:
-        raise DataError(f"CamVid: no images in {folder}")
     table, form = label_table(range(11), [11]), "CamVid labels are PNG files of ids, 0..10 and 11 (unlabelled), as large as their image"
     label_paths = [label_of(p, label_folder) for p in paths]
     images = [read_rgb(p, notes) for p in paths]
