@@ -5,8 +5,10 @@
 Rivals are set for a live camera: no frame waits for a later one, one thread, a key frame every 25 frames as ours. Pictures are those that
 the bundle's networks get, at its frame size; PSNR and MS-SSIM are of RGB. `labels` is the share of pixels whose class, predicted from what
 arrives, is the one the vehicle's own network said; ours is 1 because the latent that arrives is the one it read. `same_ms_ssim_kbit_s` is
-the rate at which the rival's picture is as good as ours. CPU time is the encoder's alone, all in turn in one process, medians of rounds;
-ours is given with its encoder network, which perception has run anyway, and without.
+the rate at which the rival's picture is as good as ours. A bundle without a head has no such network: there `labels` is what the built-in
+bundle's says of the original picture and of what arrives, ours decoded too. Of two decoders PSNR is that of one, MS-SSIM that of the other.
+CPU time is the encoder's alone, all in turn in one process, medians of rounds; ours is given with its encoder network, which perception has
+run anyway, and without. `tiers` are our own streams at 25 frames/s beside each other, every fourth picture decoded.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.machine import machine_info, versions
 
-KEY_EVERY, ROUNDS = 25, 3
+KEY_EVERY, ROUNDS, EVERY = 25, 3, 4
+BUNDLES = Path(__file__).parent / "bundles"
+RIVALLED = [default_bundle(), BUNDLES / "block-0.28", BUNDLES / "refined-0.33"]
+TIERS = [BUNDLES / f"{name}" for name in ("balanced-0.330", "balanced-0.635", "block-0.28", "block-0.62", "refined-0.33", "refined-0.63")]
 Pictures = list[NDArray[np.uint8]]
 os.environ.setdefault("SVT_LOG", "1")  # errors alone
 QUIET = "log-level=none:pools=none"
@@ -122,18 +127,29 @@ def kbit_s(packets: list[Any], fps: int, frames: int) -> float:
     return sum(len(bytes(one)) for one in packets) * 8 * fps / frames / 1000
 
 
-def ours(session: Session, pictures: Pictures, fps: int) -> tuple[dict[str, Any], list[NDArray[np.uint8]]]:
-    """Rate and quality of the stream, and the labels that the vehicle's network says."""
+def ours(session: Session, pictures: Pictures, fps: int, every: int = 1) -> tuple[dict[str, Any], Pictures]:
+    """Rate and quality of the stream, quality of every so many pictures, and those pictures as decoded."""
     stream, other = session.stream(KEY_EVERY), session.stream(KEY_EVERY)
-    packets, decoded, labels = [], [], []
+    names, packets, arrived = session.bundle.decoders, [], []
     for k, picture in enumerate(pictures):
         latent = session.encode(picture, frame_id=k, timestamp_ns=k)
         packets.append(stream.pack(latent))
-        arrived = other.unpack(packets[-1])
-        labels.append(session.predict(latent).labels)
-        assert np.array_equal(session.predict(arrived).labels, labels[-1])
-        decoded.append(session.decode(arrived))
-    return {"kbit_s": round(kbit_s(packets, fps, len(pictures)), 1), **quality(pictures, decoded), "labels": 1.0}, labels
+        arrived.append(other.unpack(packets[-1]))
+        assert np.array_equal(arrived[-1].symbols, latent.symbols)
+    decoded = [session.decode(latent) for latent in arrived[::every]]
+    found = {"kbit_s": round(kbit_s(packets, fps, len(pictures)), 1), **quality(pictures[::every], decoded)}
+    if "ms_ssim" in names:
+        found["ms_ssim"] = quality(pictures[::every], [session.decode(latent, prefer="ms-ssim") for latent in arrived[::every]])["ms_ssim"]
+    return found, decoded
+
+
+def labels_of(session: Session, pictures: Pictures) -> list[NDArray[np.uint8]]:
+    """What a bundle's network says of them."""
+    return [session.predict(session.encode(picture, frame_id=k, timestamp_ns=k)).labels for k, picture in enumerate(pictures)]
+
+
+def alike(one: list[NDArray[np.uint8]], other: list[NDArray[np.uint8]]) -> float:
+    return round(statistics.fmean(float((a == b).mean()) for a, b in zip(one, other, strict=True)), 4)
 
 
 def our_seconds(session: Session, pictures: Pictures) -> tuple[float, float]:
@@ -146,8 +162,11 @@ def our_seconds(session: Session, pictures: Pictures) -> tuple[float, float]:
     return middle - begin, time.process_time() - middle
 
 
-def measure(session: Session, pictures: Pictures, fps: int) -> dict[str, Any]:
-    found, labels = ours(session, pictures, fps)
+def measure(session: Session, judge: Session, pictures: Pictures, fps: int) -> dict[str, Any]:
+    """`judge` is `session` itself where it has a head: then what arrives is what it read."""
+    found, ours_decoded = ours(session, pictures, fps)
+    labels = labels_of(judge, pictures)
+    found["labels"] = 1.0 if judge is session else alike(labels, labels_of(judge, ours_decoded))
     frames, some = yuv_of(pictures), pictures[:: max(1, len(pictures) // 12)]
     step = max(1, len(pictures) // 12)
 
@@ -168,12 +187,11 @@ def measure(session: Session, pictures: Pictures, fps: int) -> dict[str, Any]:
         factors[name] = factor = min(sizes, key=lambda one: abs(sizes[one] - found["kbit_s"]))
         packets, _ = coded(name, factor, fps, frames)
         decoded = pictures_of(name, packets)
-        again = [session.predict(session.encode(picture, frame_id=k, timestamp_ns=k)).labels for k, picture in enumerate(decoded)]
         same = factor_for(name, lambda factor, name=name: as_good(name, factor))
         rivals[name] = {
             "kbit_s": round(kbit_s(packets, fps, len(frames)), 1),
             **quality(pictures, decoded),
-            "labels": round(statistics.fmean(float((a == b).mean()) for a, b in zip(labels, again, strict=True)), 4),
+            "labels": alike(labels, labels_of(judge, decoded)),
             "crf": round(factor, 1),
             "same_ms_ssim_kbit_s": round(kbit_s(coded(name, same, fps, frames)[0], fps, len(frames)), 1) if same > low else None,
         }
@@ -206,24 +224,33 @@ def second_half(bundle: Bundle, video: Path) -> Pictures:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", type=Path, required=True, help="a drive at 25 frames a second; its second half is used")
-    parser.add_argument("--bundle", type=Path, action="append", default=[], help="default: road-edge")
+    parser.add_argument("--bundle", type=Path, action="append", default=[], help="default: road-edge, block-0.28, refined-0.33")
     parser.add_argument("--rates", default="25,10,5,1", help="frames a second (default 25,10,5,1)")
     record.add_arguments(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    load, cases = os.getloadavg()[0], []
-    for path in args.bundle or [default_bundle()]:
+    load, cases, tiers = os.getloadavg()[0], [], []
+    for path in args.bundle or TIERS:
+        bundle = Bundle.open(path)
+        with Session.open(bundle, threads=1, heads=()) as session:
+            tiers.append({"bundle": bundle.name, **ours(session, second_half(bundle, args.video), 25, EVERY)[0]})
+            print(tiers[-1], flush=True)
+    for path in args.bundle or RIVALLED:
         bundle = Bundle.open(path)
         pictures = second_half(bundle, args.video)
-        with Session.open(bundle, threads=1) as session:
+        with contextlib.ExitStack() as stack:
+            session = stack.enter_context(Session.open(bundle, threads=1))
+            judge = session if bundle.heads else stack.enter_context(Session.open(default_bundle(), threads=1))
             for fps in map(int, args.rates.split(",")):
                 picked = [pictures[round(k * 25 / fps)] for k in range(len(pictures) * fps // 25)]
-                cases.append({"bundle": bundle.name, "size": [bundle.frame_width, bundle.frame_height], **measure(session, picked, fps)})
+                cases.append(
+                    {"bundle": bundle.name, "size": [bundle.frame_width, bundle.frame_height], **measure(session, judge, picked, fps)}
+                )
                 print(cases[-1], flush=True)
     result = {
         "benchmark": "bench_codecs", "command": "python benchmarks/bench_codecs.py --video PATH", "date": datetime.date.today().isoformat(),
         "machine": machine_info(), "versions": versions(), "video": args.video.name, "key_every": KEY_EVERY, "rounds": ROUNDS,
-        "load_average": round(load, 1), "cases": cases,
+        "load_average": round(load, 1), "every": EVERY, "cases": cases, "tiers": tiers,
     }  # fmt: skip
     record.write_result(args, "bench_codecs", result)
     return 0

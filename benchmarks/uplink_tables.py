@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,14 +18,37 @@ def bench_codecs(result: dict[str, Any]) -> str:
             found = case[name]
             same = found.get("same_ms_ssim_kbit_s")
             cpu = f"{found['cpu_ms']:.1f}" + (f", {found['cpu_ms_packet']:.1f} after the network" if name == "percodec" else "")
-            row = [case["fps"], f"`{case['bundle']}`, `--stream`" if name == "percodec" else name, f"{found['kbit_s']:.0f}"]
+            row = [case["bundle"], case["fps"], "`--stream`" if name == "percodec" else name, f"{found['kbit_s']:.0f}"]
             row += [f"{found['psnr_db']:.1f}", f"{found['ms_ssim']:.3f}", f"{100 * found['labels']:.1f} %", cpu]
             rows.append([*row, "-" if name == "percodec" else f"{same:.0f}" if same else "none"])
-    head = ["frames/s", "codec", "kbit/s", "PSNR, dB", "MS-SSIM", "labels as on the vehicle", "CPU to encode, ms", "kbit/s for our MS-SSIM"]
+    head = ["bundle", "frames/s", "codec", "kbit/s", "PSNR, dB", "MS-SSIM", "same labels", "CPU to encode, ms", "kbit/s for our MS-SSIM"]
     width, height = result["cases"][0]["size"]
     about = f"Second half of `{result['video']}` at {width}x{height}, key frame every {result['key_every']}, no look-ahead, one thread. "
     about += f"{result['machine']['cpu']}, load average {result['load_average']}, {result['date']}: `{result['command']}`"
-    return f"{table(head, rows)}\n{about}\n"
+    return f"{table(head, rows)}\n{_tiers(result['tiers'], result['every'])}\n{about}\n"
+
+
+def _tiers(tiers: list[dict[str, Any]], every: int) -> str:
+    """Our own streams beside the first of them: bytes at its PSNR and at its MS-SSIM, between two bundles of a tier."""
+    first, rows = tiers[0], []
+    for tier in tiers:
+        same = [_saved(tiers, tier, measure) for measure in ("psnr_db", "ms_ssim")]
+        row = [f"`{tier['bundle']}`", f"{tier['kbit_s']:.0f}", f"{tier['psnr_db']:.2f}", f"{tier['ms_ssim']:.4f}"]
+        rows.append([*row, *("" if tier is first or one is None else f"{100 * one:+.0f} %" for one in same)])
+    name = first["bundle"]
+    head = ["bundle", "kbit/s at 25 frames/s", "PSNR, dB", "MS-SSIM", f"bytes at the PSNR of `{name}`", "bytes at its MS-SSIM"]
+    return f"Of our own streams, every {every}th picture decoded:\n\n{table(head, rows)}"
+
+
+def _saved(tiers: list[dict[str, Any]], tier: dict[str, Any], measure: str) -> float | None:
+    """Bytes relative to the first tier's where `tier` and another of its name are as good as it, logarithms along a line; else None."""
+    kind = tier["bundle"].rpartition("-")[0]
+    points = sorted((t[measure], math.log(t["kbit_s"])) for t in tiers if t["bundle"].rpartition("-")[0] == kind)
+    wanted = tiers[0][measure]
+    if len(points) < 2 or not points[0][0] <= wanted <= points[-1][0]:
+        return None
+    (low, a), (high, b) = points[0], points[-1]
+    return math.exp(a + (b - a) * (wanted - low) / (high - low)) / float(tiers[0]["kbit_s"]) - 1
 
 
 def uplink_trial(result: dict[str, Any]) -> str:

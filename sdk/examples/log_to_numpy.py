@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from percodec.sdk import Bundle, EntropyModel, PacketCodec, PacketError, VideoCodec, read_log
+from percodec.sdk import Bundle, PacketCodec, PacketError, VideoCodec, read_log
 
 
 def main(log_path: str, bundle_path: str, out: str) -> None:
@@ -17,10 +17,7 @@ def main(log_path: str, bundle_path: str, out: str) -> None:
     _, height, width = bundle.latent_shape
     key, stream = bundle.entropy_model, bundle.stream_model
     # A VideoCodec reads packets that stand alone as well as those of a stream.
-    if stream is not None and isinstance(key, EntropyModel):
-        codec: PacketCodec | VideoCodec = VideoCodec(key, stream, height, width)
-    else:
-        codec = PacketCodec(key, height, width)
+    codec: PacketCodec | VideoCodec = PacketCodec(key, height, width) if stream is None else VideoCodec(key, stream, height, width)
     symbols, frame_ids, timestamps_ns = [], [], []
     for record in log:
         try:

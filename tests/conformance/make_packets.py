@@ -45,7 +45,7 @@ class Case:
     contexts: int = 0
     temporal: bool = False
     pairs: bool = False
-    heads: int = 0  # of profile 4
+    heads: int = 0  # of profiles 4 and 5
     reach: int = 18  # of what a neighbour adds; seven of more than 18 may wrap
 
 
@@ -67,6 +67,8 @@ CASES = (
     Case("v1.0-steps-6x9x21-lanes16", (6, 9, 21), 0, 16, 15, 1, 2, 3, 4, heads=2),
     Case("v1.0-steps-9x5x36-auto", (9, 5, 36), 0, None, 16, 5, 6, 7, 8, heads=1),
     Case("v1.0-steps-2x5x37-lanes3", (2, 5, 37), 0, 3, 17, 9, 10, 11, 12, heads=2),
+    Case("v1.0-steps-temporal-6x9x21-lanes16", (6, 9, 21), 0, 16, 18, 1, 2, 3, 4, heads=2, temporal=True),
+    Case("v1.0-steps-temporal-5x7x40-auto", (5, 7, 40), 0, None, 19, 5, 6, 7, 8, heads=5, temporal=True),
 )
 
 
@@ -82,7 +84,7 @@ def content_of(case: Case) -> tuple[EntropyModel | StepsModel, NDArray[np.uint8]
     """Tables whose weights are powers of two up to 64, and symbols drawn from them; temporal: the latent before, then this one."""
     numbers = _numbers(case.seed)
     if case.heads:
-        steps = random_model(lambda n: next(numbers) % n, case.shape[0], case.heads)
+        steps = random_model(lambda n: next(numbers) % n, case.shape[0], case.heads, case.temporal)
         return steps, random_latent(lambda n: next(numbers) % n, steps, *case.shape[1:])
     channels, height, width = case.shape
     rows = channels * max(1, case.contexts)

@@ -34,6 +34,8 @@ SHAPES = {
     "v1.0-steps-6x9x21-lanes16": (6, 9, 21),
     "v1.0-steps-9x5x36-auto": (9, 5, 36),
     "v1.0-steps-2x5x37-lanes3": (2, 5, 37),
+    "v1.0-steps-temporal-6x9x21-lanes16": (12, 9, 21),  # the latent before, then this one
+    "v1.0-steps-temporal-5x7x40-auto": (10, 7, 40),
 }
 
 

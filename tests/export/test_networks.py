@@ -40,6 +40,8 @@ PARAMETERS = {
     "fpn": 2_611_632,
     "block encoder": 6_176,
     "block decoder": 2_084_864,
+    "refined encoder": 20_080,
+    "refined decoder": 2_084_864,
     "lapped encoder": 61_568,
     "lapped decoder": 2_084_864,
 }
@@ -63,7 +65,10 @@ def test_parameters_are_frozen(table):
 
 @pytest.mark.parametrize(
     ("name", "kmac"),
-    [("theis3", 70.9), ("cvpr18", 310.6), ("edge", 3.65), ("balanced", 1.064), ("fast", 0.36), ("block", 0.096), ("lapped", 0.961)],
+    [
+        *(("theis3", 70.9), ("cvpr18", 310.6), ("edge", 3.65), ("balanced", 1.064), ("fast", 0.36)),
+        *(("block", 0.096), ("refined", 0.312), ("lapped", 0.961)),
+    ],
 )
 def test_encoders_cost_what_they_say_per_pixel(table, name, kmac):
     entry = table[f"{name} encoder"]

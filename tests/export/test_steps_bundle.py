@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,7 @@ from percodec.runtime.session import Session  # noqa: E402
 from percodec.sdk.bundle import Bundle  # noqa: E402
 from percodec.sdk.cli import main  # noqa: E402
 from percodec.sdk.errors import BundleError, UsageError  # noqa: E402
+from percodec.sdk.log import read_log  # noqa: E402
 from percodec.sdk.types import Frame  # noqa: E402
 
 TINY = [
@@ -163,3 +166,43 @@ def test_in_integers_the_convolution_is_the_symbol(bundle, camvid):
             assert np.abs(one - other).max() <= 1
             if image.std() > 0:  # one value everywhere may lie at a border: then a whole channel differs
                 assert (one != other).mean() < 0.03
+
+
+def test_a_stream_is_coded_with_what_frames_before_say(bundle, tmp_path, capsys):
+    """`export --stream` adds tables of profile 5, `encode --stream` writes packets by them, `decode` and `replay` read them."""
+    made, drive = tmp_path / "with", "synthetic://road?frames=12&seed=3"
+    assert main(["export", str(bundle.path), "--stream", "--stream-from", f"{drive}@:8", "--out", str(made)]) == 0
+    opened = Bundle.open(made)
+    assert opened.stream_model is not None
+    assert opened.stream_model.profile == 5
+    assert opened.answers_to(bundle.digest)
+    logs = {}
+    for name, words in (("alone", []), ("stream", ["--stream", "--key-every", "6"])):
+        assert main(["encode", drive, "-o", str(tmp_path / f"{name}.mcap"), "--bundle", str(made), *words]) == 0
+        assert main(["decode", str(tmp_path / f"{name}.mcap"), "-o", str(tmp_path / name), "--bundle", str(made)]) == 0
+        logs[name] = [record.packet for record in read_log(tmp_path / f"{name}.mcap")]
+    capsys.readouterr()
+    assert main(["inspect", str(tmp_path / "stream.mcap"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["key_packets"] == 2
+    sizes = [[len(packet) for packet in log] for log in logs.values()]
+    assert [a == b for a, b in zip(*sizes, strict=True)] == [k % 6 == 0 for k in range(12)]
+    assert sum(sizes[1][8:]) < 0.95 * sum(sizes[0][8:])
+    with Session.open(made, heads=()) as session:
+        stream = session.stream()
+        for one, other in zip(*logs.values(), strict=True):
+            np.testing.assert_array_equal(session.unpack(one).symbols, stream.unpack(other).symbols)
+
+
+def test_training_goes_on_from_a_bundle_and_refined_from_block(bundle, camvid, tmp_path):
+    """A bundle has no model of its rate: it is learned again. What `refined` has more adds nothing before it has learned."""
+    said: list[str] = []
+    started = train(
+        load_config("refined", [*TINY, "schedule.steps=1", "schedule.lr=1e-9"]), tmp_path / "more", {"camvid": str(camvid)},
+        codec_from=bundle.path, say=said.append,
+    )  # fmt: skip
+    assert any(line.startswith("contexts: ") for line in said)
+    assert started["bpp_contexts"] == pytest.approx(bundle.manifest["metrics"]["bpp_coded"], rel=0.5)
+    assert started["psnr"] == pytest.approx(bundle.manifest["metrics"]["psnr_db"], abs=0.3)
+    with pytest.raises(UsageError, match="holds another codec"):
+        train(load_config("lapped", TINY), tmp_path / "lapped", {"camvid": str(camvid)}, codec_from=bundle.path)
+    assert not (tmp_path / "lapped").exists()

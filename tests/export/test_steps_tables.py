@@ -53,6 +53,28 @@ def test_packets_are_as_small_as_the_tables_promise() -> None:
     assert actual < 0.85 * alone
 
 
+def test_predicted_packets_are_smaller_where_frames_follow_each_other() -> None:
+    """Frames that slide by a symbol: tables of profile 5 know it from the latent before, those of profile 4 cannot."""
+    pairs = []
+    for z in latents(16, 3):
+        before = np.roll(z, -1, axis=2)
+        before[:, :, -1] = np.array(OFFSETS)[:, None]
+        pairs.append(np.concatenate([before, z]))
+    train, unseen = pairs[:12], pairs[12:]
+    alone = learn_steps([p[CHANNELS:] for p in train], OFFSETS, LEVELS)
+    predicted = learn_steps(train, OFFSETS, LEVELS, temporal=True)
+    assert predicted.profile == 5
+    actual = 0
+    for p in unseen:
+        codec = PacketCodec(predicted, *p.shape[1:])
+        packet = codec.encode(p, 0, 0)
+        hidden = p.copy()
+        hidden[CHANNELS:] = 255
+        assert (codec.decode(packet, hidden)[1] == p).all()
+        actual += len(packet)
+    assert actual < 0.5 * sum(alone.cost_bits(p[CHANNELS:]) for p in unseen) / 8
+
+
 def test_the_same_latents_give_the_same_bytes() -> None:
     few = latents(3, 2)
     assert learn_steps(few, OFFSETS, LEVELS).to_bytes() == learn_steps(list(few), tuple(OFFSETS), np.array(LEVELS).tolist()).to_bytes()

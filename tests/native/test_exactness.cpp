@@ -21,7 +21,8 @@ using Bytes = std::vector<std::uint8_t>;
 const char* const kContextModels[] = {"v1.0-contexts-5x7x70-L6-auto",     "v1.0-contexts-3x9x21-L6-lanes16",
                                       "v1.0-contexts-2x4x300-L17-lanes5", "v1.0-temporal-3x6x70-L6-lanes8",
                                       "v1.0-contexts-4x9x70-L6-K16-auto", "v1.0-temporal-3x6x90-L6-K16-lanes32"};
-const char* const kStepModels[] = {"v1.0-steps-6x9x21-lanes16", "v1.0-steps-9x5x36-auto", "v1.0-steps-2x5x37-lanes3"};
+const char* const kStepModels[] = {"v1.0-steps-6x9x21-lanes16", "v1.0-steps-9x5x36-auto", "v1.0-steps-2x5x37-lanes3",
+                                   "v1.0-steps-temporal-6x9x21-lanes16", "v1.0-steps-temporal-5x7x40-auto"};
 constexpr unsigned kModels = sizeof(kContextModels) / sizeof(kContextModels[0]);
 const unsigned kLevels[] = {6, 6, 6, 6, 2, 3, 5, 8, 15, 16, 17, 40};
 const unsigned kLanes[] = {0, 0, 64, 64, 32, 16, 8, 4, 1, 3, 33, 48};
@@ -114,11 +115,12 @@ int main(int count, char** arguments) {
         const unsigned height = 1 + random.below(64), width = 1 + random.below(300);
         const unsigned lanes = kLanes[random.below(12)];
         if (random.below(3) == 0) {
-            const percodec::EntropyModel& model = steps[random.below(3)];
+            const percodec::EntropyModel& model = steps[random.below(5)];
             const percodec::LatentCoder coder = model.coder(height, width);
             const unsigned rare = 1 + random.below(12), empty = random.below(3) == 0 ? random.below(height) : 0;
             Bytes symbols;
-            for (unsigned c = 0; c < model.channels(); ++c) {
+            for (unsigned p = 0; p < coder.planes(); ++p) {
+                const unsigned c = p % model.channels();
                 for (unsigned i = 0; i < height * width; ++i) {
                     const bool zero = i < empty * width || random.below(rare) != 0;
                     symbols.push_back(

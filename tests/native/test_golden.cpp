@@ -28,7 +28,8 @@ const Case kCases[] = {
     {"v1.0-contexts-4x9x70-L6-K16-auto", 9, 70}, {"v1.0-temporal-3x6x90-L6-K16-lanes32", 6, 90},
     {"v1.0-pairs-2x9x31-L8-lanes64", 9, 31},     {"v1.0-pairs-4x20x30-L3-auto", 20, 30},
     {"v1.0-steps-6x9x21-lanes16", 9, 21},        {"v1.0-steps-9x5x36-auto", 5, 36},
-    {"v1.0-steps-2x5x37-lanes3", 5, 37},
+    {"v1.0-steps-2x5x37-lanes3", 5, 37},         {"v1.0-steps-temporal-6x9x21-lanes16", 9, 21},
+    {"v1.0-steps-temporal-5x7x40-auto", 7, 40},
 };
 
 void check(bool condition, const std::string& what) {

@@ -73,7 +73,7 @@ struct Case {
 void forks(const Case& steps) {
     const percodec::EntropyModel model(steps.model.data(), steps.model.size());
     percodec::StepRooms rooms(percodec::StepTables(steps.model.data() + kBeforeSteps, steps.model.size() - kBeforeSteps,
-                                                   model.channels(), model.levels()),
+                                                   model.channels(), model.levels(), false),
                               steps.shared.height(), steps.shared.width());
     std::atomic<bool> done{false};
     std::vector<std::thread> threads;
@@ -109,6 +109,7 @@ int main(int count, char** arguments) {
         made.emplace_back(folder + "temporal-3x6x90-L6-K16-lanes32", 6, 90);
         made.emplace_back(folder + "pairs-2x9x31-L8-lanes64", 9, 31);
         made.emplace_back(folder + "steps-6x9x21-lanes16", 9, 21);
+        made.emplace_back(folder + "steps-temporal-6x9x21-lanes16", 9, 21);
         return made;
     }();
     std::atomic<int> waiting{kThreads};

@@ -125,8 +125,17 @@ class Graph:
         return made
 
     def settled(self, *nodes: str) -> None:
-        """Until these have seen a reliable publisher: what comes while a subscription is made anew may be lost."""
-        self.until(lambda: all(self.status(node).get("input_reliability") == "reliable" for node in nodes), "reliable subscriptions")
+        """Until these have seen a reliable publisher, and publishers them: what comes while a subscription is made anew may be lost."""
+        self.until(lambda: all(self._reliable(node) for node in nodes), "reliable subscriptions")
+        self.spin(0.5)  # nothing says when a publisher in another process has met the new subscription
+
+    def _reliable(self, node: str) -> bool:
+        status = self.status(node)
+        if status.get("input_reliability") != "reliable":
+            return False
+        seen = self.node.get_subscriptions_info_by_topic(status["input"])
+        of_node = [s.qos_profile.reliability for s in seen if f"{s.node_namespace}/{s.node_name}".strip("/") == node]
+        return of_node == [ReliabilityPolicy.RELIABLE]
 
     def change(self, node: str, label: str) -> bool:
         """A transition of its life."""

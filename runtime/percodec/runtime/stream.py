@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.codec import EntropyModel, PacketHeader, VideoCodec
+from percodec.sdk.codec import PacketHeader, VideoCodec
 from percodec.sdk.codec.header import BytesLike
 from percodec.sdk.errors import BundleError
 from percodec.sdk.types import Latent
@@ -29,7 +29,7 @@ class Stream:
 
 def stream_codec(bundle: Bundle, stream_id: int = 0, key_every: int = 25, cells: tuple[int, ...] | None = None) -> VideoCodec:
     """Codes the bundle's latents as a stream. `cells`: other h, w than the bundle's. Raises `BundleError` where it has no tables for it."""
-    if bundle.stream_model is None or not isinstance(bundle.entropy_model, EntropyModel):
+    if bundle.stream_model is None:
         raise BundleError(
             f"bundle {bundle.name} has no tables of predicted packets; add them: percodec export {bundle.path} --stream --out NEW"
         )

@@ -25,13 +25,13 @@ EntropyModel::EntropyModel(const std::uint8_t* data, std::size_t size) {
     contexts_ = data[7];
     channels_ = static_cast<unsigned>(data[8] | data[9] << 8);
     levels_ = static_cast<unsigned>(data[10] | data[11] << 8);
-    if (profile_ > 4) refuse("its profile is " + std::to_string(profile_) + ", this reader knows 0 to 4");
-    if (profile_ == 4) {
+    if (profile_ > 5) refuse("its profile is " + std::to_string(profile_) + ", this reader knows 0 to 5");
+    if (profile_ >= 4) {
         if (data[6] != kStepBits || contexts_ != kStepClasses) refuse("its precision or classes are not its profile's");
         if (channels_ < 1 || channels_ > kMaxChannels) refuse("channels must be 1..1024");
         context_data_.assign(data + kFixed, data + size);
         digest_ = sha256(data, size);
-        const StepTables steps(context_data_.data(), context_data_.size(), channels_, levels_);
+        const StepTables steps(context_data_.data(), context_data_.size(), channels_, levels_, profile_ == 5);
         for (unsigned c = 0; c < channels_; ++c) ranges_.push_back({steps.plane(c).levels, steps.plane(c).offset});
         return;
     }
@@ -76,9 +76,9 @@ LatentCoder EntropyModel::coder(std::uint32_t height, std::uint32_t width) const
     if (profile_ == 0) return LatentCoder(cdf_.data(), channels_, levels_, height, width, profile, table_hash());
     if (profile_ == 3)
         return LatentCoder(PairTables(cdf_.data(), channels_, levels_), height, width, profile, table_hash());
-    if (profile_ == 4)
-        return LatentCoder(StepTables(context_data_.data(), context_data_.size(), channels_, levels_), height, width,
-                           profile, table_hash());
+    if (profile_ >= 4)
+        return LatentCoder(StepTables(context_data_.data(), context_data_.size(), channels_, levels_, profile_ == 5),
+                           height, width, profile, table_hash());
     Contexts contexts(context_data_.data(), context_data_.size(), channels_, levels_, contexts_, profile_ == 2);
     return LatentCoder(cdf_.data(), std::move(contexts), channels_, levels_, height, width, profile, table_hash());
 }

@@ -1,8 +1,9 @@
-// Profile 4: what an encoder and a decoder do alike with a room.
+// Profiles 4 and 5: what an encoder and a decoder do alike with a room.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <utility>
 
@@ -26,6 +27,40 @@ class Taken {
     StepRooms& rooms_;
     std::unique_ptr<StepRoom> room_;
 };
+
+// Copies a latent into the room, its channel 0 to plane `first`, and makes its values and extents. Returns false where
+// a symbol is no level.
+inline bool fill(const StepTables& tables, const std::uint8_t* symbols, StepRoom& room, const StepLoops& loops,
+                 unsigned first) noexcept {
+    const unsigned channels = tables.channels();
+    const std::size_t width = room.width;
+    unsigned band = 0;  // counts from 1, as extents do; heads leave extents at 0
+    bool levels = true;
+    const bool banded = tables.planes() > channels;
+    std::uint8_t* const extents = banded ? room.symbols.data() + (first + channels) * room.size : room.must.data();
+    if (banded) std::memset(extents, 0, room.size);
+    for (unsigned c = 0; c < channels; ++c) {
+        const StepTables::Plane& plane = tables.plane(c);
+        if (c == tables.bands()[band]) ++band;
+        std::uint8_t highest = 0;
+        for (std::size_t y = 0; y < room.height; ++y, symbols += width) {
+            const std::size_t at = room.at(y, 0), to = (first + c) * room.size + at;
+            const std::uint8_t high = loops.fill(symbols, plane.offset, static_cast<std::uint8_t>(band), width,
+                                                 room.symbols.data() + to, room.values.data() + to, extents + at);
+            highest = high > highest ? high : highest;
+        }
+        levels = levels && highest < plane.levels;
+    }
+    if (banded) std::memcpy(room.values.data() + (first + channels) * room.size, extents, room.size);
+    return levels;
+}
+
+// The latent before, where tables look at it: `symbols` is behind it. What is no level there does no harm.
+inline void fill_before(const StepTables& tables, const std::uint8_t* symbols, StepRoom& room,
+                        const StepLoops& loops) noexcept {
+    if (!tables.temporal()) return;
+    fill(tables, symbols - std::size_t{tables.channels()} * room.height * room.width, room, loops, tables.before());
+}
 
 // Goes through the bands of a latent whose extents are known: keeps the places that the band reaches, and where
 // something is still to come.

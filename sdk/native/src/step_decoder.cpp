@@ -134,6 +134,7 @@ Status decode_payload(StepRooms& rooms, const std::uint8_t* payload, std::size_t
     Taken taken(rooms);
     StepRoom* const room = taken.get();
     if (room == nullptr) return Status::no_space;
+    fill_before(rooms.tables, symbols, *room, step_loops(kernel));
     const Status status = read_payload(payload, size, lanes, kStepStateLow, 2 * std::size_t{lanes},
                                        [&](std::uint32_t* states, WordReader& words) {
                                            return Decoder(rooms.tables, *room, lanes, states, words, kernel).run();

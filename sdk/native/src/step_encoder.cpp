@@ -1,36 +1,10 @@
-// Profile 4, forward and back: first an encoder goes from plane to plane and writes down every step, then it codes that
-// list from its end.
-#include <cstring>
-
+// Profiles 4 and 5, forward and back: first an encoder goes from plane to plane and writes down every step, then it
+// codes that list from its end.
 #include "payload.hpp"
 #include "step_bands.hpp"
 
 namespace percodec {
 namespace {
-
-// Copies symbols into the room, and makes their values and extents. False where a symbol is no level.
-bool fill(const StepTables& tables, const std::uint8_t* symbols, StepRoom& room, const StepLoops& loops) noexcept {
-    const unsigned channels = tables.channels();
-    const std::size_t width = room.width;
-    unsigned band = 0;  // counts from 1, as extents do; heads leave extents at 0
-    const bool banded = tables.planes() > channels;
-    std::uint8_t* const extents = banded ? room.symbols.data() + channels * room.size : room.must.data();
-    if (banded) std::memset(extents, 0, room.size);
-    for (unsigned c = 0; c < channels; ++c) {
-        const StepTables::Plane& plane = tables.plane(c);
-        if (c == tables.bands()[band]) ++band;
-        std::uint8_t highest = 0;
-        for (std::size_t y = 0; y < room.height; ++y, symbols += width) {
-            const std::size_t at = room.at(y, 0), to = c * room.size + at;
-            const std::uint8_t high = loops.fill(symbols, plane.offset, static_cast<std::uint8_t>(band), width,
-                                                 room.symbols.data() + to, room.values.data() + to, extents + at);
-            highest = high > highest ? high : highest;
-        }
-        if (highest >= plane.levels) return false;
-    }
-    if (banded) std::memcpy(room.values.data() + channels * room.size, extents, room.size);
-    return true;
-}
 
 // Writes down the steps of a whole latent.
 class Steps {
@@ -134,7 +108,8 @@ Status encode_payload(StepRooms& rooms, const std::uint8_t* symbols, unsigned* l
     Taken taken(rooms);
     StepRoom* const room = taken.get();
     if (room == nullptr) return Status::no_space;
-    if (!fill(rooms.tables, symbols, *room, step_loops(kernel))) return Status::symbol_out_of_range;
+    fill_before(rooms.tables, symbols, *room, step_loops(kernel));
+    if (!fill(rooms.tables, symbols, *room, step_loops(kernel), 0)) return Status::symbol_out_of_range;
     Steps(rooms.tables, *room, kernel).write();
     if (*lanes == 0) *lanes = lanes_of(rooms.tables, *room);
     const unsigned count = *lanes;

@@ -41,8 +41,8 @@ void read_row(Reader& reader, unsigned index, StepTables::Plane& plane) {
 
 }  // namespace
 
-StepTables::StepTables(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels)
-    : channels_(channels) {
+StepTables::StepTables(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels, bool temporal)
+    : channels_(channels), temporal_(temporal) {
     Reader reader(data, size, "the entropy model ends too early");
     heads_ = reader.word();
     const unsigned count = reader.byte();
@@ -75,7 +75,8 @@ StepTables::StepTables(const std::uint8_t* data, std::size_t size, unsigned chan
             n.weight = static_cast<std::int8_t>(reader.byte());
             const bool own = n.plane == index && n.dy < 0 && !tail;
             const bool earlier = n.plane < (extents ? heads_ : index);
-            if (!(own || earlier || (tail && n.plane == channels)) || std::abs(n.dy) > 1 || std::abs(n.dx) > 1)
+            const bool past = temporal && n.plane > channels && n.plane <= 2 * channels + (banded ? 1 : 0);
+            if (!(own || earlier || past || (tail && n.plane == channels)) || std::abs(n.dy) > 1 || std::abs(n.dx) > 1)
                 refuse(index, "a neighbour is not known by then and near");
             if (k < widths ? n.weight < 0 || n.weight > 63 : std::abs(n.weight) > 64)
                 refuse(index, "a weight is too large");
@@ -103,10 +104,14 @@ StepRoom::StepRoom(const StepTables& tables, std::size_t rows, std::size_t colum
       width(columns),
       stride((columns + 2 + 2 * kStepPart - 1) / kStepPart * kStepPart),
       size((rows + 2) * stride + 64) {
-    const std::size_t all = tables.planes() * size;
+    const std::size_t all = (tables.temporal() ? 2 * tables.before() : tables.planes()) * size;
     symbols.resize(all);
     values.resize(all);
-    for (unsigned p = 0; p < tables.planes(); ++p) std::memset(symbols.data() + p * size, tables.plane(p).offset, size);
+    for (unsigned p = 0; p < tables.planes(); ++p) {
+        std::memset(symbols.data() + p * size, tables.plane(p).offset, size);
+        if (!tables.temporal()) continue;
+        std::memset(symbols.data() + (tables.before() + p) * size, tables.plane(p).offset, size);
+    }
     classes.resize(size);
     places.resize(size);
     must.resize(size);

@@ -41,7 +41,7 @@ void look(const percodec::LatentCoder& coder, std::uint8_t profile, std::uint64_
     for (const percodec::Kernel kernel :
          {percodec::Kernel::scalar, percodec::Kernel::avx2, percodec::Kernel::avx512, percodec::Kernel::neon}) {
         if (!percodec::kernel_supported(kernel)) continue;
-        fuzz::Bytes symbols(coder.symbols(), 255);
+        fuzz::Bytes symbols(coder.symbols() / coder.channels() * coder.planes(), 255);
         percodec::PacketHeader header;
         const percodec::Status status = coder.decode(packet.data(), packet.size(), kernel, symbols.data(), &header);
         const bool whole = status == percodec::Status::bad_latent_crc || status == percodec::Status::ok;
@@ -61,10 +61,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     static const std::uint64_t plain = hash_of("v1.0-order0-8x14x14-L6-auto"),
                                contexts = hash_of("v1.0-contexts-5x7x70-L6-auto"),
                                pairs = hash_of("v1.0-pairs-3x7x13-L6-lanes16"),
-                               steps = hash_of("v1.0-steps-6x9x21-lanes16");
+                               steps = hash_of("v1.0-steps-6x9x21-lanes16"),
+                               predicted = hash_of("v1.0-steps-temporal-6x9x21-lanes16");
     look(fuzz::plain(), 0, plain, data, size);
     look(fuzz::with_contexts(), 1, contexts, data, size);
     look(fuzz::of_pairs(), 3, pairs, data, size);
     look(fuzz::of_steps(), 4, steps, data, size);
+    look(fuzz::of_steps(true), 5, predicted, data, size);
     return 0;
 }

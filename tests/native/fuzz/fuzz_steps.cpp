@@ -1,6 +1,6 @@
 // Any symbols of a latent of uniform steps: every kernel codes them to the same packet and reads it back, and none
 // takes that packet with one bit turned, or cut. The first bytes say which bit, where the cut is, and how many lanes
-// (0: any).
+// (0: any), from 128 on in a stream: the latent before comes first then.
 #include <cstring>
 
 #include "tables.hpp"
@@ -14,15 +14,16 @@ void must(bool fits) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    const percodec::LatentCoder& coder = fuzz::of_steps();
     if (size < 6) return 0;
+    const bool temporal = data[4] >= 128;
+    const percodec::LatentCoder& coder = fuzz::of_steps(temporal);
+    const percodec::EntropyModel& model = fuzz::model_of_steps(temporal);
     std::uint32_t where = 0;
     std::memcpy(&where, data, 4);
-    static const percodec::EntropyModel model = fuzz::model_of_steps();
-    fuzz::Bytes symbols(coder.symbols());
-    const std::size_t plane = symbols.size() / model.channels();
+    const std::size_t plane = coder.symbols() / model.channels();
+    fuzz::Bytes symbols(coder.planes() * plane);
     for (std::size_t k = 0; k < symbols.size(); ++k) {
-        const unsigned levels = model.levels_of(static_cast<unsigned>(k / plane));
+        const unsigned levels = model.levels_of(static_cast<unsigned>(k / plane % model.channels()));
         symbols[k] = static_cast<std::uint8_t>(data[5 + k % (size - 5)] % levels);
     }
     fuzz::Bytes first;
@@ -39,7 +40,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         if (first.empty()) first = packet;
         must(packet == first);
         percodec::PacketHeader found;
-        fuzz::Bytes again(symbols.size(), 255);
+        fuzz::Bytes again(symbols);
+        std::memset(again.data() + again.size() - coder.symbols(), 255, coder.symbols());
         must(coder.decode(packet.data(), packet.size(), kernel, again.data(), &found) == percodec::Status::ok);
         must(again == symbols);
         packet[where / 8 % written] ^= static_cast<std::uint8_t>(1u << where % 8);

@@ -1,4 +1,4 @@
-// What all targets code with: tables of one golden packet without contexts, one with, one of pairs, and one of steps.
+// What all targets code with: tables of one golden packet without contexts, one with, one of pairs, and two of steps.
 #pragma once
 
 #include <cstdlib>
@@ -39,14 +39,21 @@ inline const percodec::LatentCoder& of_pairs() {
     return made;
 }
 
-inline percodec::EntropyModel model_of_steps() {
-    const Bytes data = read("v1.0-steps-6x9x21-lanes16.pcem");
-    return percodec::EntropyModel(data.data(), data.size());
+// `temporal`: in a stream.
+inline const percodec::EntropyModel& model_of_steps(bool temporal) {
+    const auto open = [](const char* name) {
+        const Bytes data = read(name);
+        return percodec::EntropyModel(data.data(), data.size());
+    };
+    static const percodec::EntropyModel alone = open("v1.0-steps-6x9x21-lanes16.pcem");
+    static const percodec::EntropyModel predicted = open("v1.0-steps-temporal-6x9x21-lanes16.pcem");
+    return temporal ? predicted : alone;
 }
 
-inline const percodec::LatentCoder& of_steps() {
-    static const percodec::LatentCoder made = model_of_steps().coder(9, 21);
-    return made;
+inline const percodec::LatentCoder& of_steps(bool temporal = false) {
+    static const percodec::LatentCoder alone = model_of_steps(false).coder(9, 21);
+    static const percodec::LatentCoder predicted = model_of_steps(true).coder(9, 21);
+    return temporal ? predicted : alone;
 }
 
 }  // namespace fuzz

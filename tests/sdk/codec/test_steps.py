@@ -1,4 +1,4 @@
-"""Profile 4: the core writes what the reference writes, reads it back, and refuses what cannot be."""
+"""Profiles 4 and 5: the core writes what the reference writes, reads it back, and refuses what cannot be."""
 
 from __future__ import annotations
 
@@ -17,31 +17,35 @@ from percodec.sdk.errors import CodecError, EntropyModelError
 KERNELS = [kernel for kernel in _rans.Kernel if _rans.kernel_supported(kernel)]
 
 
-def model_of(seed: int, channels: int = 6, heads: int = 2) -> StepsModel:
+def model_of(seed: int, channels: int = 6, heads: int = 2, temporal: bool = False) -> StepsModel:
     rng = np.random.default_rng(seed)
-    return random_model(lambda n: int(rng.integers(n)), channels, heads)
+    return random_model(lambda n: int(rng.integers(n)), channels, heads, temporal)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(1, 75), st.none() | st.integers(1, 64)
-)
-def test_the_core_and_the_reference_agree(seed: int, channels: int, heads: int, height: int, width: int, lanes: int | None) -> None:
+    st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(1, 75), st.none() | st.integers(1, 64),
+    st.booleans(),
+)  # fmt: skip
+def test_the_core_and_the_reference_agree(
+    seed: int, channels: int, heads: int, height: int, width: int, lanes: int | None, temporal: bool
+) -> None:
     rng = np.random.default_rng(seed)
 
     def below(n: int) -> int:
         return int(rng.integers(n))
 
-    model = random_model(below, channels, min(heads, channels))
+    model = random_model(below, channels, min(heads, channels), temporal)
     symbols = random_latent(below, model, height, width)
+    before, now = symbols[:-channels], symbols[-channels:]
     expected = reference.encode_packet(model, symbols, frame_id=1, timestamp_ns=2, lanes=lanes)
     coder = PacketCodec(model, height, width)._coder
     for kernel in KERNELS:
         assert coder.encode(symbols, np.empty(coder.packet_bound, np.uint8), 0, 0, 1, 2, lanes or 0, kernel) == expected, kernel
-        out = np.empty_like(symbols)
+        out = np.concatenate([before, 255 - now])
         assert _rans.STATUS_NAMES[coder.decode(expected, out, kernel)[0]] == "ok", kernel
         assert (out == symbols).all(), kernel
-    assert (reference.decode_packet(model, expected, height, width)[1] == symbols).all()
+    assert (reference.decode_packet(model, expected, height, width, before if temporal else None)[1] == now).all()
 
 
 def test_bytes_are_the_ideal_length_and_a_little() -> None:
@@ -55,7 +59,7 @@ def test_bytes_are_the_ideal_length_and_a_little() -> None:
 
 def test_a_model_is_its_bytes() -> None:
     for seed in range(8):
-        model = model_of(seed, 1 + seed, 1 + seed // 2)
+        model = model_of(seed, 1 + seed, 1 + seed // 2, temporal=seed % 2 == 1)
         assert StepsModel.from_bytes(model.to_bytes()) == model
         assert read_model(model.to_bytes()) == model
         assert isinstance(read_model(EntropyModel.from_counts([[1, 2]]).to_bytes()), EntropyModel)
@@ -94,6 +98,7 @@ def test_a_model_is_its_bytes() -> None:
         (6, {"width": (Near(2, 0, 0, 1),)}),  # a tail, which comes after the extents
         (6, {"levels": 3}),
         (6, {"bias": 1}),
+        (3, {"place": (Near(8, 0, 0, 1),)}),  # of the latent before: only in profile 5
     ],
 )
 def test_what_no_decoder_could_follow_is_refused(plane: int, change: dict[str, object]) -> None:
@@ -106,7 +111,7 @@ def test_what_no_decoder_could_follow_is_refused(plane: int, change: dict[str, o
         StepsModel(tuple(planes), good.heads, good.bands)
     if all(isinstance(value, (int, tuple)) for value in change.values()) and plane < 6 and change != {"bias": 40_000}:
         forged = object.__new__(StepsModel)
-        forged.planes, forged.heads, forged.bands, forged._channels = tuple(planes), good.heads, good.bands, 6
+        forged.planes, forged.heads, forged.bands, forged.temporal, forged._channels = tuple(planes), good.heads, good.bands, False, 6
         with pytest.raises(ValueError, match="entropy model"):
             _rans.coder_of(forged._packed(), 3, 4)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.steps_models import random_latent, random_model
 
-from percodec.sdk.codec import EntropyModel, PacketCodec, VideoCodec, _rans, parse_header, reference
+from percodec.sdk.codec import EntropyModel, PacketCodec, StepsModel, VideoCodec, _rans, parse_header, reference
 from percodec.sdk.codec.contexts import MEAN_BINS, SPREAD_BINS, ChannelContexts, Contexts, Neighbour
 from percodec.sdk.errors import CodecError, EntropyModelError, PacketError
 
@@ -87,6 +89,34 @@ def test_a_stream_comes_back_and_keys_stand_alone(key_model: EntropyModel) -> No
         assert header.profile == (key_model.profile if k in (0, 4, 6, 10) else 2)
         if header.profile != 2:
             assert np.array_equal(alone.decode(packet)[1], latent)
+
+
+def test_a_stream_of_uniform_steps_comes_back() -> None:
+    """Profiles 4 and 5, and no other two, of the same channels, offsets and levels."""
+    rng = np.random.default_rng(5)
+
+    def below(n: int) -> int:
+        return int(rng.integers(n))
+
+    predicted = random_model(below, 6, 2, temporal=True)
+    planes = tuple(replace(p, width=(), place=()) for p in predicted.planes)
+    key = StepsModel(planes, predicted.heads, predicted.bands)
+    latents = [random_latent(below, key, 9, 21) for _ in range(9)]
+    sender, receiver = (VideoCodec(key, predicted, 9, 21, key_every=4) for _ in range(2))
+    for k, latent in enumerate(latents):
+        header, again = receiver.decode(sender.encode(latent, k, k))
+        assert np.array_equal(again, latent)
+        assert header.profile == (4 if k % 4 == 0 else 5)
+        assert header.key == (k % 4 == 0)
+    assert receiver.decode(sender.encode(latents[0], 9, 9))[0].counter == 9
+    sender.encode(latents[0], 10, 10)
+    with pytest.raises(PacketError, match="wait for the next key packet"):
+        receiver.decode(sender.encode(latents[0], 11, 11))
+    other = replace(predicted.planes[0], levels=predicted.planes[0].levels + 1)
+    moved = StepsModel((other, *predicted.planes[1:]), predicted.heads, predicted.bands, temporal=True)
+    for one, two in ((key, temporal_model(2)), (key, key), (predicted, predicted), (key, moved)):
+        with pytest.raises(CodecError, match=r"tables of profile|not of the same latent"):
+            VideoCodec(one, two, 9, 21)
 
 
 def test_a_lost_or_altered_packet_costs_what_follows_up_to_the_next_key(key_model: EntropyModel) -> None:

@@ -12,7 +12,7 @@ from percodec.export.bundles.familiar import learn_familiarity
 from percodec.export.bundles.stream_tables import learn_stream
 from percodec.export.bundles.user_heads import parse_head, read_labels, user_head
 from percodec.sdk.bundle import Bundle, GraphInfo, Label, extend_bundle
-from percodec.sdk.codec import EntropyModel
+from percodec.sdk.codec import EntropyModel, StepsModel
 from percodec.sdk.errors import UsageError
 from percodec.sdk.familiarity import Familiarity
 
@@ -24,7 +24,7 @@ class Additions:
     """`provenance` joins the manifest's, `card` follows MODEL_CARD.md."""
 
     heads: tuple[tuple[GraphInfo, bytes], ...] = ()
-    stream_model: EntropyModel | None = None
+    stream_model: EntropyModel | StepsModel | None = None
     familiarity: Familiarity | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     card: str = ""

@@ -23,6 +23,7 @@ from percodec.sdk.errors import EntropyModelError
 Symbols = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 Place = tuple[int, int, int]  # plane, dy, dx
+Where = tuple[NDArray[np.intp], NDArray[np.intp]]
 SAMPLES = 24_000
 WIDTH, PLACE = 8, 6  # neighbours of a plane
 _MOST_HEADS, _BAND = 8, 4
@@ -37,71 +38,94 @@ def learn_steps(
     offsets: Sequence[int],
     levels: Sequence[int],
     *,
+    temporal: bool = False,
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> StepsModel:
     """Tables for `latents`, uint8 [C,h,w] each, whose symbols are values + `offsets`, below `levels`. Same input, same bytes.
 
-    Channels come in falling importance. Raises `EntropyModelError` where latents, offsets and levels do not fit each other.
+    `temporal`: of predicted packets, for latents [2C,h,w], the one before and then this one. Channels come in falling importance. Raises
+    `EntropyModelError` where latents, offsets and levels do not fit each other.
     """
     symbols = [np.asarray(latent) for latent in latents]
     channels = len(offsets)
+    given, most = channels * (2 if temporal else 1), np.array([*levels] * (2 if temporal else 1))
     if not symbols or len(levels) != channels or not channels:
         raise EntropyModelError(f"{len(symbols)} latents, {channels} offsets, {len(levels)} levels: as many of the latter, some of all")
     for s in symbols:
-        if s.dtype != np.uint8 or s.ndim != 3 or s.shape[0] != channels or (s.reshape(channels, -1).max(1) >= np.array(levels)).any():
-            raise EntropyModelError(f"a latent is {s.dtype} {list(s.shape)}: it must be uint8 [{channels},h,w], symbols below their levels")
-    learner = _Learner(symbols, [int(o) for o in offsets], [int(n) for n in levels], seed)
+        if s.dtype != np.uint8 or s.ndim != 3 or s.shape[0] != given or (s.reshape(given, -1).max(1) >= most).any():
+            raise EntropyModelError(f"a latent is {s.dtype} {list(s.shape)}: it must be uint8 [{given},h,w], symbols below their levels")
+    learner = _Learner(symbols, [int(o) for o in offsets], [int(n) for n in levels], temporal, seed)
     planes = {}
     for plane in learner.order:
         planes[plane] = learner.plane(plane)
         say(f"plane {plane}: {len(planes[plane].width)} neighbours for the width, {len(planes[plane].place)} for the place")
-    return StepsModel(tuple(planes[k] for k in sorted(planes)), learner.heads, learner.bands)
+    return StepsModel(tuple(planes[k] for k in sorted(planes)), learner.heads, learner.bands, temporal)
 
 
 class _Learner:
-    """`known`: each latent with its extents, int16 [planes,h+2,w+2], a margin of offsets around; `at`: sampled places of each."""
+    """`known`: each latent with its extents, and the one before with its own, uint8 [planes,h,w]; `places`: sampled ones of each.
 
-    def __init__(self, symbols: list[Symbols], offsets: list[int], levels: list[int], seed: int) -> None:
-        self.channels = len(offsets)
-        self.heads = _heads(symbols)
+    `flat`: uint8 [planes,all], all of them one after the other, each with a margin of its planes' offsets; `first`: where each begins.
+    """
+
+    def __init__(self, symbols: list[Symbols], offsets: list[int], levels: list[int], temporal: bool, seed: int) -> None:
+        self.channels, self.temporal = len(offsets), temporal
+        self.heads = _heads([s[-self.channels :] for s in symbols])
         count = min(MAX_BANDS, -(-(self.channels - self.heads) // _BAND))
         self.bands = tuple(self.heads + k * (self.channels - self.heads) // count for k in range(count))
         blank = _blank(offsets, levels, self.heads, self.bands)
-        self.blank = StepsModel(blank, self.heads, self.bands)
+        self.blank = StepsModel(blank, self.heads, self.bands, temporal)
         self.order = self.blank.order()
-        self.offsets = [p.offset for p in blank]
-        self.known = [self.blank.with_extents(s) for s in symbols]
+        self.offsets = self.blank.plane_offsets()
+        self.known = [self.blank.known_of(s) for s in symbols]
+        self.flat = np.concatenate([self._with_margin(known) for known in self.known], 1)
+        self.first = np.cumsum([0, *((k.shape[1] + 2) * (k.shape[2] + 2) for k in self.known)])
         rng = np.random.default_rng(seed)
         sizes = np.array([s[0].size for s in symbols])
         self.places = [np.sort(rng.choice(n, min(n, -(-int(n) * 4 * SAMPLES // int(sizes.sum()))), replace=False)) for n in sizes]
 
-    def sampled(self, plane: int, dy: int, dx: int, of: list[NDArray[np.intp]]) -> NDArray[np.float64]:
+    def _with_margin(self, known: Symbols) -> Symbols:
+        planes, height, width = known.shape
+        out = np.empty((planes, height + 2, width + 2), np.uint8)
+        out[:] = np.array(self.offsets[:planes], np.uint8)[:, None, None]
+        out[:, 1:-1, 1:-1] = known
+        return out.reshape(planes, -1)
+
+    def _in_flat(self, of: list[NDArray[np.intp]]) -> Where:
+        """Places of each latent, in raster order, as places in `flat`, and how far the next row is from each."""
+        where, strides = [], []
+        for known, first, at in zip(self.known, self.first, of, strict=False):
+            width = known.shape[2]
+            where.append(first + (at // width + 1) * (width + 2) + at % width + 1)
+            strides.append(np.full(len(at), width + 2))
+        return np.concatenate(where), np.concatenate(strides)
+
+    def sampled(self, plane: int, dy: int, dx: int, of: Where) -> Floats:
         """Values, symbols less their offset, at `of` moved by (dy, dx)."""
-        out = []
-        for known, at in zip(self.known, of, strict=True):
-            height, width = known.shape[1:]
-            y, x = at // width + dy, at % width + dx
-            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-            found = known[plane, y.clip(0, height - 1), x.clip(0, width - 1)].astype(np.float64) - self.offsets[plane]
-            out.append(np.where(inside, found, 0.0))
-        return np.concatenate(out)
+        found: Floats = self.flat[plane][of[0] + dy * of[1] + dx].astype(np.float64) - self.offsets[plane]
+        return found
 
     def plane(self, index: int) -> Plane:
         base, extents, tail = self.blank.planes[index], index == self.channels, self.heads <= index < self.channels
         coded = [self.blank.coded_at(known, index) for known in self.known]
-        of = [at[where.ravel()[at]] for (where, _), at in zip(coded, self.places, strict=True)]
-        if (size := sum(len(at) for at in of)) > SAMPLES:
-            of = [at[:: -(-size // SAMPLES)] for at in of]
+        each = [at[where.ravel()[at]] for (where, _), at in zip(coded, self.places, strict=True)]
+        if (size := sum(len(at) for at in each)) > SAMPLES:
+            each = [at[:: -(-size // SAMPLES)] for at in each]
+        of, few = self._in_flat(each), self._in_flat([at[::8] for at in each])
         earlier = range(self.heads) if extents else range(index)
         candidates = [(c, *d) for c in earlier for d in _AROUND]
         candidates += [(self.channels, *d) for d in _AROUND] if tail else [(index, *d) for d in _ABOVE]
+        if self.temporal:
+            first = self.channels + 1
+            candidates += [(first + c, 0, 0) for c in range(self.channels) if c != index]
+            candidates += [(plane, *d) for plane in {first + index, first + self.channels} for d in _AROUND if plane <= self.blank.last]
         place: list[Near] = []
         width: list[Near] = []
         shift, bias = 0, 64 * base.offset
         y = self.sampled(index, 0, 0, of)
         if len(y) >= 64 and float(np.abs(y).max()) > 0:
-            signed, sized = self._screened(index, candidates, of)
+            signed, sized = self._screened(index, candidates, few)
             if not extents:
                 place, y = self._place(signed, self._features(signed, of), y)
                 bias -= sum(n.weight * self.offsets[n.plane] for n in place)
@@ -111,16 +135,16 @@ class _Learner:
         )
         return self._tables(index, made, coded)
 
-    def _features(self, candidates: list[Place], of: list[NDArray[np.intp]]) -> Floats:
+    def _features(self, candidates: list[Place], of: Where) -> Floats:
         if not candidates:
-            return np.zeros((sum(len(at) for at in of), 0))
+            return np.zeros((len(of[0]), 0))
         return np.stack([self.sampled(*c, of) for c in candidates], 1)
 
-    def _screened(self, index: int, candidates: list[Place], of: list[NDArray[np.intp]]) -> tuple[list[Place], list[Place]]:
+    def _screened(self, index: int, candidates: list[Place], few: Where) -> tuple[list[Place], list[Place]]:
         """Those that go with the symbol, and those whose sizes go with its size, by an eighth of the samples."""
-        few = [at[::8] for at in of]
         y, features = self.sampled(index, 0, 0, few), self._features(candidates, few)
-        signed = np.abs(_correlations(features, y)) * np.array([c[0] != self.channels for c in candidates])
+        extents = (self.channels, 2 * self.channels + 1)
+        signed = np.abs(_correlations(features, y)) * np.array([c[0] not in extents for c in candidates])
         sized = _correlations(np.abs(features), np.abs(y))
         best = [[candidates[k] for k in np.argsort(-scores, kind="stable")[:_SCREENED] if scores[k] > 0] for scores in (signed, sized)]
         return best[0], best[1]

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from percodec.export.bundles.context_tables import learn_contexts
 from percodec.export.bundles.frames import opened_frames, readable
+from percodec.export.bundles.steps_tables import learn_steps
 from percodec.runtime import Session
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.codec import EntropyModel
+from percodec.sdk.codec import EntropyModel, StepsModel
 from percodec.sdk.errors import DataError
 from percodec.sdk.types import Frame
 
@@ -23,8 +24,8 @@ PAIRS = 120  # of each source: more take longer to learn from and hardly make sm
 Say = Callable[[str], None]
 
 
-def learn_stream(bundle: Bundle, specs: Sequence[str], say: Say = lambda text: None) -> tuple[EntropyModel, dict[str, Any]]:
-    """Tables of profile 2 for the bundle's latents, and what they were learned from.
+def learn_stream(bundle: Bundle, specs: Sequence[str], say: Say = lambda text: None) -> tuple[EntropyModel | StepsModel, dict[str, Any]]:
+    """Tables of profile 2 or 5 for the bundle's latents, and what they were learned from.
 
     Raises `SourceError` for a source that cannot be read, `UsageError` for a range that is none, `DataError` for too few frames.
     """
@@ -33,7 +34,12 @@ def learn_stream(bundle: Bundle, specs: Sequence[str], say: Say = lambda text: N
         found.append(stream_pairs(bundle, spec))
         say(f"{spec}: {len(found[-1])} pairs of frames")
     say(f"learning tables of predicted packets, {bundle.latent_shape[0]} channels ...")
-    tables = learn_contexts(np.concatenate(found), bundle.levels, temporal=True, say=say)
+    tables: EntropyModel | StepsModel
+    pairs, key = np.concatenate(found), bundle.entropy_model
+    if isinstance(key, StepsModel):
+        tables = learn_steps(pairs, key.offsets, key.levels_per_channel, temporal=True, say=say)
+    else:
+        tables = learn_contexts(pairs, bundle.levels, temporal=True, say=say)
     return tables, {"stream": [{"source": readable(s), "pairs": len(p)} for s, p in zip(specs, found, strict=True)]}
 
 

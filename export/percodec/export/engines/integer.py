@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from percodec.export.engines.calibrate import Ranges
+from percodec.export.engines.integer_layers import WIDEST, rounded
 from percodec.export.engines.onnx_graph import initializers
 
-WIDEST = 63  # of weights: x86 without VNNI adds two products of bytes in 16 bits, where 255 * 127 * 2 saturates
 _EVEN = 1e-3  # of a step: how far midpoints may be from even
 
 Array = NDArray[Any]
@@ -131,9 +131,4 @@ def _plain(node: NodeProto) -> bool:
     return given.get("group", 1) == 1 and set(given.get("dilations", [1])) == {1} and given.get("auto_pad", b"NOTSET") == b"NOTSET"
 
 
-def rounded(value: Array, kind: Any) -> Array:
-    limits = np.iinfo(kind)
-    return np.clip(np.rint(value), limits.min, limits.max).astype(kind)
-
-
-__all__ = ["WIDEST", "integer_encoder", "rounded", "steps_rule"]
+__all__ = ["integer_encoder", "steps_rule"]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from percodec.export.engines.calibrate import Ranges
-from percodec.export.engines.integer import WIDEST, rounded, steps_rule
+from percodec.export.engines.integer import steps_rule
+from percodec.export.engines.integer_layers import WIDEST, rounded
 from percodec.export.engines.onnx_graph import initializers
 
 _FORM = ["Cast", "Transpose", "Sub", "Div", "Conv", "Conv", "Relu", "Conv", "Add", "Mul", "Round", "Add", "Relu", "Min", "Cast"]

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from percodec.export.data.crops import Crops
 from percodec.export.data.dataset import DataSet
@@ -19,7 +21,7 @@ from percodec.export.models import AUTOENCODERS, Autoencoder, LatentFPN, Quantiz
 from percodec.export.train import distributed
 from percodec.export.train.checkpoint import digest_of, load_checkpoint
 from percodec.export.train.config import Config, resolve
-from percodec.export.train.klt import klt_start
+from percodec.export.train.klt import contexts_start, klt_start
 from percodec.export.train.loop import Run, Schedule, resumable
 from percodec.export.train.packets import PacketCrops, PacketSet, is_packets, open_sets, packet_crops, validate_packets
 from percodec.export.train.tasks import Joint, Objective, class_weights, no_class
@@ -102,6 +104,8 @@ def train(
         raise UsageError("two training sets have different groups of classes: train on one of them")
     if codec_from is not None and model.codec is not None:
         load_part(model, codec_from, "codec")
+        if codec_from.is_dir() and isinstance(model.codec.quantizer, Steps) and not (model.frozen or config["codec"]["fixed_encoder"]):
+            contexts_start(model.codec, _some_pictures(sets), config["seed"], say)
     elif model.frozen and model.codec is not None:
         raise UsageError(f"the task {config['task']} trains a head on a fixed codec: give --codec CHECKPOINT")
     if head_from is not None:
@@ -186,8 +190,12 @@ def _init_klt(config: Config, model: Joint, sets: list[DataSet], also: Path | No
         raise UsageError(f"--init klt starts a codec; the task {config['task']} trains none")
     if also is not None:
         raise UsageError(f"--init klt starts the codec from pictures: it cannot start from {also} too")
-    images = [data.images[k] for data in sets for k in range(0, len(data), max(1, len(data) * len(sets) // 128))]
-    klt_start(model.codec, images, config["loss"]["bpp"], config["seed"], say)
+    klt_start(model.codec, _some_pictures(sets), config["loss"]["bpp"], config["seed"], say)
+
+
+def _some_pictures(sets: list[DataSet]) -> list[NDArray[np.uint8]]:
+    """About 128, as many of each set."""
+    return [data.images[k] for data in sets for k in range(0, len(data), max(1, len(data) * len(sets) // 128))]
 
 
 def _check_data(config: Config, sets: list[DataSet], val: DataSet) -> None:
@@ -256,10 +264,16 @@ def _record(config: Config, out: Path, origin: dict[str, Any] | None, data: dict
 
 
 def load_part(model: Joint, path: Path, part: str) -> None:
-    """Start the `codec` or the `head` from a checkpoint of any run with the same one. Raises `UsageError`."""
+    """Start the `codec` or the `head` from a checkpoint of any run with the same one. Raises `UsageError`.
+
+    `refined` may start from `block`: the stage that it has more adds nothing at first.
+    """
     state = load_checkpoint(path)
     weights = {k: v for k, v in state["model"].items() if k.startswith(f"{part}.")}
-    missing = [k for k in model.state_dict() if k.startswith(f"{part}.") and k not in weights]
+    names = (model.codec.name if model.codec else "", state["config"]["codec"]["name"])
+    more = "codec.g_a.1." if part == "codec" and names == ("refined", "block") else None
+    wanted = [k for k in model.state_dict() if k.startswith(f"{part}.") and not (more and k.startswith(more))]
+    missing = [k for k in wanted if k not in weights]
     try:
         if missing:
             raise RuntimeError(f"{len(missing)} tensors missing, first {missing[0]}")

@@ -30,9 +30,9 @@ _CONTEXT_STEPS = 300
 
 
 def klt_start(codec: Autoencoder, images: Sequence[NDArray[np.uint8]], bpp: float, seed: int = 0, say: Say = lambda text: None) -> None:
-    """Fit `codec` (`block` or `lapped`) to `images`, uint8 [H,W,3] each. Raises `UsageError` for another kind of codec."""
+    """Fit `codec` (`block`, `refined` or `lapped`) to `images`, uint8 [H,W,3] each. Raises `UsageError` for another kind of codec."""
     if not isinstance(codec.quantizer, Steps):
-        raise UsageError(f"--init klt is for codecs with a linear encoder, block and lapped, not {codec.name}")
+        raise UsageError(f"--init klt is for codecs with a linear encoder, block, refined and lapped, not {codec.name}")
     codec.eval()
     pictures = _sample(images, seed)
     with torch.no_grad():
@@ -56,6 +56,18 @@ def klt_start(codec: Autoencoder, images: Sequence[NDArray[np.uint8]], bpp: floa
         codec.quantizer.fit_range(flat.amin(1).long(), flat.amax(1).long())
         back, bias = _wiener([codec.quantizer(z).q for z in latents], normal, codec.channels)
         take_transform(codec, basis, back, bias)
+
+
+def contexts_start(codec: Autoencoder, images: Sequence[NDArray[np.uint8]], seed: int = 0, say: Say = lambda text: None) -> None:
+    """Learn the rate's contexts of a codec whose transform and steps stay as they are, from `images`, uint8 [H,W,3]."""
+    assert isinstance(codec.quantizer, Steps)
+    codec.eval()
+    with torch.no_grad():
+        symbols = [codec.quantizer.in_steps(codec.analyse(p)).round() for p in _sample(images, seed)]
+        flat = torch.cat([s.flatten(2).permute(1, 0, 2).flatten(1) for s in symbols], 1)
+        codec.quantizer.fit_range(flat.amin(1).long(), flat.amax(1).long())
+    fit_contexts(codec.quantizer, symbols, seed)
+    say(f"contexts: {contexts_bpp(codec.quantizer, symbols):.3f} bpp")
 
 
 def _sample(images: Sequence[NDArray[np.uint8]], seed: int) -> list[Tensor]:
@@ -146,4 +158,4 @@ def _wiener(q: list[Tensor], normal: list[Tensor], channels: int) -> tuple[Tenso
     return w[:, :-1].reshape(3 * BLOCK**2, channels, 3, 3), w[:, -1]
 
 
-__all__ = ["contexts_bpp", "fit_contexts", "klt_start", "order0_bpp"]
+__all__ = ["contexts_bpp", "contexts_start", "fit_contexts", "klt_start", "order0_bpp"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from percodec.runtime.uplink.wire import SegmentId, segment_id
 from percodec.sdk import mcap
-from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL
+from percodec.sdk.codec.entropy_model import PREDICTED
 from percodec.sdk.log import read_log
 from percodec.sdk.log.names import MAX_RECORD_BYTES
 
@@ -64,7 +64,7 @@ class Tail:
                     break
                 self._offsets.append(self._at + mcap.PREFIX.size)
                 self._sizes.append(length)
-                self._keys.append(len(head) < _PEEK or head[-1] != PROFILE_TEMPORAL)
+                self._keys.append(len(head) < _PEEK or head[-1] not in PREDICTED)
             self._at += mcap.PREFIX.size + length
         return len(self._sizes) - before
 

@@ -22,10 +22,10 @@ class EntropyModel {
 
     unsigned profile() const noexcept { return profile_; }
     unsigned channels() const noexcept { return channels_; }
-    // Of profile 4 the most of any channel.
+    // Of profiles 4 and 5 the most of any channel.
     unsigned levels() const noexcept { return levels_; }
 
-    // Of one channel; `offset`: its symbol for 0 in profile 4, in others 0.
+    // Of one channel; `offset`: its symbol for 0 in profiles 4 and 5, in others 0.
     unsigned levels_of(unsigned channel) const noexcept { return ranges_.empty() ? levels_ : ranges_[channel].levels; }
     unsigned offset(unsigned channel) const noexcept { return ranges_.empty() ? 0 : ranges_[channel].offset; }
 
@@ -41,7 +41,7 @@ class EntropyModel {
     struct Range {
         unsigned levels, offset;
     };
-    std::vector<Range> ranges_;  // of profile 4
+    std::vector<Range> ranges_;  // of profiles 4 and 5
     std::vector<std::uint16_t> cdf_;
     std::vector<std::uint8_t> context_data_;
     std::array<std::uint8_t, 32> digest_;

@@ -52,15 +52,18 @@ class LatentCoder {
     LatentCoder(PairTables pairs, std::uint32_t height, std::uint32_t width, std::uint8_t profile,
                 std::uint64_t table_hash);
 
-    // Of uniform steps (profile 4). Copies share the room that calls work in.
+    // Of uniform steps (profiles 4 and 5). Copies share the room that calls work in.
     LatentCoder(StepTables steps, std::uint32_t height, std::uint32_t width, std::uint8_t profile,
                 std::uint64_t table_hash);
 
     std::size_t symbols() const noexcept { return plane_ * channels_; }
 
-    // Channels of the array that encode() and decode() take: in profile 2 the latent before comes first, so twice as
-    // many.
-    std::uint32_t planes() const noexcept { return contexts_ && contexts_->temporal() ? 2 * channels_ : channels_; }
+    // Channels of the array that encode() and decode() take: in profiles 2 and 5 the latent before comes first, so
+    // twice as many.
+    std::uint32_t planes() const noexcept {
+        return (contexts_ && contexts_->temporal()) || (steps_ && steps_->tables.temporal()) ? 2 * channels_
+                                                                                             : channels_;
+    }
 
     // Bytes that no packet of this shape exceeds.
     std::size_t packet_bound() const noexcept {

@@ -1,5 +1,6 @@
-// Profile 4: latents of uniform steps. A symbol is coded as what it differs from its place, by a table that neighbours'
-// values choose; most channels only where the extents reach them. BITSTREAM.md, "Steps", is the normative text.
+// Profiles 4 and 5: latents of uniform steps. A symbol is coded as what it differs from its place, by a table that
+// neighbours' values choose; most channels only where the extents reach them. In profile 5 neighbours may lie in the
+// latent before, and symbols are [2C, height, width]: that one first. BITSTREAM.md, "Steps", is the normative text.
 #pragma once
 
 #include <cstddef>
@@ -61,17 +62,21 @@ class StepTables {
 
     // `data`: behind the fixed header of an entropy model. Throws std::invalid_argument for anything a decoder could
     // not follow exactly.
-    StepTables(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels);
+    StepTables(const std::uint8_t* data, std::size_t size, unsigned channels, unsigned levels, bool temporal);
 
     unsigned channels() const noexcept { return channels_; }
     unsigned heads() const noexcept { return heads_; }
     unsigned planes() const noexcept { return static_cast<unsigned>(planes_.size()); }
+    bool temporal() const noexcept { return temporal_; }
+    // Of the latent before, where there is one: its channel 0 as a neighbour's plane.
+    unsigned before() const noexcept { return channels_ + 1; }
     const Plane& plane(unsigned index) const noexcept { return planes_[index]; }
     // First channels of the bands, and C behind the last.
     const std::vector<unsigned>& bands() const noexcept { return bands_; }
 
   private:
     unsigned channels_, heads_;
+    bool temporal_;
     std::vector<unsigned> bands_;
     std::vector<Plane> planes_;
 };
@@ -91,7 +96,7 @@ struct StepRoom {
     };
 
     std::size_t height, width, stride, size;  // of a plane, in bytes
-    std::vector<std::uint8_t> symbols;        // all planes
+    std::vector<std::uint8_t> symbols;        // all planes, those of the latent before behind them
     std::vector<std::uint8_t> values;         // |symbol - offset|, all planes
     std::vector<std::uint8_t> classes, places;
     std::vector<std::uint8_t> must;            // 16 where something of the band must still come, else 0
@@ -128,8 +133,9 @@ constexpr std::size_t step_payload_bound(std::size_t symbols, std::size_t plane)
     return 4 * std::size_t{kMaxLanes} + 2 * (3 * symbols + plane);
 }
 
-// As those of rans.hpp; `symbols` uint8 [channels, height, width]. With `*lanes` 0 they are chosen for the content.
-// symbol_out_of_range where a symbol is no level of its channel, no_space where memory is short.
+// As those of rans.hpp; `symbols` uint8 [channels, height, width], in profile 5 behind the latent before. With `*lanes`
+// 0 they are chosen for the content. symbol_out_of_range where a symbol is no level of its channel, no_space where
+// memory is short.
 Status encode_payload(StepRooms&, const std::uint8_t* symbols, unsigned* lanes, Kernel, std::uint8_t* begin,
                       std::uint8_t* end, std::uint8_t** payload) noexcept;
 Status decode_payload(StepRooms&, const std::uint8_t* payload, std::size_t size, unsigned lanes, Kernel,

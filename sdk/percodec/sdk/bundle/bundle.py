@@ -19,7 +19,7 @@ from percodec.sdk.bundle.manifest import MAX_FILES, MAX_MANIFEST_BYTES, MAX_SELF
 from percodec.sdk.bundle.onnx_ops import check_graph
 from percodec.sdk.bundle.parts import GraphInfo, Label, SelfTest, Step
 from percodec.sdk.codec import EntropyModel, StepsModel, read_model
-from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL
+from percodec.sdk.codec.entropy_model import PREDICTED
 from percodec.sdk.errors import BundleError, EntropyModelError
 from percodec.sdk.familiarity import Familiarity
 from percodec.sdk.text import shown
@@ -35,7 +35,7 @@ class Bundle:
     `centers`: what symbols stand for in every channel, or none where each channel has a step of its own: `steps`, else none.
     `decoders`: what rebuilds pictures, the default one "" first, then the others' names without "decoder_".
     `familiarity`: what is usual for it, None where nobody said; its `head` is the one whose labels are a part of that.
-    `entropy_model`: tables of packets that stand alone; `stream_model`: of predicted ones (profile 2), None where the bundle has none.
+    `entropy_model`: tables of packets that stand alone; `stream_model`: of predicted ones (profile 2 or 5), None where the bundle has none.
     `notes`: what was left aside when it was opened. `engines`: by "FOLDER/GRAPH" the SHA-256 of records of engines
     that may be used; None where any may. `vouched`: somebody who is trusted here stands for it, as whoever opened it found.
     """
@@ -64,11 +64,12 @@ class Bundle:
         self.palette.setflags(write=False)
         self.entropy_model = self._read_tables(manifest["entropy_model"])
         stream = self._read_tables(manifest["stream"]) if "stream" in manifest else None
-        self.stream_model: EntropyModel | None = stream if isinstance(stream, EntropyModel) else None
-        if stream is not None and stream.profile != PROFILE_TEMPORAL:
+        self.stream_model: EntropyModel | StepsModel | None = stream
+        wanted = PREDICTED[isinstance(self.entropy_model, StepsModel)]
+        if stream is not None and stream.profile != wanted:
             raise BundleError(
                 f"{manifest['stream']['file']} has tables of profile {stream.profile}, predicted packets need those of profile "
-                f"{PROFILE_TEMPORAL}; export the bundle again with --stream"
+                f"{wanted}; export the bundle again with --stream"
             )
         self._graphs = {name: self._read_graph(name) for name in manifest["graphs"]}
         names = [name.removeprefix("head_") for name in self._graphs if name.startswith("head_")]

@@ -43,7 +43,7 @@ def write_bundle(
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
     infos: Mapping[str, GraphInfo] | None = None,
-    stream_model: EntropyModel | None = None,
+    stream_model: EntropyModel | StepsModel | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
 ) -> Bundle:
@@ -102,7 +102,7 @@ def extend_bundle(
     *,
     heads: Sequence[tuple[GraphInfo, bytes]] = (),
     graphs: Mapping[str, bytes] | None = None,
-    stream_model: EntropyModel | None = None,
+    stream_model: EntropyModel | StepsModel | None = None,
     familiarity: Familiarity | None = None,
     name: str | None = None,
     provenance: Mapping[str, Any] | None = None,

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from percodec.sdk.codec.contexts import MAX_CONTEXTS, Contexts
 from percodec.sdk.codec.serialised import Serialised
-from percodec.sdk.codec.steps import PROFILE_STEPS, StepsModel
+from percodec.sdk.codec.steps import PROFILE_STEPS, PROFILE_STEPS_TEMPORAL, StepsModel
 from percodec.sdk.errors import EntropyModelError
 
 _MAGIC = b"PCEM"
@@ -22,6 +22,7 @@ MAX_LEVELS = 256
 MAX_PAIR_LEVELS = 8
 _PRECISION, _PAIR_PRECISION = 12, 14
 PROFILE_ORDER_0, PROFILE_CONTEXTS, PROFILE_TEMPORAL, PROFILE_PAIRS = 0, 1, 2, 3
+PREDICTED = (PROFILE_TEMPORAL, PROFILE_STEPS_TEMPORAL)  # packets of these need the latent of the packet before
 
 
 class EntropyModel(Serialised):
@@ -143,7 +144,7 @@ class EntropyModel(Serialised):
             raise EntropyModelError(
                 f"entropy model of version {version}, profile {profile}, {rows} contexts, precision {precision}: this reader knows version "
                 f"{_VERSION}, profiles 0 (0 contexts), 1 and 2 (1..{MAX_CONTEXTS}) of precision {_PRECISION}, 3 (0 contexts) of "
-                f"{_PAIR_PRECISION} (read_model also {PROFILE_STEPS}); update percodec"
+                f"{_PAIR_PRECISION} (read_model also {PROFILE_STEPS} and {PROFILE_STEPS_TEMPORAL}); update percodec"
             )
         if not alone:
             return cls._from_contexts(data, channels, levels, rows, profile == PROFILE_TEMPORAL)
@@ -189,7 +190,8 @@ class EntropyModel(Serialised):
 
 def read_model(data: bytes) -> EntropyModel | StepsModel:
     """The tables of any profile, from their `to_bytes`. Raises `EntropyModelError` on anything but exactly one valid model."""
-    return StepsModel.from_bytes(data) if data[4:6] == bytes((_VERSION, PROFILE_STEPS)) else EntropyModel.from_bytes(data)
+    steps = data[4:5] == bytes([_VERSION]) and data[5:6] in (bytes([PROFILE_STEPS]), bytes([PROFILE_STEPS_TEMPORAL]))
+    return StepsModel.from_bytes(data) if steps else EntropyModel.from_bytes(data)
 
 
 def pairs_of(symbols: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
@@ -221,4 +223,4 @@ def frequencies_from_counts(counts: list[int], scale: int) -> list[int]:
     return frequencies
 
 
-__all__ = ["MAX_PAIR_LEVELS", "PROFILE_TEMPORAL", "EntropyModel", "count_pairs", "frequencies_from_counts", "pairs_of", "read_model"]
+__all__ = ["MAX_PAIR_LEVELS", "PREDICTED", "EntropyModel", "count_pairs", "frequencies_from_counts", "pairs_of", "read_model"]

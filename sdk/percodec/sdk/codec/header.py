@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL
+from percodec.sdk.codec.entropy_model import PREDICTED
 
 BytesLike = bytes | bytearray | memoryview
 
@@ -43,8 +43,8 @@ class PacketHeader:
 
     @property
     def key(self) -> bool:
-        """Whether the packet needs no other: all but those of profile 2, which need the latent of the packet before."""
-        return self.profile != PROFILE_TEMPORAL
+        """Whether the packet needs no other: all but those of profiles 2 and 5, which need the latent of the packet before."""
+        return self.profile not in PREDICTED
 
     def repeats(self, last: PacketHeader) -> bool:
         """Whether it came before, or comes too late, for a reader whose last decoded packet of this stream is `last`."""

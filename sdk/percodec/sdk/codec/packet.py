@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from percodec.sdk.codec import _rans
-from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL, EntropyModel
+from percodec.sdk.codec.entropy_model import PREDICTED, EntropyModel
 from percodec.sdk.codec.header import HEADER_BYTES, MAX_LANES, VERSION, BytesLike, PacketHeader
 from percodec.sdk.codec.steps import StepsModel
 from percodec.sdk.errors import CodecError, PacketError
@@ -67,7 +67,7 @@ class PacketCodec:
     `max_bytes`: packets longer than this are refused, by `encode` as by `decode`; default: what no latent of this shape
     can exceed. Raises `CodecError` when an argument is outside its range.
 
-    With tables of profile 2 the arrays are uint8 [2C,h,w], the latent before and then this one: see `VideoCodec`.
+    With tables of profiles 2 and 5 the arrays are uint8 [2C,h,w], the latent before and then this one: see `VideoCodec`.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class PacketCodec:
         except ValueError as error:
             raise CodecError(f"latent of {model.channels} x {height} x {width}: {error}") from None
         self.model = model
-        self.latent_shape = (model.channels * (2 if model.profile == PROFILE_TEMPORAL else 1), height, width)
+        self.latent_shape = (model.channels * (2 if model.profile in PREDICTED else 1), height, width)
         self.stream_id = stream_id
         self.max_bytes = self._coder.packet_bound if max_bytes is None else max_bytes
         if self.max_bytes < HEADER_BYTES:
@@ -154,9 +154,10 @@ class PacketCodec:
 
     def _out_of_range(self, symbols: NDArray[np.uint8]) -> str:
         if isinstance(self.model, StepsModel):
+            now = symbols[-self.model.channels :]
             for c, levels in enumerate(self.model.levels_per_channel):
-                if int(symbols[c].max()) >= levels:
-                    return f"symbols of channel {c} reach {int(symbols[c].max())}, the tables have levels 0..{levels - 1} there"
+                if int(now[c].max()) >= levels:
+                    return f"symbols of channel {c} reach {int(now[c].max())}, the tables have levels 0..{levels - 1} there"
         return f"symbols reach {int(symbols.max())}, the tables have levels 0..{self.model.levels - 1}"
 
     def decode(self, packet: BytesLike, out: NDArray[np.uint8] | None = None) -> tuple[PacketHeader, NDArray[np.uint8]]:

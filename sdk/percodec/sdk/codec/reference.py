@@ -157,7 +157,7 @@ def decode_payload(
 ) -> NDArray[np.uint8]:
     """The latent alone, [C,h,w]; `PacketError` unless the payload is used up exactly and every lane ends as it began."""
     if isinstance(model, StepsModel):
-        return decode_steps(model, payload, height, width, lanes)
+        return decode_steps(model, payload, height, width, lanes, before)
     if len(payload) < 4 * lanes or len(payload) % 2:
         raise PacketError("bad_length: the payload is not whole states and words")
     states = np.frombuffer(payload, "<u4", lanes).tolist()

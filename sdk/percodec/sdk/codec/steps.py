@@ -6,6 +6,8 @@
 
     neighbours' |values| --weights--> sum --borders--> one of 16 classes: how wide the symbol's distribution is
 
+With `temporal` neighbours are also in the latent before (profile 5): arrays are uint8 [2C,h,w], that one first.
+
 Which one should I use? This for a light encoder's latents, with a step of its own for each channel; `EntropyModel` for a few shared levels.
 `percodec.export.bundles.steps_tables` learns one. Integers only: the same bytes on every machine.
 """
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 from percodec.sdk.codec.serialised import Serialised
 from percodec.sdk.errors import EntropyModelError
 
-PROFILE_STEPS = 4
+PROFILE_STEPS, PROFILE_STEPS_TEMPORAL = 4, 5
 CLASSES = 16
 TOKENS = 16
 ESCAPE = TOKENS - 1  # as a token: the difference does not fit -7 .. 7 and follows in two digits
@@ -41,7 +43,10 @@ _NEIGHBOUR = struct.Struct("<Hbbb")  # plane, dy, dx, weight
 
 @dataclass(frozen=True)
 class Near:
-    """The symbol of `plane` (a channel, or C: the extents) at (y + dy, x + dx), and its weight in a sum."""
+    """The symbol of `plane` at (y + dy, x + dx), and its weight in a sum.
+
+    `plane`: a channel, or C: the extents; C + 1 + k is k of the latent before.
+    """
 
     plane: int
     dy: int
@@ -73,20 +78,20 @@ class StepsModel(Serialised):
     """Checked and immutable. `planes`: one for each channel, then one of the extents where there are bands.
 
     The first `heads` channels are coded everywhere; `bands` are the first channels of each band of the others, rising, the first of them
-    `heads`; none where all channels are heads. Raises `EntropyModelError` for anything that a decoder could not follow exactly.
+    `heads`; none where all channels are heads. `temporal`: neighbours may lie in the latent before. Raises `EntropyModelError` for anything
+    that a decoder could not follow exactly.
     """
 
-    profile = PROFILE_STEPS
     precision = PRECISION
 
-    def __init__(self, planes: tuple[Plane, ...], heads: int, bands: tuple[int, ...]) -> None:
+    def __init__(self, planes: tuple[Plane, ...], heads: int, bands: tuple[int, ...], temporal: bool = False) -> None:
         channels = len(planes) - (1 if bands else 0)
         if not (1 <= channels <= _MAX_CHANNELS and 1 <= heads <= channels and len(bands) <= MAX_BANDS):
             raise EntropyModelError(f"{channels} channels, {heads} heads, {len(bands)} bands; at most {_MAX_CHANNELS}, {MAX_BANDS} bands")
         ends = (*bands, channels)
         if (bands[0] if bands else channels) != heads or any(a >= b for a, b in pairwise(ends)):
             raise EntropyModelError(f"bands begin at {list(bands)}: they must rise, from {heads}, the first channel that is no head")
-        self.planes, self.heads, self.bands, self._channels = planes, heads, bands, channels
+        self.planes, self.heads, self.bands, self.temporal, self._channels = planes, heads, bands, temporal, channels
         for index in range(len(planes)):
             self._check(index)
         self._seal(self._packed())
@@ -94,6 +99,10 @@ class StepsModel(Serialised):
     @property
     def channels(self) -> int:
         return self._channels
+
+    @property
+    def profile(self) -> int:
+        return PROFILE_STEPS_TEMPORAL if self.temporal else PROFILE_STEPS
 
     @property
     def levels(self) -> int:
@@ -114,13 +123,26 @@ class StepsModel(Serialised):
         found = sum(first <= channel for first in self.bands)
         return found - 1 if found else None
 
+    @property
+    def last(self) -> int:
+        """The highest plane that a neighbour may be of."""
+        return self._channels + (self._channels + 1 if self.temporal else 0) - (0 if self.bands else 1)
+
     def order(self) -> list[int]:
         """Planes in the order in which they are coded: heads, extents, tails."""
         extents = [self._channels] if self.bands else []
         return [*range(self.heads), *extents, *range(self.heads, self._channels)]
 
+    def known_of(self, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """uint8 [planes,h,w], each plane by its number: symbols and extents; behind them, if `temporal`, those of the latent before."""
+        if not self.temporal:
+            return self.with_extents(symbols)
+        before, now = self.with_extents(symbols[: self._channels]), self.with_extents(symbols[self._channels :])
+        without = np.zeros((self._channels + 1 - len(now), *symbols.shape[1:]), np.uint8)
+        return np.concatenate([now, without, before, without])
+
     def with_extents(self, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """uint8 [planes,h,w]: symbols [C,h,w] and what their extents are."""
+        """uint8 [C+1,h,w]: symbols [C,h,w] and what their extents are; without bands the symbols alone."""
         if not self.bands:
             return symbols
         extents = np.zeros(symbols.shape[1:], np.uint8)
@@ -131,8 +153,12 @@ class StepsModel(Serialised):
 
     def classes_and_places(self, known: NDArray[np.uint8], plane: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Of one plane of `known` [planes,h,w]: uint8 [h,w] each. Looks at planes before it in order, and at rows above in its own."""
-        sums, places = sums_and_places(self.planes[plane], [p.offset for p in self.planes], known)
+        sums, places = sums_and_places(self.planes[plane], self.plane_offsets(), known)
         return np.searchsorted(self.planes[plane].borders, sums, "right").astype(np.uint8), places
+
+    def plane_offsets(self) -> list[int]:
+        """Of every plane of `known_of`; 0 of extents."""
+        return [*self.offsets, 0] * 2
 
     def coded_at(self, known: NDArray[np.uint8], plane: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """bool [h,w]: where a plane's symbols are coded, and where at least one that is left of the band must not be 0."""
@@ -148,7 +174,7 @@ class StepsModel(Serialised):
 
     def cost_bits(self, symbols: NDArray[np.uint8]) -> float:
         """Ideal code length in bits of `symbols` [C,h,w], below their channel's levels, under these tables."""
-        known = self.with_extents(self.check(symbols))
+        known = self.known_of(self.check(symbols))
         bits = 0.0
         for plane in self.order():
             classes, places = self.classes_and_places(known, plane)
@@ -164,10 +190,11 @@ class StepsModel(Serialised):
         return bits
 
     def check(self, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """`symbols`, if they are uint8 [C,h,w] below their channel's levels; else `EntropyModelError`."""
-        if symbols.dtype != np.uint8 or symbols.ndim != 3 or symbols.shape[0] != self._channels:
-            raise EntropyModelError(f"symbols must be uint8 [{self._channels},h,w], got {symbols.dtype} {list(symbols.shape)}")
-        for c, levels in enumerate(self.levels_per_channel):
+        """`symbols`, if they are uint8 [C,h,w], or [2C,h,w] if `temporal`, below their channel's levels; else `EntropyModelError`."""
+        channels = self._channels * (2 if self.temporal else 1)
+        if symbols.dtype != np.uint8 or symbols.ndim != 3 or symbols.shape[0] != channels:
+            raise EntropyModelError(f"symbols must be uint8 [{channels},h,w], got {symbols.dtype} {list(symbols.shape)}")
+        for c, levels in enumerate(self.levels_per_channel * (2 if self.temporal else 1)):
             if symbols[c].size and int(symbols[c].max()) >= levels:
                 raise EntropyModelError(f"symbols of channel {c} reach {int(symbols[c].max())}, it has levels 0..{levels - 1}")
         return symbols
@@ -186,7 +213,8 @@ class StepsModel(Serialised):
             for n in near:
                 own = n.plane == index and n.dy < 0 and not tail
                 earlier = 0 <= n.plane < min(index, self.heads if extents else index)
-                if not (own or earlier or (tail and n.plane == self._channels)) or abs(n.dy) > 1 or abs(n.dx) > 1:
+                before = self._channels < n.plane <= self.last
+                if not (own or earlier or before or (tail and n.plane == self._channels)) or abs(n.dy) > 1 or abs(n.dx) > 1:
                     raise EntropyModelError(f"{where}: ({n.plane}, {n.dy}, {n.dx}) is not a symbol that is known by then and near")
                 if not least <= n.weight <= most:
                     raise EntropyModelError(f"{where}: a weight is {n.weight}, {least}..{most} are possible")
@@ -199,7 +227,7 @@ class StepsModel(Serialised):
             _check_cdf(plane.digits, 2, where)
 
     def _packed(self) -> bytes:
-        out = [_HEADER.pack(_MAGIC, _VERSION, PROFILE_STEPS, PRECISION, CLASSES, self._channels, self.levels)]
+        out = [_HEADER.pack(_MAGIC, _VERSION, self.profile, PRECISION, CLASSES, self._channels, self.levels)]
         out += [_LAYOUT.pack(self.heads, len(self.bands)), np.array(self.bands, "<u2").tobytes()]
         for plane in self.planes:
             sizes = (len(plane.width), len(plane.place))
@@ -227,8 +255,9 @@ class StepsModel(Serialised):
             return np.pad(inner, ((0, 0), (1, 1)), constant_values=((0, 0), (0, _SCALE))).astype(np.uint16)
 
         magic, version, profile, precision, classes, channels, levels = _HEADER.unpack(take(_HEADER.size))
-        if (magic, version, profile, precision, classes) != (_MAGIC, _VERSION, PROFILE_STEPS, PRECISION, CLASSES):
-            raise EntropyModelError(f"not an entropy model of profile {PROFILE_STEPS}, version {_VERSION}; update percodec")
+        known = (PROFILE_STEPS, PROFILE_STEPS_TEMPORAL)
+        if (magic, version, precision, classes) != (_MAGIC, _VERSION, PRECISION, CLASSES) or profile not in known:
+            raise EntropyModelError(f"not an entropy model of profile {known[0]} or {known[1]}, version {_VERSION}; update percodec")
         heads, count = _LAYOUT.unpack(take(_LAYOUT.size))
         bands = tuple(np.frombuffer(take(2 * count), "<u2").tolist())
         planes = []
@@ -241,7 +270,7 @@ class StepsModel(Serialised):
             planes.append(Plane(top + 1, offset, shift, tuple(near[:width]), tuple(near[width:]), bias, borders, cdf, digits))
         if at != len(data):
             raise EntropyModelError(f"{len(data) - at} bytes follow the entropy model; write it again")
-        model = cls(tuple(planes), heads, bands)
+        model = cls(tuple(planes), heads, bands, profile == PROFILE_STEPS_TEMPORAL)
         if model.levels != levels:
             raise EntropyModelError(f"the entropy model says {levels} levels, its channels have {model.levels}; write it again")
         return model
@@ -253,7 +282,8 @@ class StepsModel(Serialised):
         return hash(self._bytes)
 
     def __repr__(self) -> str:
-        return f"StepsModel(channels={self._channels}, levels={self.levels}, heads={self.heads}, digest={self._digest.hex()[:16]})"
+        shape = f"channels={self._channels}, levels={self.levels}, heads={self.heads}, profile={self.profile}"
+        return f"StepsModel({shape}, digest={self._digest.hex()[:16]})"
 
 
 def sums_and_places(plane: Plane, offsets: Sequence[int], known: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -299,6 +329,7 @@ __all__ = [
     "MAX_WIDTH",
     "PRECISION",
     "PROFILE_STEPS",
+    "PROFILE_STEPS_TEMPORAL",
     "TOKENS",
     "Near",
     "Plane",

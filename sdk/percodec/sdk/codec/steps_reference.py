@@ -1,4 +1,4 @@
-"""The payload of profile 4 in plain Python: the executable form of BITSTREAM.md, "Steps". `reference.py` puts the packet around it.
+"""The payload of profiles 4 and 5 in plain Python: the executable form of BITSTREAM.md, "Steps". `reference.py` puts the packet around it.
 
 run     a row of a head or of the extents; of a tail all places that the extents reach
 steps   a run's tokens, then the two digits of each escape; tokens begin at lane 0, and so do digits
@@ -42,8 +42,8 @@ def runs(model: StepsModel, known: NDArray[np.uint8]) -> Iterator[Run]:
 
 
 def steps_of(model: StepsModel, symbols: NDArray[np.uint8], lanes: int = 1) -> Iterator[tuple[int, list[int], int]]:
-    """(lane, row of the tables, what is coded by it), in the order of decoding. `symbols`: uint8 [C,h,w]."""
-    known = model.with_extents(symbols)
+    """(lane, row of the tables, what is coded by it), in the order of decoding. `symbols`: uint8 [C,h,w], of profile 5 [2C,h,w]."""
+    known = model.known_of(symbols)
     for run in runs(model, known):
         tokens, differences = tokens_of(known[run.plane][run.ys, run.xs], run.places, run.extents)
         for k, (row, token) in enumerate(zip(run.rows, tokens.tolist(), strict=True)):
@@ -65,8 +65,12 @@ def encode_steps(model: StepsModel, symbols: NDArray[np.uint8], lanes: int) -> b
     return np.array(states, "<u4").tobytes() + np.array(words[::-1], "<u2").tobytes()
 
 
-def decode_steps(model: StepsModel, payload: bytes, height: int, width: int, lanes: int) -> NDArray[np.uint8]:
-    """uint8 [C,h,w]; `PacketError` unless the payload is used up exactly, every lane ends as it began, and symbols are levels."""
+def decode_steps(
+    model: StepsModel, payload: bytes, height: int, width: int, lanes: int, before: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """uint8 [C,h,w], with the latent `before` of profile 5; `PacketError` unless the payload is used up exactly, every
+    lane ends as it began, and symbols are levels.
+    """
     if len(payload) < 4 * lanes or len(payload) % 2:
         raise PacketError("bad_length: the payload is not whole states and words")
     states = np.frombuffer(payload, "<u4", lanes).tolist()
@@ -87,8 +91,11 @@ def decode_steps(model: StepsModel, payload: bytes, height: int, width: int, lan
         states[lane] = x
         return token
 
-    known = np.empty((len(model.planes), height, width), np.uint8)
-    known[:] = np.array([plane.offset for plane in model.planes])[:, None, None]
+    blank = np.empty((model.channels, height, width), np.uint8)
+    blank[:] = np.array(model.offsets)[:, None, None]
+    known: NDArray[np.uint8] = model.known_of(
+        np.concatenate([blank if before is None else before, blank]) if model.temporal else blank
+    ).copy()
     for run in runs(model, known):
         tokens = np.array([take(k % lanes, row) for k, row in enumerate(run.rows)], np.uint8)
         if run.extents:
@@ -106,7 +113,8 @@ def decode_steps(model: StepsModel, payload: bytes, height: int, width: int, lan
     for index, plane in enumerate(model.planes):
         if int(known[index].max()) >= plane.levels:
             raise PacketError(f"symbol_out_of_range: plane {index} has {plane.levels} levels")
-    return known[: model.channels]
+    found: NDArray[np.uint8] = known[: model.channels]
+    return found
 
 
 __all__ = ["LOW", "Run", "decode_steps", "encode_steps", "runs", "steps_of"]

@@ -1,7 +1,7 @@
 """`VideoCodec`: packets of a stream, most of them by what changed since the latent before.
 
     key packet         latent alone, as `PacketCodec` writes it
-    predicted packet   entropy tables by neighbours in this latent and in the one before (profile 2)
+    predicted packet   entropy tables by neighbours in this latent and in the one before (profile 2, of uniform steps 5)
 
 Which one should I use? `PacketCodec` where any packet may be wanted alone (a log that is searched). `VideoCodec` where a stream is
 kept or sent whole: about half of the bytes, and a lost packet costs what follows up to the next key packet. `PacketHeader.key` tells
@@ -17,31 +17,41 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL, EntropyModel
+from percodec.sdk.codec.entropy_model import PREDICTED, EntropyModel
 from percodec.sdk.codec.header import WRAP, BytesLike, PacketHeader
 from percodec.sdk.codec.packet import PacketCodec, check_array, parse_header
+from percodec.sdk.codec.steps import StepsModel
 from percodec.sdk.errors import CodecError, PacketError
 
 
 class VideoCodec:
     """One direction of one stream: an encoder, or a decoder, whichever is called first.
 
-    `key`: tables of profile 0, 1 or 3, `predicted`: of profile 2, both of the same latent uint8 [C,h,w]. A key packet comes first, after
-    every `key_every` - 1 predicted ones, and when asked for. `stream_id`: what `encode` writes; `decode` keeps to the stream of the first
-    packet it decodes. Raises `CodecError` when an argument does not fit.
+    `key`: tables of profile 0, 1 or 3 and `predicted` of profile 2, or of profiles 4 and 5, both of the same latent uint8 [C,h,w]. A key
+    packet comes first, after every `key_every` - 1 predicted ones, and when asked for. `stream_id`: what `encode` writes; `decode` keeps
+    to the stream of the first packet it decodes. Raises `CodecError` when an argument does not fit.
 
     Packets follow one another, so calls do: a call while another thread is in one is a `CodecError`, and so is the other direction. A
     call that raises changes nothing.
     """
 
     def __init__(
-        self, key: EntropyModel, predicted: EntropyModel, height: int, width: int, *, stream_id: int = 0, key_every: int = 25
+        self,
+        key: EntropyModel | StepsModel,
+        predicted: EntropyModel | StepsModel,
+        height: int,
+        width: int,
+        *,
+        stream_id: int = 0,
+        key_every: int = 25,
     ) -> None:
-        if predicted.profile != PROFILE_TEMPORAL or key.profile == PROFILE_TEMPORAL:
+        alike = isinstance(key, StepsModel) == isinstance(predicted, StepsModel)
+        if predicted.profile not in PREDICTED or key.profile in PREDICTED or not alike:
             raise CodecError(
-                f"a stream needs tables of profile 0, 1 or 3 for keys and 2 in between, got {key.profile} and {predicted.profile}"
+                "a stream needs tables of profile 0, 1 or 3 for keys and 2 in between, or 4 and 5, "
+                f"got {key.profile} and {predicted.profile}"
             )
-        if (key.channels, key.levels) != (predicted.channels, predicted.levels):
+        if _latent(key) != _latent(predicted):
             raise CodecError("the two entropy models are not of the same latent")
         if key_every < 1:
             raise CodecError(f"key_every must be at least 1, got {key_every}")
@@ -113,6 +123,12 @@ class VideoCodec:
             self._way = way
         finally:
             self._used.release()
+
+
+def _latent(model: EntropyModel | StepsModel) -> tuple[object, ...]:
+    """What two sets of tables must have in common."""
+    each = (model.offsets, model.levels_per_channel) if isinstance(model, StepsModel) else (model.levels,)
+    return (model.channels, *each)
 
 
 __all__ = ["VideoCodec"]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from percodec.sdk.codec.entropy_model import PROFILE_TEMPORAL
+from percodec.sdk.codec.entropy_model import PREDICTED
 from percodec.sdk.errors import LogError, UsageError
 from percodec.sdk.log.reader import LogReader, LogRecord
 from percodec.sdk.log.writer import LoggedBundle, LogWriter
@@ -27,6 +27,7 @@ from percodec.sdk.log.writer import LoggedBundle, LogWriter
 _SIZES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _TIMES = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _LEAST_BYTES = 4096
+_PREDICTED = tuple(bytes([profile]) for profile in PREDICTED)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class SegmentedLogWriter:
         """As `LogWriter.append`."""
         segment = self._segment
         full = segment.bytes >= self._limits.max_bytes or time.monotonic() - self._begun >= self._limits.max_seconds
-        if full and segment.records and (packet[3:4] != bytes([PROFILE_TEMPORAL]) or segment.bytes >= 2 * self._limits.max_bytes):
+        if full and segment.records and (packet[3:4] not in _PREDICTED or segment.bytes >= 2 * self._limits.max_bytes):
             segment.close(last=False)
             self._before += segment.bytes
             self._open()
