@@ -42,7 +42,7 @@ from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import PacketCodec
 
 HERE = Path(__file__).parent
-DEFAULT = ("block-0.28", "block-0.62", "block-0.33", "block-0.63", "lapped-0.33", "lapped-0.63")
+DEFAULT = ("block-0.28", "block-0.62", "block-0.33", "block-0.63", "refined-0.33", "refined-0.63")
 INTEGER = Path("engines", "host-int8", "encoder.onnx")  # as `percodec build --precision int8 --graph encoder` makes it
 METRICS = ("psnr_db", "ms_ssim")
 JXL_QUALITIES = (5.0, 12.0, 25.0, 40.0, 55.0, 65.0)
@@ -125,6 +125,14 @@ def coarsened(bundle: Bundle, bpp: float, pictures: list[Picture]) -> dict[str, 
     return {"bpp": float(np.mean(bits)), **{m: float(np.mean([f[m] for f in found])) for m in METRICS}}
 
 
+def integers() -> str:
+    """What multiplies bytes here, which decides what INT8 costs."""
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    known = {"avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX VNNI", "asimddp": "SDOT", "avx2": "AVX2 without VNNI"}
+    return next((said for flag, said in known.items() if flag in flags), "unknown")
+
+
 def draw(rows: list[dict[str, Any]], rivals: dict[str, dict[str, list[Point]]], path: Path) -> None:
     """PSNR and MS-SSIM over the rate, one row of panels per set."""
     mpl.use("agg")
@@ -191,7 +199,7 @@ def main() -> int:
         "benchmark": "bench_blocks",
         "command": "python benchmarks/bench_blocks.py --camvid PATH --kodak PATH",
         "date": datetime.date.today().isoformat(),
-        "machine": {"cpu": record.cpu_name()},
+        "machine": {"cpu": record.cpu_name(), "integers": integers()},
         "load": os.getloadavg()[0],
         "jpeg_q80_cpu_ms": spent["jpeg"]["cpu_ms"],
         "jpeg_q80_quickest_ms": spent["jpeg"]["quickest_ms"],

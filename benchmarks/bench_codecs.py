@@ -38,7 +38,7 @@ from percodec.sdk.machine import machine_info, versions
 
 KEY_EVERY, ROUNDS, EVERY = 25, 3, 4
 BUNDLES = Path(__file__).parent / "bundles"
-RIVALLED = [default_bundle(), BUNDLES / "block-0.28", BUNDLES / "refined-0.33"]
+RIVALLED = [default_bundle(), BUNDLES / "refined-0.33"]
 TIERS = [BUNDLES / f"{name}" for name in ("balanced-0.330", "balanced-0.635", "block-0.28", "block-0.62", "refined-0.33", "refined-0.63")]
 Pictures = list[NDArray[np.uint8]]
 os.environ.setdefault("SVT_LOG", "1")  # errors alone
@@ -224,7 +224,7 @@ def second_half(bundle: Bundle, video: Path) -> Pictures:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", type=Path, required=True, help="a drive at 25 frames a second; its second half is used")
-    parser.add_argument("--bundle", type=Path, action="append", default=[], help="default: road-edge, block-0.28, refined-0.33")
+    parser.add_argument("--bundle", type=Path, action="append", default=[], help="default: road-edge and refined-0.33")
     parser.add_argument("--rates", default="25,10,5,1", help="frames a second (default 25,10,5,1)")
     record.add_arguments(parser)
     args = parser.parse_args()

@@ -266,7 +266,8 @@ def blocks(result: dict[str, Any]) -> str:
     shown = ", ".join(names[c] for c in others)
     head = ["bundle", "1080p picture to packet, ms (times JPEG's)", "set", "bpp", "graph", f"PSNR, dB ({shown})", f"MS-SSIM ({shown})"]
     about = f"INT8 unless said, one thread, CPU time, at a load of {result['load']:.0f} on two cores; JPEG: libjpeg-turbo, quality 80, "
-    about += f"{result['jpeg_q80_cpu_ms']:.1f} ms. {result['machine']['cpu']}, {result['date']}: `{result['command']}`"
+    machine = ", ".join(result["machine"][key] for key in ("cpu", "integers") if key in result["machine"])
+    about += f"{result['jpeg_q80_cpu_ms']:.1f} ms. {machine}, {result['date']}: `{result['command']}`"
     return "\n".join([table(head, rows), *also, about]) + "\n"
 
 

@@ -110,7 +110,7 @@ def test_a_heads_scale_is_absorbed_by_its_first_convolution():
 def test_road_trains_a_head_on_a_linear_codec(camvid, idd, tmp_path):
     small = ["codec.channels=4", "codec.width=0.1", "crops.size=64", "crops.batch=2", "schedule.steps=2", "schedule.warmup=1"]
     places = {"camvid": str(camvid), "idd_lite": str(idd)}
-    codec = load_config("lapped", [*small, 'data.train=[["camvid:{camvid}:train", 1.0]]', "loss.bpp=0.1"])
+    codec = load_config("refined", [*small, 'data.train=[["camvid:{camvid}:train", 1.0]]', "loss.bpp=0.1"])
     train(codec, tmp_path / "codec", places, init="klt")
     sets = 'data.train=[["camvid:{camvid}:train", 0.5], ["idd_lite:{idd_lite}:train", 0.3], ["synthetic:2:1", 0.2]]'
     config = load_config("road", [*small, sets, "head.widths=[8, 8, 8]", "head.pyramid=8", "crops.margin=8"])

@@ -11,7 +11,7 @@ import torch
 
 from percodec.export.data import load_synthetic
 from percodec.export.metrics.similarity import psnr
-from percodec.export.models import Steps, block, lapped, refined
+from percodec.export.models import Steps, block, refined
 from percodec.export.models.to_onnx import graphs
 from percodec.export.train.config import load_config
 from percodec.export.train.from_config import train
@@ -88,7 +88,7 @@ def test_bits_are_those_of_a_distribution():
     assert torch.allclose(total, torch.ones(3, 3), atol=1e-3)
 
 
-@pytest.mark.parametrize("make", [block, refined, lapped])
+@pytest.mark.parametrize("make", [block, refined])
 def test_the_closed_form_start_has_the_rate_that_was_asked_for(make, road):
     codec = started(make, road)
     with torch.no_grad():

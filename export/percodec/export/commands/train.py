@@ -42,7 +42,7 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
         "--init",
         choices=("klt",),
         default=None,
-        help="klt: start a linear codec (block, refined, lapped) in closed form from training data, at the rate loss.bpp; takes seconds",
+        help="klt: start a linear codec (block, refined) in closed form from training data, at the rate loss.bpp; takes seconds",
     )
     parser.add_argument(
         "--teacher",

@@ -26,7 +26,6 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from percodec.export.engines.calibrate import Ranges
 from percodec.export.engines.integer import integer_encoder
-from percodec.export.engines.integer_lapped import integer_lapped
 from percodec.export.engines.integer_refined import integer_refined
 from percodec.export.engines.onnx_graph import (
     CONVOLUTIONS,
@@ -100,7 +99,7 @@ def make_explicit(data: bytes, plan: Plan, ranges: Ranges | None = None) -> Expl
     if plan.quantized:
         if ranges is None:
             raise ExportError(f"{plan.precision} needs ranges measured on real frames: calibrate first")
-        forms = (integer_encoder, integer_refined, integer_lapped) if plan.activations == "uint8" and not kept else ()
+        forms = (integer_encoder, integer_refined) if plan.activations == "uint8" and not kept else ()
         whole = next((made for made in (form(model, ranges) for form in forms) if made is not None), None)
         if whole is not None:
             return Explicit(serialized(whole), {"precision": plan.precision, "keep": [], "convolutions": convolutions(whole)})

@@ -9,7 +9,7 @@ Heads: see `heads`.
 from percodec.export.models.autoencoder import Autoencoder, balanced, cvpr18, edge, fast, theis3
 from percodec.export.models.codecs import AUTOENCODERS
 from percodec.export.models.heads import HEADS, INPUTS, build_head, head_kind
-from percodec.export.models.linear import block, lapped, refined
+from percodec.export.models.linear import block, refined
 from percodec.export.models.quantizer import Quantizer, rate_bits_per_symbol
 from percodec.export.models.resnet import STAGES, Classifier, DeepLab, ResNet
 from percodec.export.models.segmentation import LatentFPN
@@ -34,7 +34,6 @@ __all__ = [
     "edge",
     "fast",
     "head_kind",
-    "lapped",
     "rate_bits_per_symbol",
     "refined",
     "theis3",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from percodec.export.models.autoencoder import Autoencoder, balanced, cvpr18, edge, fast, theis3
-from percodec.export.models.linear import block, lapped, refined
+from percodec.export.models.linear import block, refined
 
 AUTOENCODERS: dict[str, Callable[[int, int, float], Autoencoder]] = {
     "theis3": theis3,
@@ -14,7 +14,6 @@ AUTOENCODERS: dict[str, Callable[[int, int, float], Autoencoder]] = {
     "fast": fast,
     "balanced": balanced,
     "block": block,
-    "lapped": lapped,
     "refined": refined,
 }
 

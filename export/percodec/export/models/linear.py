@@ -3,9 +3,9 @@
     image -> g_a: one convolution of stride 8 -> Steps -> q -> g_s: one 3x3 back to blocks + residual units at 1/8 -> image
 
 `block`: 8x8 blocks, as JPEG cuts them, 0.14 kMAC/px at C = 48. `refined`: the same and a small residual stage at 1/8, by which the
-channels that say most see the blocks around, 0.46 kMAC/px; it may begin as a trained `block`. `lapped`: windows of 16x16 that overlap by
-half and such a stage for all channels, 1.3 kMAC/px. All begin as the Karhunen-Loeve transform of 8x8x3 blocks
-(`percodec.export.train.klt`): what a transform can say without training is there at the first step. Channels fall in variance.
+channels that say most see the blocks around, 0.46 kMAC/px; it may begin as a trained `block`. Both begin as the Karhunen-Loeve transform
+of 8x8x3 blocks (`percodec.export.train.klt`): what a transform can say without training is there at the first step. Channels fall in
+variance.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from percodec.export.models.autoencoder import Autoencoder, Residual, plain
+from percodec.export.models.autoencoder import Autoencoder, plain
 from percodec.export.models.steps import Steps
 
 BLOCK = 8
@@ -36,13 +36,21 @@ class BlockDecoder(nn.Module):
         return self.blocks(self.linear(q) + self.residual(q))  # type: ignore[no-any-return]
 
 
-def refinement(channels: int, hidden: int) -> Residual:
-    """z + 3x3 of 3x3 of z, 0 at first."""
-    last = nn.Conv2d(hidden, channels, 3, padding=1)
-    nn.init.zeros_(last.weight)
-    assert last.bias is not None
-    nn.init.zeros_(last.bias)
-    return Residual(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(), last)
+class Refinement(nn.Module):
+    """x [N,C,h,w] with a 3x3 of a 3x3 of its first `channels` added to them, 0 at first."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        last = nn.Conv2d(hidden, channels, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        assert last.bias is not None
+        nn.init.zeros_(last.bias)
+        self.channels = channels
+        self.body = nn.Sequential(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(), last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        leading = x[:, : self.channels]
+        return torch.cat([leading + self.body(leading), x[:, self.channels :]], 1)
 
 
 def block(channels: int = 48, levels: int = 255, width: float = 1.0) -> Autoencoder:
@@ -55,48 +63,24 @@ def block(channels: int = 48, levels: int = 255, width: float = 1.0) -> Autoenco
     return Autoencoder("block", g_a, g_s, channels, levels, quantizer=Steps(channels))
 
 
-class Leading(nn.Module):
-    """x [N,C,h,w] with `body` of its first channels added to them."""
-
-    def __init__(self, channels: int, body: Residual) -> None:
-        super().__init__()
-        self.channels, self.body = channels, body.body
-
-    def forward(self, x: Tensor) -> Tensor:
-        leading = x[:, : self.channels]
-        return torch.cat([leading + self.body(leading), x[:, self.channels :]], 1)
-
-
 def refined(channels: int = 48, levels: int = 255, width: float = 1.0) -> Autoencoder:
     """0.46 kMAC/px at C = 48. `width` scales the decoder's units.
 
     image -> 8x8 s8 C -> + [3x3 48, 3x3 C/2] of the first half of the channels -> q -> as `block`
     """
-    g_a = nn.Sequential(nn.Conv2d(3, channels, BLOCK, BLOCK), Leading(channels // 2, refinement(channels // 2, 48)))
+    g_a = nn.Sequential(nn.Conv2d(3, channels, BLOCK, BLOCK), Refinement(channels // 2, 48))
     g_s = BlockDecoder(channels, round(128 * width), 6)
     return Autoencoder("refined", g_a, g_s, channels, levels, quantizer=Steps(channels))
-
-
-def lapped(channels: int = 48, levels: int = 255, width: float = 1.0) -> Autoencoder:
-    """1.4 kMAC/px at C = 48. `width` scales the decoder's units.
-
-    image -> 16x16 s8 C -> + [3x3 64, 3x3 C] -> q -> as `block`
-    """
-    g_a = nn.Sequential(nn.Conv2d(3, channels, 2 * BLOCK, BLOCK, padding=BLOCK // 2), refinement(channels, 64))
-    g_s = BlockDecoder(channels, round(128 * width), 6)
-    return Autoencoder("lapped", g_a, g_s, channels, levels, quantizer=Steps(channels))
 
 
 def take_transform(codec: Autoencoder, basis: Tensor, back: Tensor, bias: Tensor) -> None:
     """Make `codec` the transform whose rows are `basis` [C,3,8,8]; its decoder's linear map `back` [192,C,3,3] with `bias` [192]."""
     first = codec.g_a[0]  # type: ignore[index]
-    margin = (first.kernel_size[0] - BLOCK) // 2
     with torch.no_grad():
-        first.weight.zero_()
-        first.weight[:, :, margin : margin + BLOCK, margin : margin + BLOCK] = basis
+        first.weight.copy_(basis)
         first.bias.zero_()
         codec.g_s.linear.weight.copy_(back)  # type: ignore[union-attr, operator]
         codec.g_s.linear.bias.copy_(bias)  # type: ignore[union-attr, operator]
 
 
-__all__ = ["BLOCK", "BlockDecoder", "Leading", "block", "lapped", "refined", "refinement", "take_transform"]
+__all__ = ["BLOCK", "BlockDecoder", "Refinement", "block", "refined", "take_transform"]

@@ -30,9 +30,9 @@ _CONTEXT_STEPS = 300
 
 
 def klt_start(codec: Autoencoder, images: Sequence[NDArray[np.uint8]], bpp: float, seed: int = 0, say: Say = lambda text: None) -> None:
-    """Fit `codec` (`block`, `refined` or `lapped`) to `images`, uint8 [H,W,3] each. Raises `UsageError` for another kind of codec."""
+    """Fit `codec` (`block` or `refined`) to `images`, uint8 [H,W,3] each. Raises `UsageError` for another kind of codec."""
     if not isinstance(codec.quantizer, Steps):
-        raise UsageError(f"--init klt is for codecs with a linear encoder, block, refined and lapped, not {codec.name}")
+        raise UsageError(f"--init klt is for codecs with a linear encoder, block and refined, not {codec.name}")
     codec.eval()
     pictures = _sample(images, seed)
     with torch.no_grad():
