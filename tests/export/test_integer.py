@@ -33,7 +33,7 @@ def frames():
 def encoder(name: str, levels: int = 6) -> bytes:
     """With batch norm's statistics as if trained: layers whose outputs have unit variance."""
     torch.manual_seed(1)
-    codec = AUTOENCODERS["refined"](8, levels, 1.0).train()
+    codec = AUTOENCODERS[name](8, levels, 1.0).train()
     with torch.no_grad():
         for _ in range(60):
             codec.encode(torch.nn.functional.interpolate(255 * torch.rand(4, 3, 16, 16), scale_factor=4, mode="bilinear"))

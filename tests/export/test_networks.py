@@ -40,7 +40,7 @@ PARAMETERS = {
     "fpn": 2_611_632,
     "block encoder": 6_176,
     "block decoder": 2_084_864,
-    "refined encoder": 20_080,
+    "refined encoder": 20_064,
     "refined decoder": 2_084_864,
 }
 
