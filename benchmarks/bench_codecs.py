@@ -8,7 +8,7 @@ arrives, is the one the vehicle's own network said; ours is 1 because the latent
 the rate at which the rival's picture is as good as ours. A bundle without a head has no such network: there `labels` is what the built-in
 bundle's says of the original picture and of what arrives, ours decoded too. Of two decoders PSNR is that of one, MS-SSIM that of the other.
 CPU time is the encoder's alone, all in turn in one process, medians of rounds; ours is given with its encoder network, which perception has
-run anyway, and without. `tiers` are our own streams at 25 frames/s beside each other, every fourth picture decoded.
+run anyway, and without. `tiers` are our own streams at 25 frames/s beside each other, every eighth picture decoded.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.machine import machine_info, versions
 
-KEY_EVERY, ROUNDS, EVERY = 25, 3, 4
+KEY_EVERY, ROUNDS, EVERY = 25, 3, 8
 BUNDLES = Path(__file__).parent / "bundles"
 RIVALLED = [default_bundle(), BUNDLES / "refined-0.33"]
 TIERS = [BUNDLES / f"{name}" for name in ("balanced-0.330", "balanced-0.635", "block-0.28", "block-0.62", "refined-0.33", "refined-0.63")]

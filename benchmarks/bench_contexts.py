@@ -28,14 +28,14 @@ from percodec.export.data.sets import load
 from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.any_size import BundleAtAnySize, crop8
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.codec import EntropyModel, PacketCodec, _rans, count_pairs
+from percodec.sdk.codec import EntropyModel, PacketCodec, StepsModel, _rans, count_pairs
 
 HERE = Path(__file__).parent
 DEFAULT = tuple(HERE / "bundles" / f"lab-{point}" for point in ("0.0983", "0.330", "0.635"))
 Latent = NDArray[np.uint8]
 
 
-def bytes_of(model: EntropyModel, latents: list[Latent]) -> int:
+def bytes_of(model: EntropyModel | StepsModel, latents: list[Latent]) -> int:
     return sum(len(PacketCodec(model, *z.shape[1:]).encode(z, frame_id=0, timestamp_ns=0)) for z in latents)
 
 

@@ -21,17 +21,17 @@ import numpy as np
 import record
 from bench_contexts import DEFAULT, HERE, Latent, bytes_of, microseconds
 
-from percodec.export.bundles.context_tables import learn_contexts
-from percodec.export.bundles.stream_tables import stream_pairs
+from percodec.export.bundles.stream_tables import learned_from, stream_pairs
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.codec import EntropyModel, PacketCodec, VideoCodec
+from percodec.sdk.codec import EntropyModel, PacketCodec, StepsModel, VideoCodec
 
 TIERS = [HERE / "bundles" / f"{tier}-{point}" for tier in ("fast", "balanced") for point in ("0.330", "0.635")]
 ROAD_EDGE = HERE.parent / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
+Model = EntropyModel | StepsModel
 ROAD = "synthetic://road?frames=300&seed=1"
 
 
-def speed(intra: EntropyModel, predicted: EntropyModel, latents: list[Latent], rounds: int) -> dict[str, Any]:
+def speed(intra: Model, predicted: Model, latents: list[Latent], rounds: int) -> dict[str, Any]:
     shape = latents[0].shape[1:]
     alone, sender = PacketCodec(intra, *shape), VideoCodec(intra, predicted, *shape, key_every=1 << 30)
     receiver = VideoCodec(intra, predicted, *shape)
@@ -55,7 +55,7 @@ def speed(intra: EntropyModel, predicted: EntropyModel, latents: list[Latent], r
     return {"microseconds": {name: statistics.median(v) for name, v in found.items()}, "speed_of_intra": ratios}
 
 
-def stream_bytes(key: EntropyModel, predicted: EntropyModel, latents: list[Latent], key_every: int) -> int:
+def stream_bytes(key: Model, predicted: Model, latents: list[Latent], key_every: int) -> int:
     """Of all packets, each decoded again."""
     shape, size = latents[0].shape[1:], 0
     sender, receiver = (VideoCodec(key, predicted, *shape, key_every=key_every) for _ in range(2))
@@ -75,7 +75,7 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, Any]:
     rest = [np.ascontiguousarray(z) for z in (clip[half - 1, channels:], *clip[half:, channels:])]
     sources = {"CamVid val": stream_pairs(bundle, f"{args.camvid}/val"), "synthetic road": stream_pairs(bundle, ROAD)}
     sources["first half"] = clip[: half - 1]
-    tables = {name: learn_contexts(pairs, bundle.levels, temporal=True) for name, pairs in sources.items()}
+    tables = {name: learned_from(bundle, pairs) for name, pairs in sources.items()}
     sizes = {"intra": bytes_of(key, rest), "stream": stream_bytes(key, shipped, rest, args.key_every)}
     sizes |= {name: stream_bytes(key, model, rest, args.key_every) for name, model in tables.items()}
     case: dict[str, Any] = {"bundle": bundle.name, "frames": len(rest), "latent": list(bundle.latent_shape), "key_profile": key.profile}
@@ -107,7 +107,7 @@ def main() -> int:
         )
     result = {
         "benchmark": "bench_video",
-        "command": "python benchmarks/bench_video.py --video PATH --camvid PATH",
+        "command": "python benchmarks/bench_video.py --video PATH --camvid PATH" + "".join(f" --bundle {b.name}" for b in args.bundle),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "machine": {"cpu": record.cpu_name()},
         "video": args.video.name,

@@ -170,7 +170,7 @@ def video(result: dict[str, Any]) -> str:
     for case in result["cases"]:
         size, saved, speed = case["bytes_per_frame"], case["saved"], case["speed_of_intra"]
         row = [case["bundle"], f"{size['intra']:.0f}", f"{size['stream']:.0f}"]
-        row += [f"-{100 * saved[name]:.1f} %" for name in ("stream", *alone)]
+        row += [f"{-100 * saved[name]:+.1f} %" for name in ("stream", *alone)]
         rows.append([*row, f"{speed['encode']:.2f} x", f"{speed['decode']:.2f} x"])
     head = ["bundle", "intra, bytes a frame", "stream", "saved", *(f"{name} alone" for name in alone), "encode, beside intra", "decode"]
     facts = f"Second half of `{result['video']}`, a key packet every {result['key_every']} frames; {result['machine']['cpu']}, one thread"

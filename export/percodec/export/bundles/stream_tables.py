@@ -34,13 +34,16 @@ def learn_stream(bundle: Bundle, specs: Sequence[str], say: Say = lambda text: N
         found.append(stream_pairs(bundle, spec))
         say(f"{spec}: {len(found[-1])} pairs of frames")
     say(f"learning tables of predicted packets, {bundle.latent_shape[0]} channels ...")
-    tables: EntropyModel | StepsModel
-    pairs, key = np.concatenate(found), bundle.entropy_model
-    if isinstance(key, StepsModel):
-        tables = learn_steps(pairs, key.offsets, key.levels_per_channel, temporal=True, say=say)
-    else:
-        tables = learn_contexts(pairs, bundle.levels, temporal=True, say=say)
+    tables = learned_from(bundle, np.concatenate(found), say)
     return tables, {"stream": [{"source": readable(s), "pairs": len(p)} for s, p in zip(specs, found, strict=True)]}
+
+
+def learned_from(bundle: Bundle, pairs: NDArray[np.uint8], say: Say = lambda text: None) -> EntropyModel | StepsModel:
+    """Tables of predicted packets for the bundle's latents: `pairs` uint8 [N,2C,h,w], each frame's latent and the next one's."""
+    key = bundle.entropy_model
+    if isinstance(key, StepsModel):
+        return learn_steps(pairs, key.offsets, key.levels_per_channel, temporal=True, say=say)
+    return learn_contexts(pairs, bundle.levels, temporal=True, say=say)
 
 
 def stream_pairs(bundle: Bundle, spec: str, most: int = PAIRS) -> NDArray[np.uint8]:
@@ -71,4 +74,4 @@ def _pairs(bundle: Bundle, frames: Iterable[Frame], start: int, most: int) -> li
     return pairs
 
 
-__all__ = ["PAIRS", "learn_stream", "stream_pairs"]
+__all__ = ["PAIRS", "learn_stream", "learned_from", "stream_pairs"]
