@@ -34,7 +34,7 @@ def _tiers(tiers: list[dict[str, Any]], every: int) -> str:
     for tier in tiers:
         same = [_saved(tiers, tier, measure) for measure in ("psnr_db", "ms_ssim")]
         row = [f"`{tier['bundle']}`", f"{tier['kbit_s']:.0f}", f"{tier['psnr_db']:.2f}", f"{tier['ms_ssim']:.4f}"]
-        rows.append([*row, *("" if tier is first or one is None else f"{100 * one:+.0f} %" for one in same)])
+        rows.append([*row, *("" if one is None else f"{100 * one:+.0f} %" for one in same)])
     name = first["bundle"]
     head = ["bundle", "kbit/s at 25 frames/s", "PSNR, dB", "MS-SSIM", f"bytes at the PSNR of `{name}`", "bytes at its MS-SSIM"]
     return f"Of our own streams, every {every}th picture decoded:\n\n{table(head, rows)}"
@@ -45,7 +45,7 @@ def _saved(tiers: list[dict[str, Any]], tier: dict[str, Any], measure: str) -> f
     kind = tier["bundle"].rpartition("-")[0]
     points = sorted((t[measure], math.log(t["kbit_s"])) for t in tiers if t["bundle"].rpartition("-")[0] == kind)
     wanted = tiers[0][measure]
-    if len(points) < 2 or not points[0][0] <= wanted <= points[-1][0]:
+    if kind == tiers[0]["bundle"].rpartition("-")[0] or len(points) < 2 or not points[0][0] <= wanted <= points[-1][0]:
         return None
     (low, a), (high, b) = points[0], points[-1]
     return math.exp(a + (b - a) * (wanted - low) / (high - low)) / float(tiers[0]["kbit_s"]) - 1
