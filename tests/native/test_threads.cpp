@@ -108,8 +108,8 @@ int main(int count, char** arguments) {
         made.emplace_back(folder + "contexts-5x7x70-L6-auto", 7, 70);
         made.emplace_back(folder + "temporal-3x6x90-L6-K16-lanes32", 6, 90);
         made.emplace_back(folder + "pairs-2x9x31-L8-lanes64", 9, 31);
-        made.emplace_back(folder + "steps-6x9x21-lanes16", 9, 21);
         made.emplace_back(folder + "steps-temporal-6x9x21-lanes16", 9, 21);
+        made.emplace_back(folder + "steps-6x9x21-lanes16", 9, 21);
         return made;
     }();
     std::atomic<int> waiting{kThreads};
