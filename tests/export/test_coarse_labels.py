@@ -15,7 +15,7 @@ from percodec.export.models.to_onnx import fold  # noqa: E402
 from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
 from percodec.export.train.from_config import train, trained_model  # noqa: E402
-from percodec.export.train.tasks import grouped_cross_entropy  # noqa: E402
+from percodec.export.train.tasks import class_weights, grouped_cross_entropy  # noqa: E402
 from percodec.sdk.errors import DataError, UsageError  # noqa: E402
 
 
@@ -118,3 +118,24 @@ def test_road_trains_a_head_on_a_linear_codec(camvid, idd, tmp_path):
     assert 0 <= best["miou"] <= 1
     model = trained_model(load_checkpoint(tmp_path / "head/last.pt"))
     assert not torch.equal(model.head.scale, torch.ones(4))  # it knows its channels' spreads
+
+
+def test_a_mixed_crop_has_a_rectangle_of_the_crop_before_and_its_labels():
+    image = np.stack([np.full((64, 64, 3), 40 * k, np.uint8) for k in range(5)])
+    data = DataSet("flat", list(image), [np.full((64, 64), k, np.uint8) for k in range(5)], "")
+    plain, mixed = (Crops([data], [1.0], 64, 8, 1, (1.0, 1.0), 0.0, mix=share).batch(3) for share in (0.0, 1.0))
+    assert torch.equal(mixed.inputs[:, 0] / 40, mixed.labels.float())
+    for k in range(8):
+        pasted = int(plain.labels[k - 1, 0, 0])
+        share = float((mixed.labels[k] == pasted).float().mean())
+        assert set(mixed.labels[k].unique().tolist()) <= {pasted, int(plain.labels[k, 0, 0])}
+        assert pasted == int(plain.labels[k, 0, 0]) or 1 / 20 < share < 2 / 3
+    again = Crops([data], [1.0], 64, 8, 1, (1.0, 1.0), 0.0, mix=1.0).batch(3)
+    assert torch.equal(mixed.inputs, again.inputs)
+
+
+def test_a_groups_pixels_count_for_all_its_classes():
+    label = np.array([[0] * 50 + [GROUPS_FROM] * 50], np.uint8)
+    data = DataSet("groups", [np.zeros((1, 100, 3), np.uint8)], [label], "", groups=((1, 2),))
+    fine = DataSet("fine", data.images, [np.array([[0] * 50 + [1] * 25 + [2] * 25], np.uint8)], "")
+    assert torch.allclose(class_weights([data], 4), class_weights([fine], 4))

@@ -19,7 +19,8 @@ BOOT = "b" * 32
 
 def latents(bundle: Bundle, count: int, seed: int = 7) -> NDArray[np.uint8]:
     """uint8 [N,C,h,w], each unlike the others."""
-    return np.random.default_rng(seed).integers(0, bundle.levels, (count, *bundle.latent_shape), dtype=np.uint8)
+    most = [step.levels for step in bundle.steps] or [bundle.levels] * bundle.latent_shape[0]
+    return np.random.default_rng(seed).integers(0, np.reshape(most, (-1, 1, 1)), (count, *bundle.latent_shape), dtype=np.uint8)
 
 
 def packets_of(bundle: Bundle, symbols: NDArray[np.uint8], stream_id: int = 0) -> list[bytes]:

@@ -33,7 +33,9 @@ from percodec.sdk.synthetic.road import RoadScene  # noqa: E402
 ROAD = default_bundle()
 TRAIN, VAL = 9, 2
 SMALL = [
-    "codec.name=edge",
+    "codec.name=refined",
+    "codec.channels=48",
+    "codec.levels=255",
     "head.name=fpn",
     "head.widths=[8, 8, 8]",
     "head.pyramid=8",

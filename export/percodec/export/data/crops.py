@@ -38,6 +38,7 @@ class Crops:
     `sets` are drawn with probability proportional to `weights`, pictures uniformly within a set. Of several processes each takes
     its `share` = (rank, world) of the same batch. `margin` pixels on every side are added to `size` for the codec's surroundings.
     `weather`: share of crops seen through bad light, weather or a bad lens. `rare`: share of crops around a pixel of a rare class.
+    `mix`: share of crops with a rectangle of another crop in them (CutMix, Yun et al. 2019).
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Crops:
         margin: int = 0,
         weather: float = 0.0,
         rare: float = 0.0,
+        mix: float = 0.0,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         if size % 8 or margin % 8:
@@ -61,7 +63,7 @@ class Crops:
         self.sets = sets
         self.p = np.asarray(weights, np.float64) / np.sum(weights)
         self.size, self.n, self.seed, self.scale, self.jitter = size + 2 * margin, batch, seed, scale, jitter
-        self.weather, self.rare = weather, rare
+        self.weather, self.rare, self.mix = weather, rare, mix
         self.holding = [_holding(data) if rare else {} for data in sets]
         self.items = range(share[0], batch, share[1])
         self.classified = bool(sets[0].targets)
@@ -80,7 +82,26 @@ class Crops:
             self._crop(data, k, rng, images[i], labels[i], centre)
             if self.classified:
                 targets[i] = data.targets[k]
+        if self.mix and not self.classified:
+            images, labels = self._mixed(images, labels, step)
         return Batch(images.contiguous(memory_format=torch.channels_last), targets if self.classified else labels)
+
+    def _mixed(self, images: Tensor, labels: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """With rectangles, a quarter to three quarters of each side, of the crop before."""
+        mixed, known = images.clone(), labels.clone()
+        for i, item in enumerate(self.items):
+            rng = np.random.default_rng((self.seed, step, item, 1))
+            if rng.random() >= self.mix:
+                continue
+            (top, bottom), (left, right) = (self._span(rng), self._span(rng))
+            mixed[i, :, top:bottom, left:right] = images[i - 1, :, top:bottom, left:right]
+            known[i, top:bottom, left:right] = labels[i - 1, top:bottom, left:right]
+        return mixed, known
+
+    def _span(self, rng: np.random.Generator) -> tuple[int, int]:
+        length = int(rng.integers(self.size // 4, 3 * self.size // 4 + 1))
+        first = int(rng.integers(self.size - length + 1))
+        return first, first + length
 
     def _crop(
         self, data: DataSet, k: int, rng: np.random.Generator, image_out: Tensor, label_out: Tensor, centre: tuple[int, int] | None

@@ -21,7 +21,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from percodec.export.models import AUTOENCODERS, Quantizer, Steps, build_head, head_kind
+from percodec.export.models import AUTOENCODERS, Quantizer, Shrinking, Steps, build_head, head_kind
 from percodec.export.train.config import check, completed
 from percodec.sdk.bundle import Bundle, Step
 from percodec.sdk.errors import DataError, PercodecError
@@ -91,6 +91,8 @@ def bundle_checkpoint(bundle: Bundle, graph: str | None = None) -> dict[str, Any
     else:
         _follow_steps(codec.quantizer, bundle.steps)
     _fill(model, weights, bundle.path)
+    if isinstance(head, Shrinking) and isinstance(codec.quantizer, Steps):
+        head.step.copy_(codec.quantizer.step.detach())
     found = bundle.manifest.get("metrics", {})
     val = {short: found[name] for short, name in _SCORES.items() if name in found}
     step = said.get("step", 0)

@@ -27,7 +27,8 @@ DEFAULTS: Config = {
     # fixed_encoder: encoder and quantizer stay as they are, and the decoder alone learns, on symbols.
     "codec": {"name": "edge", "channels": 16, "levels": 6, "width": 1.0, "sigma": 1.0, "sigma_final": 1.0, "fixed_encoder": False},
     # input: latent | decoded | original. presence: the share of a crop from which a class counts as present, where pictures are
-    # classified by what their label maps hold. widths and pyramid are fpn's, width is the others'.
+    # classified by what their label maps hold. widths and pyramid are fpn's, width is the others'. shrink: of heads that
+    # `percodec export --shrink` made of trained ones; training knows 1 only.
     "head": {
         "name": "fpn",
         "input": "latent",
@@ -37,13 +38,25 @@ DEFAULTS: Config = {
         "presence": 0.01,
         "widths": [96, 144, 192],
         "pyramid": 96,
+        "shrink": 1,
     },
     # train: [[spec, weight], ...]; {name} in a spec is filled in by `--data name=PATH`, so a configuration holds no machine's paths.
     "data": {"train": [["camvid:{camvid}:train", 1.0]], "val": "camvid:{camvid}:val"},
     # views: with a fixed codec, how many variants of each picture are encoded beforehand and cropped from; 0 encodes every crop anew,
     # with `margin` pixels around it that only the codec sees. weather: share of crops that are made dark, hazy, blurred, noisy, too bright
     # or of other colours before the encoder. rare: share of crops around a pixel of a class that less than 2 % of the pixels have.
-    "crops": {"size": 192, "batch": 12, "scale": [0.75, 1.5], "jitter": 0.2, "views": 0, "margin": 0, "weather": 0.0, "rare": 0.0},
+    # mix: share of crops with a rectangle of another in them.
+    "crops": {
+        "size": 192,
+        "batch": 12,
+        "scale": [0.75, 1.5],
+        "jitter": 0.2,
+        "views": 0,
+        "margin": 0,
+        "weather": 0.0,
+        "rare": 0.0,
+        "mix": 0.0,
+    },
     # bpp and beta: rate target and its weight; structure: weight of 1 - MS-SSIM beside the squared error; gamma: weight of the codec's loss
     # beside cross-entropy (joint); distill_*: with --teacher, share of its logits and weight of its stage features.
     "loss": {

@@ -23,7 +23,7 @@ from percodec.export.train.checkpoint import digest_of, load_checkpoint
 from percodec.export.train.config import Config, resolve
 from percodec.export.train.klt import contexts_start, klt_start
 from percodec.export.train.loop import Run, Schedule, resumable
-from percodec.export.train.packets import PacketCrops, PacketSet, is_packets, open_sets, packet_crops, validate_packets
+from percodec.export.train.packets import PacketCrops, PacketSet, is_packets, open_sets, packet_crops, some_latents, validate_packets
 from percodec.export.train.tasks import Joint, Objective, class_weights, no_class
 from percodec.export.train.validate import as_batch, score, validate_codec, validate_head
 from percodec.export.train.views import ViewCrops, Views
@@ -85,6 +85,8 @@ def train(
     best validation record. Writes config.json, data.json (digests), codec.json (where the codec came from), command.txt (`command`),
     train.csv, val.csv, best.json, last.pt, best.pt; nothing where it refuses. Raises `UsageError`, `DataError`, `TrainingError`.
     """
+    if config["head"]["shrink"] > 1:
+        raise UsageError("head.shrink is made by percodec export --shrink, of a trained head: train with head.shrink=1")
     device = distributed.start()
     specs = config["data"]["train"]
     resolved, val_spec = [resolve(spec, places) for spec, _ in specs], resolve(config["data"]["val"], places)
@@ -108,11 +110,15 @@ def train(
             contexts_start(model.codec, _some_pictures(sets), config["seed"], say)
     elif model.frozen and model.codec is not None:
         raise UsageError(f"the task {config['task']} trains a head on a fixed codec: give --codec CHECKPOINT")
-    if head_from is not None:
-        load_part(model, head_from, "head")
-    elif model.frozen and model.codec is not None and isinstance(model.codec.quantizer, Steps) and isinstance(model.head, LatentFPN):
-        codec = model.codec.eval()
-        model.head.see([codec.encode(as_batch(data.images[k])).q for data in sets[:1] for k in range(0, len(data), -(-len(data) // 32))])
+    sees = head_from is not None and load_part(model, head_from, "head", say)
+    if (
+        not sees
+        and model.frozen
+        and model.codec is not None
+        and isinstance(model.codec.quantizer, Steps)
+        and isinstance(model.head, LatentFPN)
+    ):
+        model.head.see(some_latents(packets[0], model.codec, config["seed"]) if packets else _latents(model.codec, sets[0]))
     if trunk_from is not None:
         load_trunk(model, trunk_from)
     if init == "klt":
@@ -193,6 +199,12 @@ def _init_klt(config: Config, model: Joint, sets: list[DataSet], also: Path | No
     klt_start(model.codec, _some_pictures(sets), config["loss"]["bpp"], config["seed"], say)
 
 
+def _latents(codec: Autoencoder, data: DataSet) -> list[torch.Tensor]:
+    """Values [1,C,h,w] of about 32 pictures."""
+    codec.eval()
+    return [codec.encode(as_batch(data.images[k])).q for k in range(0, len(data), -(-len(data) // 32))]
+
+
 def _some_pictures(sets: list[DataSet]) -> list[NDArray[np.uint8]]:
     """About 128, as many of each set."""
     return [data.images[k] for data in sets for k in range(0, len(data), max(1, len(data) * len(sets) // 128))]
@@ -227,7 +239,7 @@ def _batches(
     scale = (float(crops["scale"][0]), float(crops["scale"][1]))
     if config["task"] in ("codec", "joint") or not crops["views"]:
         size, margin = crops["size"], crops["margin"] if config["task"] in ("classification", "segmentation") else 0
-        more = {"weather": crops["weather"], "rare": crops["rare"], "share": share}
+        more = {"weather": crops["weather"], "rare": crops["rare"], "mix": crops["mix"], "share": share}
         return Crops(sets, weights, size, crops["batch"], config["seed"], scale, crops["jitter"], margin, **more), None
     if model.codec is not None:
         model.codec.to(device).eval()
@@ -263,16 +275,23 @@ def _record(config: Config, out: Path, origin: dict[str, Any] | None, data: dict
         (out / "command.txt").write_text(command + "\n", encoding="utf-8", errors="backslashreplace")
 
 
-def load_part(model: Joint, path: Path, part: str) -> None:
+def load_part(model: Joint, path: Path, part: str, say: Say = lambda text: None) -> bool:
     """Start the `codec` or the `head` from a checkpoint of any run with the same one. Raises `UsageError`.
 
-    `refined` may start from `block`: the stage that it has more adds nothing at first.
+    `refined` may start from `block`: the stage that it has more adds nothing at first. A head may start from one on another codec's
+    latents: all but its first layer; then it is False.
     """
     state = load_checkpoint(path)
     weights = {k: v for k, v in state["model"].items() if k.startswith(f"{part}.")}
     names = (model.codec.name if model.codec else "", state["config"]["codec"]["name"])
     more = "codec.g_a.1." if part == "codec" and names == ("refined", "block") else None
     wanted = [k for k in model.state_dict() if k.startswith(f"{part}.") and not (more and k.startswith(more))]
+    if part == "head" and isinstance(model.head, LatentFPN) and state["config"]["head"]["name"] == "fpn":
+        first = [k for k in ("head.stem.0.weight", "head.scale") if k in weights]
+        if any(weights[k].shape != model.state_dict()[k].shape for k in first):
+            say(f"--head {path} reads latents of another codec: its first layer starts anew")
+            weights = {k: v for k, v in weights.items() if k not in first}
+            wanted = [k for k in wanted if k not in first]
     missing = [k for k in wanted if k not in weights]
     try:
         if missing:
@@ -280,6 +299,7 @@ def load_part(model: Joint, path: Path, part: str) -> None:
         model.load_state_dict(weights, strict=False)
     except RuntimeError as e:
         raise UsageError(f"--{part} {path} holds another {part} than this configuration: {e}".replace("\n", " ")) from e
+    return not (part == "head" and "head.stem.0.weight" in model.state_dict() and "head.stem.0.weight" not in weights)
 
 
 def load_teacher(path: Path, student: Joint) -> Joint:

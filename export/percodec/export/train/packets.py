@@ -22,7 +22,7 @@ from percodec.export.data.dataset import DataSet
 from percodec.export.fleet.dataset import PacketBatch, PacketDataset
 from percodec.export.fleet.labels import LABELS, TARGET, Labels, label_map
 from percodec.export.fleet.store import Store
-from percodec.export.models import head_kind
+from percodec.export.models import Autoencoder, head_kind
 from percodec.export.train import distributed
 from percodec.export.train.config import Config
 from percodec.export.train.tasks import Joint
@@ -170,6 +170,14 @@ def packet_crops(data: PacketSet, model: Joint, config: Config, say: Say) -> Pac
     return PacketCrops(dataset, values, crops["size"], config["seed"], config["head"]["classes"], share, say)
 
 
+def some_latents(data: PacketSet, codec: Autoencoder, seed: int) -> list[Tensor]:
+    """Values [1,C,h,w] of up to 32 packets drawn at random. Raises `DataError` where none decodes."""
+    found = next(PacketDataset(data.where, data.bundle, batch=32, labels=data.labels, seed=seed).loader(), None)
+    if found is None:
+        raise DataError(f"{data.where}: no labelled packet decodes")
+    return [codec.quantizer.values(found.symbols[k : k + 1]).detach() for k in range(len(found))]
+
+
 def check_classes(known: Tensor, classes: int, dataset: PacketDataset) -> None:
     """Raises `DataError` where a label is no class of the head's."""
     wrong = known[(known >= classes) & (known != 255)] if known.ndim == 3 else known[(known >= classes) | (known < 0)]
@@ -201,4 +209,14 @@ def validate_packets(model: Joint, config: Config, dataset: PacketDataset, devic
     return judge_head(model, config, samples(), device)
 
 
-__all__ = ["KIND", "PacketCrops", "PacketSet", "check_classes", "is_packets", "open_sets", "packet_crops", "validate_packets"]
+__all__ = [
+    "KIND",
+    "PacketCrops",
+    "PacketSet",
+    "check_classes",
+    "is_packets",
+    "open_sets",
+    "packet_crops",
+    "some_latents",
+    "validate_packets",
+]

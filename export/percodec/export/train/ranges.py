@@ -52,6 +52,7 @@ RANGES: dict[str, Range] = {
     "head.presence": Range(0, 1, "it is a share of a picture's pixels", above=True),
     "head.widths": _CHANNELS,
     "head.pyramid": _CHANNELS,
+    "head.shrink": Range(1, 8, "it is how many times smaller a head reads a latent"),
     "crops.size": Range(64, 8192, "the latent is an eighth of it, and networks halve that up to twice more", step=8),
     "crops.batch": Range(1, 65536, "a step needs a picture"),
     "crops.scale": Range(0, 64, "it is [smallest, largest] magnification", above=True),
@@ -59,6 +60,7 @@ RANGES: dict[str, Range] = {
     "crops.views": Range(0, 4096, "it is the number of variants kept of each picture; 0 keeps none"),
     "crops.weather": Range(0, 1, "it is a share of the crops"),
     "crops.rare": Range(0, 1, "it is a share of the crops"),
+    "crops.mix": Range(0, 1, "it is a share of the crops"),
     "crops.margin": Range(0, 1024, "the latent has a value for each 8 pixels", step=8),
     "loss.bpp": Range(0, 256, "it is a rate; loss.beta = 0 switches it off", above=True),
     "loss.beta": _WEIGHT,
@@ -105,8 +107,8 @@ def _check_lists(config: dict[str, Any], source: str) -> None:
     if len(scale) != 2 or not all(_is_number(v) for v in scale) or scale[0] > scale[1]:
         raise UsageError(f"{source}: crops.scale must be [smallest, largest], two numbers, got {scale!r}")
     crops = config["crops"]
-    if crops["views"] and (crops["weather"] or crops["rare"]):
-        raise UsageError(f"{source}: crops.weather and crops.rare are for pictures cropped anew: set crops.views=0")
+    if crops["views"] and (crops["weather"] or crops["rare"] or crops["mix"]):
+        raise UsageError(f"{source}: crops.weather, crops.rare and crops.mix are for pictures cropped anew: set crops.views=0")
     pairs = [s for s in sets if isinstance(s, list) and len(s) == 2 and isinstance(s[0], str) and _is_number(s[1])]
     if len(pairs) != len(sets) or not all(math.isfinite(w) and w >= 0 for _, w in pairs) or not 0 < sum(w for _, w in pairs) < math.inf:
         raise UsageError(f"{source}: data.train must be a list of [spec, weight] pairs, weights not negative, one above 0; got {sets!r}")

@@ -97,7 +97,7 @@ def presence(labels: Tensor, classes: int, share: float) -> Tensor:
 
 
 def class_weights(data: list[DataSet], classes: int, offset: float = 1.05, say: Callable[[str], None] = lambda text: None) -> Tensor:
-    """1 / ln(offset + share), the ENet weighting, normalised to mean 1 over the pixels.
+    """1 / ln(offset + share), the ENet weighting, normalised to mean 1 over the pixels. A group's pixels are shared evenly by its classes.
 
     Raises `DataError` where no pixel of a set's labels has a class; `say` is told of pictures without any.
     """
@@ -106,7 +106,10 @@ def class_weights(data: list[DataSet], classes: int, offset: float = 1.05, say: 
         found = np.zeros(classes)
         blank = 0
         for label in d.labels:
-            here = np.bincount(label.ravel(), minlength=256)[:classes]
+            every = np.bincount(label.ravel(), minlength=256)
+            here = every[:classes].astype(np.float64)
+            for k, members in enumerate(d.groups):
+                here[list(members)] += every[GROUPS_FROM + k] / len(members)
             found[: len(here)] += here
             blank += not here.any()
         if not found.any():
