@@ -206,3 +206,90 @@ def test_training_goes_on_from_a_bundle_and_refined_from_block(bundle, camvid, t
     with pytest.raises(UsageError, match="holds another codec"):
         train(load_config("block", [*TINY, "codec.channels=10"]), tmp_path / "other", {"camvid": str(camvid)}, codec_from=bundle.path)
     assert not (tmp_path / "other").exists()
+
+
+@pytest.fixture(scope="module")
+def with_head(runs, camvid, tmp_path_factory):
+    """A head on the codec's latents, as a bundle of the frames that it was trained on."""
+    folder, places = tmp_path_factory.mktemp("head"), {"camvid": str(camvid)}
+    few = ["schedule.steps=30", "crops.weather=0", "crops.rare=0", "crops.mix=0", "head.widths=[8, 12, 16]", "head.pyramid=8"]
+    config = load_config("road", [*TINY, "codec.name=block", *few])
+    train(config, folder / "run", places, codec_from=runs / "first/best.pt")
+    return export_bundle(folder / "run/best.pt", folder / "small", "small", places, 176, 240, "crop", say=lambda text: None)
+
+
+def test_a_head_reads_a_large_frame_as_the_small_one(with_head, camvid, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    large = export_bundle(with_head.path, tmp_path / "large", "large", {"camvid": str(camvid)}, 352, 480, "crop", say=print, shrink=2)
+    assert large.manifest["provenance"]["config"]["head"]["shrink"] == 2
+    image = picture()
+    with Session.open(with_head) as small, Session.open(large) as twice:
+        wanted = small.predict(small.encode(Frame(image, 0, 0))).labels
+        enlarged = np.ascontiguousarray(cv2.resize(image, (480, 352), interpolation=cv2.INTER_CUBIC))
+        got = twice.predict(twice.encode(Frame(enlarged, 0, 0))).labels
+    assert got.shape == (352, 480)
+    assert len(np.unique(wanted)) > 1
+    assert (got == wanted.repeat(2, 0).repeat(2, 1)).mean() > 0.6  # of a head of thirty steps; those that have learned reach 0.95
+
+
+def test_the_smaller_latent_is_that_of_the_smaller_picture(runs):
+    from percodec.export.models import shrunk
+
+    codec = build_model(load_checkpoint(runs / "first/best.pt")["config"]).codec
+    weights = load_checkpoint(runs / "first/best.pt")["model"]
+    codec.load_state_dict({k.removeprefix("codec."): v for k, v in weights.items() if k.startswith("codec.")})
+    codec.eval()
+    made = shrunk(torch.nn.Identity(), codec, [picture(k) for k in range(4)], 2)
+    small = torch.from_numpy(picture(9)).permute(2, 0, 1)[None].float()
+    large = torch.nn.functional.interpolate(small, scale_factor=2, mode="bicubic").clamp(0, 255).round()
+    with torch.no_grad():
+        wanted, got = codec.encode(small).q, made(codec.encode(large).q)
+    error, power = ((a**2).mean((0, 2, 3)) for a in (got - wanted, wanted))
+    assert (error[:3] < 0.2 * power[:3]).all()
+    on_steps = got / codec.quantizer.step.view(1, -1, 1, 1)
+    assert torch.allclose(on_steps, on_steps.round(), atol=1e-4)
+
+
+def test_a_shrunk_head_keeps_its_weights_in_a_bundle_and_learns_no_more(with_head, camvid, tmp_path):
+    places = {"camvid": str(camvid)}
+    large = export_bundle(with_head.path, tmp_path / "large", "large", places, 352, 480, "crop", say=lambda text: None, shrink=2)
+    again = export_bundle(large.path, tmp_path / "again", "large", places, 704, 480, "crop", say=lambda text: None)
+    with Session.open(large) as one, Session.open(again) as other:
+        tall = np.ascontiguousarray(np.vstack([picture(4).repeat(2, 0).repeat(2, 1)] * 2))
+        first, second = (s.predict(s.encode(Frame(tall[: s.bundle.frame_height], 0, 0))).labels for s in (one, other))
+    assert (first[:200] == second[:200]).mean() > 0.9
+    with pytest.raises(UsageError, match="as it is"):
+        export_bundle(large.path, tmp_path / "twice", "large", places, 704, 960, "crop", say=lambda text: None, shrink=2)
+    with pytest.raises(UsageError, match="multiples of 32"):
+        export_bundle(with_head.path, tmp_path / "odd", "odd", places, 360, 480, "crop", say=lambda text: None, shrink=4)
+    with pytest.raises(UsageError, match=r"head\.shrink"):
+        train(load_config("road", ["head.shrink=2"]), tmp_path / "run", places)
+
+
+def test_heads_of_codecs_with_shared_levels_are_not_shrunk():
+    from percodec.export.models import LatentFPN, fast, shrunk
+
+    with pytest.raises(UsageError, match="linear codecs"):
+        shrunk(LatentFPN(16, 3), fast(), [picture()], 2)
+
+
+def test_a_head_goes_on_from_one_on_another_codec_with_its_first_layer_anew(runs, with_head, camvid, tmp_path):
+    """Here on six shared levels: all layers but the first are the other's, whose latents are seen for their spread."""
+    said, places = [], {"camvid": str(camvid)}
+    few = ["head.widths=[8, 12, 16]", "head.pyramid=8", "schedule.steps=1", "schedule.lr=1e-9", "crops.weather=0"]
+    train(load_config("edge", [*TINY, "codec.width=1", "codec.levels=6"]), tmp_path / "edge", places)
+    config = load_config("road", [*TINY, "codec.width=1", "codec.name=edge", "codec.levels=6", "codec.channels=16", *few])
+    with pytest.raises(UsageError, match="another codec"):
+        train(config, tmp_path / "no", places, codec_from=tmp_path / "edge/best.pt", head_from=with_head.path)
+    config = load_config("road", [*TINY, "codec.width=1", "codec.name=edge", "codec.levels=6", *few])
+    train(config, tmp_path / "edge-head", places, codec_from=tmp_path / "edge/best.pt")
+    wide = load_config("block", [*TINY, "codec.channels=10"])
+    train(wide, tmp_path / "block", places, init="klt")
+    config = load_config("road", [*TINY, "codec.name=block", "codec.channels=10", *few])
+    start = tmp_path / "edge-head/best.pt"
+    train(config, tmp_path / "moved", places, codec_from=tmp_path / "block/best.pt", head_from=start, say=said.append)
+    assert any("first layer starts anew" in line for line in said)
+    one, other = load_checkpoint(start)["model"], load_checkpoint(tmp_path / "moved/best.pt")["model"]
+    assert torch.allclose(one["head.stage8.0.body.0.0.weight"], other["head.stage8.0.body.0.0.weight"], atol=1e-5)
+    assert other["head.stem.0.weight"].shape[1] == 10
+    assert other["head.scale"].std() > 0

@@ -40,7 +40,7 @@ def learn_familiarity(
 
         known, others = of(usual), of(limit_from)
     frames = np.concatenate(known)
-    made = [Familiarity.fit(frames, rows, bundle.levels, classes, head) for rows in others]
+    made = [Familiarity.fit(frames, rows, bundle.levels, classes, head, bundle.offsets) for rows in others]
     chosen = max(made, key=lambda one: one.limit)
     say(f"familiar up to a distance of {chosen.limit:.3f}, in {chosen.mean.size} features")
     origin = {
@@ -62,7 +62,7 @@ def frame_features(session: Session, spec: str) -> Iterator[tuple[int, NDArray[n
     for frame in frames_of(bundle, spec, "--familiar", MOST):
         latent = session.encode(frame)
         pixels = session.class_pixels(session.predict(latent, head)) if head is not None else ()
-        yield frame.frame_id, features(latent.symbols, bundle.levels, pixels)
+        yield frame.frame_id, features(latent.symbols, bundle.levels, pixels, bundle.offsets)
 
 
 __all__ = ["MOST", "frame_features", "learn_familiarity"]

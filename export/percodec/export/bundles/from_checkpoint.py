@@ -23,7 +23,7 @@ from percodec.export.bundles.steps_tables import learn_steps
 from percodec.export.data import DataSet, at_size, fitted, load
 from percodec.export.engines.graph_function import graph_function
 from percodec.export.evaluate.bundle_metrics import evaluate_bundle
-from percodec.export.models import Quantizer, Steps, head_kind
+from percodec.export.models import Quantizer, Shrinking, Steps, head_kind, shrunk
 from percodec.export.models.to_onnx import OPSET, PRECISION, Head, graphs, picture_graph
 from percodec.export.train.checkpoint import bundle_checkpoint, load_checkpoint
 from percodec.export.train.config import resolve
@@ -55,6 +55,7 @@ def export_bundle(
     say: Say = print,
     more: tuple[Path, ...] = (),
     contexts: bool = False,
+    shrink: int = 1,
     decoders: Mapping[str, Path] = MappingProxyType({}),
     add: Callable[[Bundle], Additions] = lambda bundle: Additions(),
 ) -> Bundle:
@@ -62,6 +63,7 @@ def export_bundle(
 
     `checkpoint` may be a bundle's folder: its networks for another frame size, with other tables or further heads.
     `contexts`: entropy tables by neighbours (profile 1), learned on all training sets, instead of by channel alone.
+    `shrink`: heads read the latent so many times smaller (`percodec.export.models.shrinking`), as they were trained on smaller frames.
     `decoders`: runs on the same encoder whose decoders join as `decoder_NAME`.
     `add`: from the bundle so far to what else it shall hold.
 
@@ -95,6 +97,10 @@ def export_bundle(
     train = [load(resolve(spec, places), groups=True) for spec, _ in config["data"]["train"]]
     val = load(resolve(config["data"]["val"], places))
     say(f"checkpoint {checkpoint} at step {state['step']}; {width}x{height}, opset {OPSET}, {PRECISION}")
+    if shrink > 1:
+        runs = {graph: _shrunk(run, shrink, train[0], height, width) for graph, run in runs.items()}
+        state = runs[_graph_name(config, {})][1]
+        say(f"heads read the latent {shrink} times smaller, as of {width // shrink}x{height // shrink}")
 
     quantizer = codec.quantizer
     if isinstance(quantizer, Steps) and "bundle" not in state:
@@ -143,7 +149,7 @@ def export_bundle(
         "labels": [Label(k, n, c) for k, (n, c) in enumerate(val.classes)] if heads else [],
         "selftest": SelfTest(test_frames, symbols, labels, MAX_SYMBOL_DISAGREEMENT, MIN_LABEL_AGREEMENT),
     }
-    origin = _provenance(checkpoint, config, state)
+    origin = _provenance(checkpoint, state["config"], state)
     if any(m is not model for _, _, m in runs.values()):
         origin["heads"] = {graph: _provenance(p, s["config"], s) for graph, (p, s, _) in runs.items()}
     draft = write_bundle(out, **contents, metrics={}, provenance=origin, overwrite=overwrite)
@@ -175,6 +181,21 @@ def export_rgb(checkpoint: Path, out: Path, height: int, width: int, overwrite: 
     except OSError as e:
         raise UsageError(f"{out}: cannot be written ({e.strerror})") from e
     return len(data)
+
+
+def _shrunk(run: tuple[Path, dict[str, Any], Joint], by: int, data: DataSet, height: int, width: int) -> tuple[Path, dict[str, Any], Joint]:
+    """The run with its head behind a smaller latent, and what says so."""
+    path, state, model = run
+    if model.reads != "latent" or isinstance(model.head, Shrinking):
+        raise UsageError(f"--shrink is for heads that read the latent as it is; {path} holds another")
+    if height % (8 * by) or width % (8 * by):
+        raise UsageError(f"--shrink {by}: sides of {width}x{height} must be multiples of {8 * by}")
+    assert model.head is not None
+    assert model.codec is not None
+    model.head = shrunk(model.head, model.codec, data.images, by)
+    config = {**state["config"], "head": {**state["config"]["head"], "shrink": by}}
+    said = {"provenance": {**state["provenance"], "config": config}} if "provenance" in state else {}
+    return path, {**state, "config": config, **said}, model
 
 
 def _model(path: Path, state: dict[str, Any]) -> Joint:
@@ -278,6 +299,7 @@ def model_card(name: str, config: dict[str, Any], metrics: dict[str, Any], origi
     """MODEL_CARD.md: what it is, what it was trained on, what it reaches, what it must not be used for."""
     codec = config["codec"]
     iou = "".join(f"| {k} | {'-' if v is None else f'{100 * v:.1f}'} |\n" for k, v in metrics.get("iou", {}).items())
+    classes = f"\n| class | IoU % |\n| --- | --- |\n{iou}" if iou else ""
     sizes = "".join(f"| {k} | {len(v[1]) / 1e6:.2f} |\n" for k, v in made.items())
     data = "".join(f"- {_readable(d['name'])} ({_short(d['digest'])})\n" for d in origin["data"])
     first = origin["codec"]
@@ -316,10 +338,7 @@ the input of its heads. Those on the latent rebuild no RGB image on the way to a
 | coded size, whole packets | {metrics["bpp_coded"]:.4f} bpp, {metrics["packet_bytes_mean"]:.0f} bytes/frame |
 | ideal length under the bundle's tables | {metrics["bpp_entropy"]:.4f} bpp |
 | reconstruction | {metrics["psnr_db"]:.2f} dB PSNR, {metrics["ms_ssim"]:.4f} MS-SSIM |
-{others}{heads}
-| class | IoU % |
-| --- | --- |
-{iou}
+{others}{heads}{classes}
 ## Graphs ({PRECISION})
 | graph | MB |
 | --- | --- |

@@ -80,7 +80,7 @@ class _Learner:
         self.offsets = self.blank.plane_offsets()
         self.known = [self.blank.known_of(s) for s in symbols]
         self.flat = np.concatenate([self._with_margin(known) for known in self.known], 1)
-        self.first = np.cumsum([0, *((k.shape[1] + 2) * (k.shape[2] + 2) for k in self.known)])
+        self.first = np.cumsum([0, *((k.shape[1] + 2) * (k.shape[2] + 2) for k in self.known)])[:-1]
         rng = np.random.default_rng(seed)
         sizes = np.array([s[0].size for s in symbols])
         self.places = [np.sort(rng.choice(n, min(n, -(-int(n) * 4 * SAMPLES // int(sizes.sum()))), replace=False)) for n in sizes]
@@ -95,7 +95,7 @@ class _Learner:
     def _in_flat(self, of: list[NDArray[np.intp]]) -> Where:
         """Places of each latent, in raster order, as places in `flat`, and how far the next row is from each."""
         where, strides = [], []
-        for known, first, at in zip(self.known, self.first, of, strict=False):
+        for known, first, at in zip(self.known, self.first, of, strict=True):
             width = known.shape[2]
             where.append(first + (at // width + 1) * (width + 2) + at % width + 1)
             strides.append(np.full(len(at), width + 2))

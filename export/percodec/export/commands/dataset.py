@@ -19,9 +19,9 @@ def configure_dataset(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "examples:\n"
         "  percodec dataset stats archive --workers 4\n"
-        "  percodec dataset encode camvid packets --labels --bundle bundles/road-edge\n"
-        "  percodec dataset predict s3://fleet/archive s3://fleet/labels --workers ray --bundle bundles/road-edge\n"
-        "  percodec train segmentation --data packets=packets --codec bundles/road-edge --out runs/seg\n"
+        "  percodec dataset encode camvid packets --labels --bundle bundles/road\n"
+        "  percodec dataset predict s3://fleet/archive s3://fleet/labels --workers ray --bundle bundles/road\n"
+        "  percodec train segmentation --data packets=packets --codec bundles/road --out runs/seg\n"
         "SOURCE and OUT are folders, or addresses that fsspec knows. A log, or a segment of an archive, is done at a time and has a\n"
         "journal of its own: given again, an interrupted command goes on where it stopped and leaves the same bytes."
     )
@@ -38,7 +38,7 @@ def configure_dataset(parser: argparse.ArgumentParser) -> None:
     restore = verbs.add_parser("restore", help="packets -> restored pictures, PNG in Parquet")
     _places(restore, "logs", "a Parquet file a shard")
     restore.add_argument("--restorer", type=Path, required=True, metavar="FILE", help="restorer.onnx of `percodec restore train`")
-    restore.add_argument("--bundle", type=Path, default=None, metavar="DIR", help="the bundle packets were coded with (default: road-edge)")
+    restore.add_argument("--bundle", type=Path, default=None, metavar="DIR", help="the bundle packets were coded with (default: road)")
     stats = verbs.add_parser("stats", help="what is there: packets, bytes, streams, and what is damaged or missing")
     stats.add_argument("source", metavar="SOURCE", help="logs")
     stats.add_argument("out", metavar="OUT", nargs="?", default=None, help="keep a file a shard there")
@@ -54,7 +54,7 @@ def _places(parser: argparse.ArgumentParser, source: str, out: str) -> None:
 
 
 def _bundle(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=Path, default=None, metavar="DIR", help="bundle folder (default: road-edge)")
+    parser.add_argument("--bundle", type=Path, default=None, metavar="DIR", help="bundle folder (default: road)")
     parser.add_argument("--backend", default="ort", metavar="NAME", help="ort, ort:fp32, ort:int8, tensorrt (default ort)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="in each worker (default 1)")
 

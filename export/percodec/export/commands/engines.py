@@ -24,11 +24,11 @@ def configure_build(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "examples:\n"
-        "  percodec build bundles/road-edge --target host --precision int8 --calibrate camvid:DIR:train\n"
-        "  percodec build bundles/road-edge --target rtx-ada --precision int8+fp16 --calibrate folder:DIR\n"
-        "  percodec build bundles/road-edge --target orin-jp6 --precision fp16            (on the Jetson itself)\n"
-        "  percodec build bundles/road-edge --target orin-jp6 --precision int8 --dry-run  (explicit graphs and lint only)\n"
-        "  percodec build bundles/road-edge --target orin-jp6 --camera nv12:1920x1080     (its pictures become frames on the GPU)\n\n"
+        "  percodec build bundles/road --target host --precision int8 --calibrate camvid:DIR:train\n"
+        "  percodec build bundles/road --target rtx-ada --precision int8+fp16 --calibrate folder:DIR\n"
+        "  percodec build bundles/road --target orin-jp6 --precision fp16            (on the Jetson itself)\n"
+        "  percodec build bundles/road --target orin-jp6 --precision int8 --dry-run  (explicit graphs and lint only)\n"
+        "  percodec build bundles/road --target orin-jp6 --camera nv12:1920x1080     (its pictures become frames on the GPU)\n\n"
         "targets:\n" + "\n".join(f"  {t.name:<14} {t.what}" for t in TARGETS.values())
     )
     _common(parser)
@@ -54,9 +54,9 @@ def configure_verify(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "examples:\n"
-        "  percodec verify bundles/road-edge --data camvid:DIR:val --calibrate camvid:DIR:train\n"
-        "  percodec verify bundles/road-edge --data camvid:DIR:val --target orin-jp6 --precision fp16 --precision int8+fp16\n"
-        "  percodec verify bundles/road-edge --data camvid:DIR:val --sensitivity int8 --graph head_segmentation"
+        "  percodec verify bundles/road --data camvid:DIR:val --calibrate camvid:DIR:train\n"
+        "  percodec verify bundles/road --data camvid:DIR:val --target orin-jp6 --precision fp16 --precision int8+fp16\n"
+        "  percodec verify bundles/road --data camvid:DIR:val --sensitivity int8 --graph head_segmentation"
     )
     _common(parser)
     parser.add_argument("--data", required=True, metavar="SPEC", help="frames to judge on: camvid:DIR:val, folder:DIR, ...")

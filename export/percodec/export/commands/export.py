@@ -19,11 +19,12 @@ def configure_export(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "examples:\n"
-        "  percodec export runs/road-edge/best.pt --data camvid=DIR --out bundles/road-edge\n"
-        "  percodec export bundles/road-edge --head depth=depth.onnx:array --out bundles/road-depth\n"
-        "  percodec export bundles/road-edge --head parking=runs/parking/best.pt --out bundles/road-parking\n"
-        "  percodec export bundles/road-edge --stream --stream-from drive.mp4 --out bundles/road-stream\n"
-        "  percodec export bundles/road-edge --familiar mine.mp4 --familiar-limit other.mp4 --out bundles/road-mine\n"
+        "  percodec export runs/road-edge/best.pt --data camvid=DIR --out bundles/road\n"
+        "  percodec export bundles/road --head depth=depth.onnx:array --out bundles/road-depth\n"
+        "  percodec export bundles/road --head parking=runs/parking/best.pt --out bundles/road-parking\n"
+        "  percodec export bundles/road --stream --stream-from drive.mp4 --out bundles/road-stream\n"
+        "  percodec export bundles/road --familiar mine.mp4 --familiar-limit other.mp4 --out bundles/road-mine\n"
+        "  percodec export bundles/road --size 1920x1088 --fit letterbox --shrink 4 --data camvid=DIR --out bundles/road-1080\n"
         "A bundle with only --head, --stream and --familiar asked for keeps all it has, byte for byte, engines too, and needs no data sets."
     )
     parser.add_argument(
@@ -94,6 +95,13 @@ def configure_export(parser: argparse.ArgumentParser) -> None:
         "--contexts", action="store_true", help="entropy tables by neighbours: packets smaller still, by a tenth, and a slower coder"
     )
     parser.add_argument(
+        "--shrink",
+        type=int,
+        default=1,
+        metavar="N",
+        help="for a --size N times that of the training: heads read the latent N times smaller, at a small frame's price; 2 to 8",
+    )
+    parser.add_argument(
         "--any-size",
         action="store_true",
         help="an older bundle's graphs for any batch, and any size where layers allow it; asked for alone",
@@ -108,7 +116,7 @@ def export(args: argparse.Namespace) -> int:
         raise UsageError("--stream and --stream-from go together: frames to learn from, for example --stream --stream-from drive.mp4")
     if bool(args.familiar) != bool(args.familiar_limit):
         raise UsageError("--familiar and --familiar-limit go together: usual frames, and frames of other drives that set the limit")
-    anew = args.add or args.decoders or args.data or args.contexts or args.size or args.fit
+    anew = args.add or args.decoders or args.data or args.contexts or args.size or args.fit or args.shrink != 1
     if args.any_size:
         if anew or args.heads or args.stream or args.familiar or not args.checkpoint.is_dir():
             raise UsageError("--any-size is asked for alone, of a bundle: percodec export BUNDLE --any-size --out NEW")
@@ -131,6 +139,8 @@ def export(args: argparse.Namespace) -> int:
         raise UsageError(f"--size {size!r}: write it as WIDTHxHEIGHT, for example 480x360") from e
     if width % 8 or height % 8 or not (176 <= width <= 8192 and 176 <= height <= 8192):
         raise UsageError(f"--size {size}: sides must be multiples of 8 between 176 (what MS-SSIM needs) and 8192")
+    if not 1 <= args.shrink <= 8:
+        raise UsageError(f"--shrink {args.shrink}: from 1, not at all, to 8")
     if args.out.suffix == ".onnx":
         if args.heads or args.stream or args.familiar:
             raise UsageError("--head, --stream and --familiar are for bundles: --out FOLDER")
@@ -158,6 +168,7 @@ def export(args: argparse.Namespace) -> int:
         say,
         tuple(args.add),
         args.contexts,
+        args.shrink,
         _decoders(args.decoders),
         add,
     )

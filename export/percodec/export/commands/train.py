@@ -23,7 +23,7 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
         "  percodec train codec --config edge --data camvid=../shared/data/camvid --data imagenet=DIR --out runs/edge\n"
         "  percodec train joint --config road-edge --data camvid=DIR --codec runs/edge/best.pt --out runs/road-edge\n"
         "  percodec train segmentation --data camvid=DIR --codec runs/edge/best.pt --out runs/seg\n"
-        "  percodec train segmentation --data packets=DIR --codec bundles/road-edge --out runs/seg     packets of that bundle, DIR/labels\n"
+        "  percodec train segmentation --data packets=DIR --codec bundles/road --out runs/seg     packets of that bundle, DIR/labels\n"
         "  torchrun --nproc-per-node 4 -m percodec.sdk.cli train codec --config theis3-0.330 --data images=DIR --data val=DIR --out r\n"
         "An interrupted run continues where it stopped when the same command is given again. CHECKPOINT is a run's best.pt or last.pt, or\n"
         "the folder of a bundle, for the run it was exported from."

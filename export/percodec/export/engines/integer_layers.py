@@ -40,18 +40,18 @@ class Layers:
         """`weight` [C,...] and `bias` [C] are from what `given` stands for to what `made` does."""
         weight, bias = weight * given.scale / made.scale, bias / made.scale
         steps = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-9) / WIDEST
-        inputs = [*self._of(Bytes(given.name, 1.0, given.zero))]
+        inputs = self._of(given)
         inputs.append(self.constant(f"{made.name}_weight", rounded(weight / steps[:, None, None, None], np.int8)))
         inputs.append(self.constant(f"{made.name}_steps", steps.astype(np.float32)))
         inputs.append(self.constant(f"{made.name}_zeros", np.zeros(len(steps), np.int8)))
-        inputs += self._of(Bytes(made.name, 1.0, made.zero))[1:]
+        inputs += self._of(made)[1:]
         inputs.append(self.constant(f"{made.name}_bias", rounded(bias / steps, np.int32)))
         self.add("QLinearConv", inputs, made.name, **attributes)
         return made
 
     def _of(self, tensor: Bytes) -> list[str]:
-        scale = self.constant(f"scale_{tensor.scale:g}", np.float32(tensor.scale))
-        return [tensor.name, scale, self.constant(f"zero_{tensor.zero}", np.uint8(tensor.zero))]
+        """Name, scale and zero. The scale is 1 in the graph: real ones are in the weights."""
+        return [tensor.name, self.constant("scale_1", np.float32(1)), self.constant(f"zero_{tensor.zero}", np.uint8(tensor.zero))]
 
     def model(self, like: ModelProto) -> ModelProto:
         """These nodes between the inputs and outputs of `like`."""

@@ -13,6 +13,7 @@ from percodec.export.models.linear import block, refined
 from percodec.export.models.quantizer import Quantizer, rate_bits_per_symbol
 from percodec.export.models.resnet import STAGES, Classifier, DeepLab, ResNet
 from percodec.export.models.segmentation import LatentFPN
+from percodec.export.models.shrinking import Shrinking, shrunk
 from percodec.export.models.steps import Steps
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "LatentFPN",
     "Quantizer",
     "ResNet",
+    "Shrinking",
     "Steps",
     "balanced",
     "block",
@@ -36,5 +38,6 @@ __all__ = [
     "head_kind",
     "rate_bits_per_symbol",
     "refined",
+    "shrunk",
     "theis3",
 ]

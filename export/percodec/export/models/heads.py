@@ -12,6 +12,7 @@ from torch import nn
 
 from percodec.export.models.resnet import STAGES, Classifier, DeepLab, ResNet
 from percodec.export.models.segmentation import LatentFPN
+from percodec.export.models.shrinking import Shrinking
 from percodec.sdk.errors import UsageError
 
 HEADS: tuple[str, ...] = ("fpn", *STAGES, *(f"{name}-d" for name in STAGES))
@@ -36,6 +37,12 @@ def build_head(config: dict[str, Any], channels: int) -> nn.Module:
     if latent != (given == "latent"):
         reads = "latents: head.input must be latent" if latent else "pictures: head.input must be decoded or original"
         raise UsageError(f"{name} reads {reads}, not {given}")
+    made = _network(config, channels, latent)
+    return Shrinking(made, channels, config["shrink"]) if config.get("shrink", 1) > 1 else made
+
+
+def _network(config: dict[str, Any], channels: int, latent: bool) -> nn.Module:
+    name = config["name"]
     if name == "fpn":
         return LatentFPN(channels, config["classes"], tuple(config["widths"]), config["pyramid"], config["dropout"])
     kind = head_kind(name)

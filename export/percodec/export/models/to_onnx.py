@@ -26,10 +26,11 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from percodec.export.engines.free_shapes import freed
-from percodec.export.models import Autoencoder, LatentFPN, Quantizer, Steps
+from percodec.export.models import Autoencoder, LatentFPN, Quantizer, Shrinking, Steps
 
 OPSET = 20
 PRECISION = "fp32 (weights stored fp16)"
@@ -101,7 +102,10 @@ class SegmentationGraph(HeadGraph):
     """symbols -> labels."""
 
     def forward(self, symbols: Tensor) -> Tensor:
-        return torch.argmax(self.logits(symbols), dim=1).to(torch.uint8)
+        labels = torch.argmax(self.logits(symbols), dim=1)
+        if isinstance(self.head, Shrinking):  # in floats: backends resize no bytes
+            labels = F.interpolate(labels[:, None].float(), scale_factor=self.head.by, mode="nearest")[:, 0]
+        return labels.to(torch.uint8)
 
 
 class ClassificationGraph(HeadGraph):
