@@ -49,6 +49,30 @@ def test_the_statistics_are_numpys(shape: tuple[int, int, int]) -> None:
     assert (counts[:, 7] == (symbols[:, 1:] == symbols[:, :-1]).sum((1, 2))).all()
 
 
+def test_symbols_of_uniform_steps_are_counted_by_sign_and_size() -> None:
+    """In the first eight channels."""
+    rng, offsets, levels = np.random.default_rng(8), (30, 3, 0, 5, 5, 5, 5, 5, 5, 5), 61
+    symbols = np.stack([rng.integers(0, high, (40, 50), dtype=np.uint8) for high in (61, 7, 20, *[11] * 7)])
+    borders = np.array([-3, -1, 0, 1, 2, 4])  # where the next kind begins
+    wanted = []
+    for channel, offset in zip(symbols[:8], offsets[:8], strict=True):
+        kinds = np.bincount(np.searchsorted(borders, channel.astype(int) - offset, "right").ravel(), minlength=7) / 2000
+        right, lower = (channel[:, 1:] == channel[:, :-1]).mean(), (channel[1:] == channel[:-1]).mean()
+        wanted += [*kinds, right, lower]
+    assert np.allclose(features(symbols, levels, (1, 3), offsets), np.sqrt([*wanted, 0.25, 0.75]))
+
+
+def test_a_familiarity_of_uniform_steps_comes_back_from_its_bytes() -> None:
+    offsets = (2, 0, 5, 1)
+    rows = [features(s, LEVELS, (), offsets) for s in latents(160, 1)]
+    usual = Familiarity.fit(rows[:100], rows[100:], LEVELS, 0, None, offsets)
+    again = Familiarity.from_bytes(usual.to_bytes(), usual.limit, 4, LEVELS, 0, None, offsets)
+    one = latents(1, 9)[0]
+    assert again.distance(one) == usual.distance(one) < 1.5 < usual.distance(np.full_like(one, 3))
+    with pytest.raises(BundleError, match="has"):
+        Familiarity.from_bytes(usual.to_bytes(), usual.limit, 4, LEVELS, 0, None)
+
+
 def test_arrays_that_do_not_fit_together_are_refused() -> None:
     symbols = np.zeros((2, 3, 3), np.uint8)
     for counts in (np.zeros((1, 8), np.uint32), np.zeros((2, 2), np.uint32), np.zeros((2, 300), np.uint32)):

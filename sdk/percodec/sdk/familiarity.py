@@ -5,12 +5,15 @@
 
 A frame is far when its features are unusual in either direction, and together: the distance is Mahalanobis' with the covariance shrunk
 towards its diagonal. Counts of symbols are all it needs, so a frame, its packet and its replay have the same distance to a rounding.
+Symbols of uniform steps (`offsets`) have many levels, most of them rare: they are counted by sign and size, in the leading channels.
 Why not the cost of the symbols: a plain likelihood calls a simple strange picture likely (Nalisnick et al., arXiv 1906.02994).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,20 +25,45 @@ SHRINKAGE = 0.5
 BEYOND = 0.05  # of the frames that set the limit: the oddest of another drive say how odd a frame may be, not how far is too far
 MAX_FEATURES = 4096
 FARTHEST = 1e9
+SIZES = 3  # of a value: 1, 2 and 3, 4 and more steps
+LEADING = 8  # channels of uniform steps that are looked at: those of detail say more of one drive's textures than of the scene
+NOISE = 0.05  # of a feature, added to its spread: what hardly ever occurs among the usual frames must not decide alone
 
 
-def features(symbols: NDArray[np.uint8], levels: int, class_pixels: ArrayLike = ()) -> NDArray[np.float64]:
-    """float64 [C * (levels + 2) + classes] of a latent uint8 [C,h,w], C-contiguous, and of the pixels of each class in its labels.
+def kinds_of(levels: int, offsets: Sequence[int] = ()) -> int:
+    """How many kinds of symbols of a channel are told apart: levels, or with `offsets` 0 and each sign's `SIZES`."""
+    return 2 * SIZES + 1 if offsets else levels
 
-    Square roots of shares: their spread is about the same whether a level is common or rare.
+
+def features(symbols: NDArray[np.uint8], levels: int, class_pixels: ArrayLike = (), offsets: tuple[int, ...] = ()) -> NDArray[np.float64]:
+    """float64 [C * (kinds + 2) + classes] of a latent uint8 [C,h,w], C-contiguous, and of the pixels of each class in its labels.
+
+    `offsets` [C]: the symbols that stand for 0, of uniform steps, whose first `LEADING` channels count alone. Square roots of shares: their
+    spread is about the same whether a level is common or rare.
     """
+    if offsets:
+        symbols, offsets = symbols[:LEADING], offsets[:LEADING]
     channels, height, width = symbols.shape
     counts = np.zeros((channels, levels + 2), np.uint32)
     _rans.latent_statistics(symbols, counts)
-    of = np.full(levels + 2, height * width, np.float64)
-    of[levels:] = max(1, height * (width - 1)), max(1, (height - 1) * width)
+    kinds = kinds_of(levels, offsets)
+    if offsets:
+        folded = np.bincount(_kinds(levels, offsets), counts[:, :levels].ravel(), channels * kinds)
+        counts = np.concatenate([folded.reshape(channels, kinds), counts[:, levels:]], 1)
+    of = np.full(kinds + 2, height * width, np.float64)
+    of[kinds:] = max(1, height * (width - 1)), max(1, (height - 1) * width)
     pixels = np.asarray(class_pixels, np.float64)
     found: NDArray[np.float64] = np.sqrt(np.concatenate([(counts / of).ravel(), pixels / max(1.0, float(pixels.sum()))]))
+    return found
+
+
+@lru_cache(8)
+def _kinds(levels: int, offsets: tuple[int, ...]) -> NDArray[np.intp]:
+    """[C * levels]: of each channel's symbols, the kind, as its place among all channels' kinds."""
+    values = np.arange(levels) - np.array(offsets)[:, None]
+    sizes = np.minimum(np.frexp(np.abs(values))[1], SIZES)  # the exponent of 1 is 1, of 0 it is 0
+    kinds = SIZES + np.sign(values) * sizes + (2 * SIZES + 1) * np.arange(len(offsets))[:, None]
+    found: NDArray[np.intp] = kinds.ravel().astype(np.intp)
     return found
 
 
@@ -46,21 +74,29 @@ class Familiarity:
     """
 
     def __init__(
-        self, mean: ArrayLike, spread: ArrayLike, inverse: ArrayLike, limit: float, levels: int, classes: int, head: str | None = None
+        self,
+        mean: ArrayLike,
+        spread: ArrayLike,
+        inverse: ArrayLike,
+        limit: float,
+        levels: int,
+        classes: int,
+        head: str | None = None,
+        offsets: Sequence[int] = (),
     ) -> None:
         """`mean`, `spread` [F], `inverse` [F,F] of the shrunk correlation; `limit`: the distance that is 1.0. Raises `BundleError`.
 
-        `head`: the name of the segmentation head that the `classes` are of.
+        `head`: the name of the segmentation head that the `classes` are of. `offsets`: as in `features`.
         """
         self.mean, self.spread, self.inverse = (np.array(a, np.float32) for a in (mean, spread, inverse))
-        self.limit, self.levels, self.classes, self.head = float(limit), levels, classes, head
+        self.limit, self.levels, self.classes, self.head, self.offsets = float(limit), levels, classes, head, tuple(offsets)
         count = self.mean.size
         finite = all(np.isfinite(a).all() for a in (self.mean, self.spread, self.inverse))
         if self.mean.shape != (count,) or self.spread.shape != (count,) or self.inverse.shape != (count, count) or not finite:
             raise BundleError("a familiarity is finite mean [F], spread [F] and inverse [F,F]; make it again")
         if not (float(self.spread.min()) > 0 and math.isfinite(self.limit) and self.limit > 0):
             raise BundleError("a familiarity's spreads and limit are above 0; make it again")
-        if count > MAX_FEATURES or (count - classes) % (levels + 2) or count <= classes:
+        if count > MAX_FEATURES or (count - classes) % (kinds_of(levels, self.offsets) + 2) or count <= classes:
             raise BundleError(f"a familiarity of {levels} levels and {classes} classes cannot have {count} features; make it again")
         for array in (self.mean, self.spread, self.inverse):
             array.setflags(write=False)
@@ -73,6 +109,7 @@ class Familiarity:
         levels: int,
         classes: int,
         head: str | None = None,
+        offsets: Sequence[int] = (),
     ) -> Familiarity:
         """From features [N,F] of frames that the bundle was made for, and of other frames [M,F] as usual, which set the limit.
 
@@ -81,21 +118,23 @@ class Familiarity:
         known, others = np.asarray(usual, np.float64), np.asarray(limit_from, np.float64)
         if known.ndim != 2 or len(known) < 32 or others.ndim != 2 or len(others) < 32:
             raise UsageError("a familiarity needs at least 32 frames to be made from, and 32 others for its limit; give more pictures")
-        mean, spread = known.mean(0), known.std(0) + 1e-3
+        mean, spread = known.mean(0), np.hypot(known.std(0), NOISE)
         z = (known - mean) / spread
         inverse = np.linalg.inv((1 - SHRINKAGE) * (z.T @ z) / len(z) + SHRINKAGE * np.eye(z.shape[1]))
-        made = cls(mean, spread, inverse, 1.0, levels, classes, head)
+        made = cls(mean, spread, inverse, 1.0, levels, classes, head, offsets)
         limit = float(np.quantile([made.distance_of(row) for row in others], 1 - BEYOND))
-        return cls(mean, spread, inverse, limit, levels, classes, head)
+        return cls(mean, spread, inverse, limit, levels, classes, head, offsets)
 
     @classmethod
-    def from_bytes(cls, data: bytes, limit: float, channels: int, levels: int, classes: int, head: str | None) -> Familiarity:
+    def from_bytes(
+        cls, data: bytes, limit: float, channels: int, levels: int, classes: int, head: str | None, offsets: Sequence[int] = ()
+    ) -> Familiarity:
         """Of `to_bytes`. Raises `BundleError`."""
-        count = channels * (levels + 2) + classes
+        count = (min(channels, LEADING) if offsets else channels) * (kinds_of(levels, offsets) + 2) + classes
         if len(data) != 4 * count * (count + 2):
             raise BundleError(f"a familiarity of {count} features has {4 * count * (count + 2)} bytes, got {len(data)}; make it again")
         rows = np.frombuffer(data, "<f4").reshape(count + 2, count)
-        return cls(rows[0], rows[1], rows[2:], limit, levels, classes, head)
+        return cls(rows[0], rows[1], rows[2:], limit, levels, classes, head, offsets)
 
     def to_bytes(self) -> bytes:
         """float32 [F + 2, F], little-endian: mean, spread, inverse. The limit is kept beside it."""
@@ -107,12 +146,13 @@ class Familiarity:
         Above 1.0 the frame is unfamiliar. Raises `UsageError` where the latent or the classes are others.
         """
         classes = np.asarray(class_pixels)
-        if classes.size != self.classes or symbols.ndim != 3 or symbols.shape[0] * (self.levels + 2) + self.classes != self.mean.size:
+        channels = len(self.offsets) or (self.mean.size - self.classes) // (self.levels + 2)
+        if classes.size != self.classes or symbols.ndim != 3 or symbols.shape[0] != channels:
             raise UsageError(
-                f"this familiarity is of {(self.mean.size - self.classes) // (self.levels + 2)} channels and {self.classes} classes, "
+                f"this familiarity is of {channels} channels and {self.classes} classes, "
                 f"got a latent {list(symbols.shape)} and {classes.size} classes"
             )
-        return self.distance_of(features(np.ascontiguousarray(symbols), self.levels, classes))
+        return self.distance_of(features(np.ascontiguousarray(symbols), self.levels, classes, self.offsets))
 
     def distance_of(self, found: NDArray[np.float64]) -> float:
         """`distance` from the `features` of a frame, `FARTHEST` at most: what cannot be computed must not pass for usual."""
@@ -122,4 +162,4 @@ class Familiarity:
         return min(math.sqrt(max(0.0, square) / z.size) / self.limit, FARTHEST) if math.isfinite(square) else FARTHEST
 
 
-__all__ = ["BEYOND", "FARTHEST", "MAX_FEATURES", "Familiarity", "features"]
+__all__ = ["BEYOND", "FARTHEST", "MAX_FEATURES", "Familiarity", "features", "kinds_of"]

@@ -26,7 +26,7 @@ from percodec.sdk.text import printable
 def configure_inspect(parser: argparse.ArgumentParser) -> None:
     """The arguments of `percodec inspect`."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "examples:\n  percodec inspect bundles/road-edge\n  percodec inspect percodec-demo/packets.mcap --json"
+    parser.epilog = "examples:\n  percodec inspect bundles/road\n  percodec inspect percodec-demo/packets.mcap --json"
     parser.add_argument("file", type=Path, help="bundle folder, packet (.pcpk), log (.mcap) or folder of its segments")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     parser.add_argument("--allow-damaged", action="store_true", help="end with 0 also for a log that is cut off or holds damaged records")

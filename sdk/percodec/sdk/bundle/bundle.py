@@ -56,6 +56,7 @@ class Bundle:
         self.latent_shape: tuple[int, int, int] = (latent["channels"], latent["height"], latent["width"])
         self.levels: int = latent["levels"]
         self.steps: tuple[Step, ...] = tuple(Step(**entry) for entry in latent.get("steps", ()))
+        self.offsets: tuple[int, ...] = tuple(step.offset for step in self.steps)
         self.centers: NDArray[np.float32] = np.array(latent.get("centers", ()), np.float32)
         self.labels: tuple[Label, ...] = labels_from_json(manifest["labels"])
         self.palette: NDArray[np.uint8] = np.zeros((256, 3), np.uint8)
@@ -172,9 +173,9 @@ class Bundle:
     def _read_familiarity(self) -> Familiarity:
         entry = self.manifest["familiarity"]
         classes = 0 if entry["head"] is None else len(self.head(entry["head"]).labels)
-        channels = self.latent_shape[0]
+        data, channels = self._files[entry["file"]], self.latent_shape[0]
         try:
-            return Familiarity.from_bytes(self._files[entry["file"]], entry["limit"], channels, self.levels, classes, entry["head"])
+            return Familiarity.from_bytes(data, entry["limit"], channels, self.levels, classes, entry["head"], self.offsets)
         except BundleError as e:
             raise BundleError(f"{entry['file']}: {e}") from e
 
