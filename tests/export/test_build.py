@@ -25,7 +25,7 @@ from percodec.sdk.errors import BackendError, EngineError, ExportError
 from percodec.sdk.synthetic.road import RoadScene
 from percodec.sdk.targets import target
 
-ROAD = Path(__file__).resolve().parents[2] / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
+ROAD = Path(__file__).resolve().parents[2] / "benchmarks" / "bundles" / "road-edge"
 ADA = target("rtx-ada")
 # Convolutions: all, and those that stay in the wider type. The segmentation head's two on a 1x1 picture become pointwise kernels.
 COUNTS = {"encoder": (9, 2, 0), "decoder": (15, 1, 0), "head_segmentation": (22, 1, 2), "encoder+head_segmentation": (31, 3, 2)}

@@ -29,7 +29,7 @@ from percodec.sdk.fit import FITS
 from percodec.sdk.targets import TARGETS, target
 from percodec.sdk.types import Frame
 
-ROAD = Path(__file__).resolve().parents[2] / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
+ROAD = Path(__file__).resolve().parents[2] / "benchmarks" / "bundles" / "road-edge"
 FRAME = (72, 96)
 AVERAGED = {"by-a-fraction": (150, 202), "by-3-and-10/3": (216, 320), "by-2": (144, 192), "by-3x4": (216, 384), "upright": (400, 130)}
 GROWN = {"grows": (48, 64), "grows-by-2": (36, 48), "one-axis-grows": (30, 400)}

@@ -25,7 +25,7 @@ from percodec.sdk.cli import main
 from percodec.sdk.errors import ExportError
 
 ROOT = Path(__file__).resolve().parents[2]
-ROAD = ROOT / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
+ROAD = ROOT / "benchmarks" / "bundles" / "road-edge"
 BUNDLES = [ROAD, *sorted(path for path in (ROOT / "benchmarks" / "bundles").iterdir() if path.is_dir())]
 LIMITS = {"selftest": {"max_symbol_disagreement": 0.1, "min_label_agreement": 0.9}}
 CHEAP = 4_000_000  # bytes of a graph that is tried on a batch here

@@ -21,7 +21,7 @@ from percodec.sdk.bundle import Bundle
 from percodec.sdk.synthetic.road import RoadScene
 from percodec.sdk.targets import target
 
-ROAD = Path(__file__).resolve().parents[2] / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
+ROAD = Path(__file__).resolve().parents[2] / "benchmarks" / "bundles" / "road-edge"
 FLOAT, HALF, UINT8, INT8, INT32 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32
 WEIGHT = np.random.default_rng(0).normal(0, 0.1, (4, 3, 1, 1)).astype(np.float32)
 

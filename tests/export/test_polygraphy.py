@@ -18,7 +18,7 @@ from percodec.export.engines.precision import Plan, make_explicit
 from percodec.sdk.bundle import Bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-ROAD = ROOT / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
+ROAD = ROOT / "benchmarks" / "bundles" / "road-edge"
 COMMANDS = re.findall(r"^polygraphy .*$", (ROOT / "export" / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 

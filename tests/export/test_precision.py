@@ -27,7 +27,7 @@ from percodec.sdk.errors import DataError, ExportError, UsageError
 from percodec.sdk.synthetic.road import RoadScene
 from percodec.sdk.targets import target
 
-ROAD = Path(__file__).resolve().parents[2] / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
+ROAD = Path(__file__).resolve().parents[2] / "benchmarks" / "bundles" / "road-edge"
 
 
 @pytest.fixture(scope="module")

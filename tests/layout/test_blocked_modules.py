@@ -20,7 +20,7 @@ FOREIGN += ["grpc", "google", "aiohttp", "prometheus_client"]
 ABOVE_SDK = [*FOREIGN, "cv2", "onnxruntime", "percodec.runtime", "percodec.export"]
 ABOVE_RUNTIME = [*FOREIGN, "percodec.export"]
 
-ROAD = Path(__file__).resolve().parents[2] / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
+ROAD = Path(__file__).resolve().parents[2] / "benchmarks" / "bundles" / "road-edge"
 
 BLOCK = """
 import sys

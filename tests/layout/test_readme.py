@@ -34,7 +34,7 @@ from percodec.sdk import cli
 from percodec.sdk.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
-ROAD = ROOT / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
+ROAD = ROOT / "runtime" / "percodec" / "runtime" / "bundles" / "road"
 FOLDERS = (".", "sdk", "runtime", "runtime/ros2/percodec_ros", "export", "benchmarks")
 PAGES = sorted(page for folder in FOLDERS for page in (ROOT / folder).glob("*.md"))
 ROS = ROOT / "runtime" / "ros2" / "percodec_ros"
@@ -106,7 +106,7 @@ def _what_a_reader_has(folder: Path) -> None:
         for path in (folder / "frame.png", folder / "pictures" / f"{number}.png"):
             assert cv2.imwrite(str(path), frame[:, :, ::-1])
     (folder / "bundles").mkdir()
-    (folder / "bundles" / "road-edge").symlink_to(ROAD)
+    (folder / "bundles" / "road").symlink_to(ROAD)
     for name in ("benchmarks", "export", "runtime", "sdk"):
         (folder / name).symlink_to(ROOT / name)
 

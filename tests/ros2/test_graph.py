@@ -158,7 +158,7 @@ def test_two_cameras_of_one_launch_file_keep_to_their_namespaces(graph: Graph, p
         assert len(both) > 5
         assert set(both) <= set(stamps)
         assert abs(stamp_ns(labels[-1]) - graph.node.get_clock().now().nanoseconds) < 20e9
-        assert graph.status(f"{side}/camera")["bundle"].startswith("road-edge@")
+        assert graph.status(f"{side}/camera")["bundle"].startswith("road@")
 
 
 def test_a_remapped_image_carries_its_packets_along_and_may_come_as_jpeg(graph: Graph) -> None:

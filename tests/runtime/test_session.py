@@ -185,7 +185,7 @@ def test_whole_pictures_of_any_size(size: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     with Session.open(size=size, selftest=False) as whole:
         latent = whole.encode(picture)
-        assert latent.symbols.shape == (16, -(-height // 8), -(-width // 8))
+        assert latent.symbols.shape == (48, -(-height // 8), -(-width // 8))
         padded = np.pad(picture, ((0, -height % 8), (0, -width % 8), (0, 0)), "edge")
         with Session.open(size=(padded.shape[1], padded.shape[0]), selftest=False) as cells:
             same = cells.encode(padded)

@@ -47,7 +47,7 @@ from percodec.sdk.errors import BundleError, UsageError
 from percodec.sdk.fit import CELL, MAX_SIDE, padded
 from percodec.sdk.types import Frame, Latent, Prediction
 
-DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "road-edge"
+DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "road"
 
 
 class Session:
@@ -352,7 +352,7 @@ def chosen_heads(bundle: Bundle, heads: Sequence[str] | None) -> tuple[str, ...]
 
 
 def default_bundle() -> Path:
-    """The folder of the built-in bundle `road-edge`."""
+    """The folder of the built-in bundle `road`."""
     return DEFAULT_BUNDLE
 
 
@@ -370,7 +370,7 @@ def open_bundle(path: Path, demand: Demand = Demand()) -> Bundle:
     Raises `BundleError`; `TrustError` before any model of the bundle is read.
     """
     if path == DEFAULT_BUNDLE and not path.is_dir():
-        raise BundleError("the demo bundle road-edge is not part of this installation; name a bundle with --bundle FOLDER")
+        raise BundleError("the built-in bundle road is not part of this installation; name a bundle with --bundle FOLDER")
     if path == DEFAULT_BUNDLE:
         bundle = Bundle.open(path, demand.digest)
         bundle.vouched = True

@@ -128,7 +128,7 @@ def test_labels_of_pictures_and_of_packets_are_those_of_a_session(plain: Path, t
 
 def test_a_head_of_one_size_says_so(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bag", "predict", str(small), str(tmp_path / "x.mcap"), "--all"]) == 2
-    assert "whole pictures, 128x72; road-edge's head_segmentation reads 480x360" in capsys.readouterr().err
+    assert "whole pictures, 128x72; road's head_segmentation reads 480x360" in capsys.readouterr().err
 
 
 def test_a_head_of_any_size_reads_whole_pictures(plain: Path, tmp_path: Path) -> None:

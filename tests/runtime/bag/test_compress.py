@@ -281,4 +281,4 @@ def test_pictures_may_stay_and_be_fitted(plain: Path, tmp_path: Path) -> None:
             found = CompressedImage.from_cdr(m.data)
             assert found.format.endswith("128x72 crop")
             latent: Latent = session.unpack(found.data.tobytes())
-            assert (latent.frame_id, latent.symbols.shape) == (k, (16, 45, 60))
+            assert (latent.frame_id, latent.symbols.shape) == (k, (48, 45, 60))

@@ -18,7 +18,7 @@ _UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 1 << 10, "
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", metavar="FOLDER", help="bundle to use (default: the built-in road-edge)")
+    parser.add_argument("--bundle", metavar="FOLDER", help="bundle to use (default: the built-in road)")
     parser.add_argument("--backend", default="ort", metavar="NAME", help="ort (default), ort:fp32, ort:int8, tensorrt, tensorrt_rtx")
     parser.add_argument("--threads", default="1", metavar="N", help="threads inside each network (default 1)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")

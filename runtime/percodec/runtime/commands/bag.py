@@ -77,7 +77,7 @@ def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", metavar="FOLDER", help="bundle to use (default: the built-in road-edge)")
+    parser.add_argument("--bundle", metavar="FOLDER", help="bundle to use (default: the built-in road)")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")
 

@@ -170,7 +170,7 @@ def _bundle(path: Path) -> list[Check]:
 
 
 def configure_doctor(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", metavar="FOLDER", help="bundle to check (default: the built-in road-edge)")
+    parser.add_argument("--bundle", metavar="FOLDER", help="bundle to check (default: the built-in road)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

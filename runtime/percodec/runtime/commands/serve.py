@@ -36,10 +36,10 @@ def configure_serve(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "Any client of the Open Inference Protocol can ask; so can curl:\n\n"
-        "  percodec serve bundles/road-edge\n"
-        "  curl --data-binary @frame.pcpk http://127.0.0.1:8000/v1/predict/road-edge"
+        "  percodec serve bundles/road\n"
+        "  curl --data-binary @frame.pcpk http://127.0.0.1:8000/v1/predict/road"
     )
-    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", help="bundle, as FOLDER or NAME=FOLDER (default: the built-in road-edge)")
+    parser.add_argument("bundles", nargs="*", metavar="BUNDLE", help="bundle, as FOLDER or NAME=FOLDER (default: the built-in road)")
     where = parser.add_argument_group("where")
     where.add_argument("--grpc", default="127.0.0.1:8001", metavar="HOST:PORT", help="default 127.0.0.1:8001; none: without it")
     where.add_argument("--http", default="127.0.0.1:8000", metavar="HOST:PORT", help="default 127.0.0.1:8000; none: without it")

@@ -1,10 +1,10 @@
-"""What a `CompressedImage` that holds a packet says in its `format`: `bgr8; percodec 1.0 road-edge@3982f12bb620 1280x720 crop`.
+"""What a `CompressedImage` that holds a packet says in its `format`: `bgr8; percodec 1.0 road@3982f12bb620 1280x720 crop`.
 
 | part                     | is                                                                                                  |
 |--------------------------|-----------------------------------------------------------------------------------------------------|
 | `bgr8`                   | ROS encoding of the picture that came in                                                            |
 | `1.0`                    | version of the packet (BITSTREAM.md)                                                                |
-| `road-edge@3982f12bb620` | the bundle, and the first 12 digits of its digest                                                   |
+| `road@3982f12bb620` | the bundle, and the first 12 digits of its digest                                                   |
 | `1280x720`               | width and height of the picture that came in                                                        |
 | `crop`                   | how it became the encoder's frame: `stretch`, `letterbox` or `crop` to the bundle's size, or `pad`: |
 |                          | at its own size, its last row and column repeated up to whole cells of 8 pixels                     |

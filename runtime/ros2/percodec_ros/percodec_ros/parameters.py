@@ -29,7 +29,7 @@ class Parameter:
 
 
 _ENGINES = (
-    Parameter("bundle", "", "Folder of the bundle; empty: road-edge, which comes with percodec"),
+    Parameter("bundle", "", "Folder of the bundle; empty: road, which comes with percodec"),
     Parameter("backend", "ort", "What runs the networks: ort, tensorrt or tensorrt_rtx, with :precision if wanted; exactly this, or none"),
     Parameter("threads", 1, "CPU threads of each network", low=1, high=64),
     Parameter("provider", "", "Python package for CUDA: cuda-python or pycuda; empty: whichever is there"),
