@@ -32,7 +32,6 @@ from rosbags.typesys import Stores, get_typestore
 
 from percodec.export.evaluate.codecs import codec_of
 from percodec.export.metrics.similarity import ms_ssim
-from percodec.runtime import default_bundle
 from percodec.runtime.bag.open import open_bag
 from percodec.runtime.bag.records import Message
 from percodec.runtime.bag.write import BagWriter
@@ -170,7 +169,7 @@ def jpeg80(pictures: list[Picture]) -> dict[str, float]:
 
 
 def measure(name: str, raw: Path, place: Path, pictures: list[Picture], stream: bool) -> dict[str, Any]:
-    folder = default_bundle() if name == "road-edge" else HERE / "bundles" / name
+    folder = HERE / "bundles" / name
     out, words = place / "small.mcap", ("--stream",) if stream else ()
     took, sizes = [], []
     for _ in range(2):

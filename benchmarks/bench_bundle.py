@@ -21,7 +21,7 @@ import record
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camvid", type=Path, default=None, help="CamVid folder with val/ and val_labels/")
-    parser.add_argument("--bundle", type=Path, default=None, help="bundle folder (default: road-edge)")
+    parser.add_argument("--bundle", type=Path, default=None, help="bundle folder (default: road)")
     parser.add_argument("--split", default="val")
     record.add_arguments(parser)
     args = parser.parse_args()

@@ -38,8 +38,8 @@ from percodec.sdk.machine import machine_info, versions
 
 KEY_EVERY, ROUNDS, EVERY = 25, 3, 8
 BUNDLES = Path(__file__).parent / "bundles"
-RIVALLED = [default_bundle(), BUNDLES / "refined-0.33"]
-TIERS = [BUNDLES / f"{name}" for name in ("balanced-0.330", "balanced-0.635", "block-0.28", "block-0.62", "refined-0.33", "refined-0.63")]
+RIVALLED = [BUNDLES / "road-edge", BUNDLES / "refined-0.33"]
+TIERS = [BUNDLES / name for name in ("balanced-0.330", "balanced-0.635", "block-0.28", "block-0.62", "refined-0.33", "refined-0.63")]
 Pictures = list[NDArray[np.uint8]]
 os.environ.setdefault("SVT_LOG", "1")  # errors alone
 QUIET = "log-level=none:pools=none"

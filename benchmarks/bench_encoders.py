@@ -45,7 +45,7 @@ from percodec.sdk.targets import target
 
 HERE = Path(__file__).parent
 DEFAULT = ("fast-0.330", "fast-0.635", "balanced-0.330", "balanced-0.635", "lab-0.330", "lab-0.635")
-ROAD = HERE.parent / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
+ROAD = HERE / "bundles" / "road-edge"
 OTHERS = ("jpeg", "webp", "avif")
 SETS = {"camvid_val": "lab_rd_camvid_val", "kodak": "lab_rd_kodak"}
 SIZE = (1088, 1920)

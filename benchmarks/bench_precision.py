@@ -23,7 +23,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--camvid", required=True, type=Path, help="CamVid folder")
-    parser.add_argument("--bundle", type=Path, default=None, help="bundle folder (default: road-edge)")
+    parser.add_argument("--bundle", type=Path, default=None, help="bundle folder (default: road)")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--frames", type=int, default=64, help="calibration frames")
     record.add_arguments(parser)

@@ -3,7 +3,7 @@
     python benchmarks/bench_runtime.py [--bundle FOLDER] [--frames 10000]
 
 overhead    one call of a bound engine against ONNX Runtime's bare I/O binding on the same graph, alternating, CPU time, medians: on a graph
-            that does next to nothing, with road-edge's shapes, and on the bundle's own networks
+            that does next to nothing, with the shapes of road-edge, and on the bundle's own networks
 throughput  the pipeline's frames per second against 1 / slowest stage (mean of that stage in the same run)
 memory      slope of resident bytes over many frames, after the first third
 idle        CPU time of a pipeline, with its watch, that waits for a camera

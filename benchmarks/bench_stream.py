@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import record
 
-from percodec.runtime import default_bundle
 from percodec.runtime.run.logged import LoggedLatents
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import LogError
@@ -59,7 +58,7 @@ def cuts(log: Path, lines: list[dict[str, Any]], bundle: Bundle, scratch: Path) 
 
 
 def measure(name: str, video: Path, frames: int | None) -> dict[str, Any]:
-    folder = default_bundle() if name == "road-edge" else HERE / "bundles" / name
+    folder = HERE / "bundles" / name
     some = () if frames is None else ("--max-frames", frames)
     result: dict[str, Any] = {"bundle": name}
     with tempfile.TemporaryDirectory() as place:

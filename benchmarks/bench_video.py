@@ -26,7 +26,7 @@ from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import EntropyModel, PacketCodec, StepsModel, VideoCodec
 
 TIERS = [HERE / "bundles" / f"{tier}-{point}" for tier in ("fast", "balanced") for point in ("0.330", "0.635")]
-ROAD_EDGE = HERE.parent / "runtime" / "percodec" / "runtime" / "bundles" / "road-edge"
+ROAD_EDGE = HERE / "bundles" / "road-edge"
 Model = EntropyModel | StepsModel
 ROAD = "synthetic://road?frames=300&seed=1"
 

@@ -30,7 +30,8 @@ from percodec.export.data.files import fitted
 from percodec.runtime import Session
 from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.runtime.images import read_image
-from percodec.sdk.familiarity import BEYOND, Familiarity, features
+from percodec.sdk.bundle import Bundle
+from percodec.sdk.familiarity import BEYOND, Familiarity, features, kinds_of
 from percodec.sdk.machine import machine_info
 from percodec.sdk.types import Frame
 
@@ -125,15 +126,16 @@ def look(session: Session, data: Path, quick: bool) -> list[Row]:
     return rows
 
 
-def candidates(rows: list[Row], levels: int) -> dict[str, NDArray[np.float64]]:
+def candidates(rows: list[Row], bundle: Bundle) -> dict[str, NDArray[np.float64]]:
     """Features [N,F] of each candidate. The cost is of the symbols in bits, by an order-0 table of the usual frames, in `judge`."""
-    whole = np.array([features(row.symbols, levels, row.pixels) for row in rows])
-    channels, classes = rows[0].symbols.shape[0], rows[0].pixels.size
-    split = whole[:, : whole.shape[1] - classes].reshape(len(rows), channels, levels + 2)
-    shares = split[:, :, :levels].reshape(len(rows), -1)
+    whole = np.array([features(row.symbols, bundle.levels, row.pixels, bundle.offsets) for row in rows])
+    classes = rows[0].pixels.size
+    kinds = kinds_of(bundle.levels, bundle.offsets)
+    split = whole[:, : whole.shape[1] - classes].reshape(len(rows), -1, kinds + 2)
+    shares = split[:, :, :kinds].reshape(len(rows), -1)
     return {
         "shares of levels": shares,
-        "equal neighbours": split[:, :, levels:].reshape(len(rows), -1),
+        "equal neighbours": split[:, :, kinds:].reshape(len(rows), -1),
         "levels and neighbours": whole[:, : whole.shape[1] - classes],
         "shares of classes": whole[:, whole.shape[1] - classes :],
         "all (ships)": whole,
@@ -159,14 +161,14 @@ def part_of(group: str) -> int:
     return -1 if found is None else (int(found[1]) * 2654435761 >> 8) % 4
 
 
-def judge(rows: list[Row], levels: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def judge(rows: list[Row], bundle: Bundle) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Candidates, over both folds; and the shipped one, by kind."""
     group, kind = np.array([row.group for row in rows]), np.array([row.kind for row in rows])
     severity, accuracy = np.array([row.severity for row in rows]), np.array([row.accuracy for row in rows])
     part = np.array([part_of(row.group) for row in rows])
     plain, good = kind == "plain", ~(accuracy < WRONG)
     must = ((accuracy < WRONG) & ~plain) | (kind == "no road")
-    known = candidates(rows, levels)
+    known = candidates(rows, bundle)
     known = {"code length": known["shares of levels"], **known}
     table, kinds = [], []
     for name, found in known.items():
@@ -206,8 +208,9 @@ def judge(rows: list[Row], levels: int) -> tuple[list[dict[str, Any]], list[dict
 
 def cost(session: Session, rows: list[Row]) -> dict[str, float]:
     """CPU time of one distance, median, in ms; beside encode and predict."""
-    plain = [features(row.symbols, session.bundle.levels, row.pixels) for row in rows if row.kind == "plain"]
-    usual = Familiarity.fit(plain[::2], plain[1::2], session.bundle.levels, rows[0].pixels.size, "segmentation")
+    bundle = session.bundle
+    plain = [features(row.symbols, bundle.levels, row.pixels, bundle.offsets) for row in rows if row.kind == "plain"]
+    usual = Familiarity.fit(plain[::2], plain[1::2], bundle.levels, rows[0].pixels.size, "segmentation", bundle.offsets)
     found: dict[str, float] = {}
     picture = np.zeros((session.bundle.frame_height, session.bundle.frame_width, 3), np.uint8)
     latent = session.encode(picture)
@@ -247,7 +250,7 @@ def main() -> None:
         sys.exit("familiarity: needs real pictures; set PERCODEC_DATA to the folder that holds camvid/, idd_lite/ and imagenet_small/")
     with Session.open(args.bundle, backend="ort:fp32") as session:
         rows = look(session, data, args.quick)
-        table, kinds = judge(rows, session.bundle.levels)
+        table, kinds = judge(rows, session.bundle)
         times = cost(session, rows)
         about = {"name": session.bundle.name, "digest": session.bundle.digest}
     for line in [*table, *kinds, times]:

@@ -220,11 +220,55 @@ def recipes(result: dict[str, Any]) -> str:
         figures = [*(100 * row[f"miou {d}"] for d in drives), *(100 * sum(v) / max(1, len(v)) for v in seen)]
         rows.append([row["recipe"], f"{100 * row['miou']:.1f} ({low:.1f} to {high:.1f})", *(f"{v:.1f}" for v in figures)])
     head = ["recipe", "mIoU, mean of drives (95 %)", *(f"{d} left out" for d in drives), *rare]
-    about = f"{result['steps']} steps of 10 crops of 224 pixels, one seed, {result['date']}: `{result['command']}`"
+    about = f"{result['steps']} steps of 10 crops of 224 pixels, `road` after {result['first_steps']} others, one seed, {result['date']}: "
+    about += f"`{result['command']}`"
+    return f"{table(head, rows)}\n{about}\n"
+
+
+def road(result: dict[str, Any]) -> str:
+    """The built-in bundle beside the one before it, from `bench_road.py`."""
+    rows = [[row["bundle"], f"{row['encode_ms']:.2f}", f"{row['predict_ms']:.2f}"] for row in result["rows"]]
+    about = f"Both together: {result['ratio']:.2f} times. INT8, one thread, CPU time, {result['rounds']} rounds in turn, "
+    about += f"{result['machine']['cpu']}, {result['date']}: `{result['command']}`"
+    return f"{table(['bundle', 'encode, ms', 'predict, ms'], rows)}\n{about}\n"
+
+
+def large(result: dict[str, Any]) -> str:
+    """What a 1080p frame costs, from `bench_large.py`."""
+    names = {
+        "ours": "picture to labels and packet, " + result["bundle"],
+        "rgb small": "JPEG decoded, 480x360, RGB network",
+        "rgb whole": "JPEG decoded, RGB network on the whole picture",
+    }
+    rows = [
+        [names[name], f"{1000 / found['wall_ms']:.1f}", f"{found['wall_ms']:.1f}", f"{found['cpu_ms']:.1f}"]
+        for name, found in result["times"].items()
+    ]
+    machine = result["machine"]
+    said = f"Labels are those of the small frame in {100 * result['agreement']:.1f} % of the pixels. A packet has "
+    said += f"{result['packet_bytes'] / 1000:.1f} kB, a JPEG of quality 80 {result['jpeg_bytes'] / 1000:.1f} kB."
+    about = f"{result['frames']} frames in turn, two threads, {machine['cpu']}, {result['date']}: `{result['command']}`"
+    return f"{table(['way, INT8', 'frames/s', 'ms', 'ms of CPU'], rows)}\n{said}\n{about}\n"
+
+
+def flicker(result: dict[str, Any]) -> str:
+    """Labels that change where the picture does not, from `flicker.py`."""
+    rows = []
+    for row in result["rows"]:
+        cells = []
+        for kind in ("labels", "held"):
+            miou = row.get(f"miou {kind}")
+            cells += [f"{100 * row[kind]:.2f} %", "-" if miou is None else f"{100 * miou:.1f}"]
+        rows.append([row["bundle"], *cells])
+    head = ["bundle", "labels that change", "mIoU, CamVid val", "held: that change", "held: mIoU"]
+    about = f"`{result['video']}`, {result['rows'][0]['frames']} frames, {result['date']}: `{result['command']}`"
     return f"{table(head, rows)}\n{about}\n"
 
 
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "bench_large": large,
+    "bench_road": road,
+    "flicker": flicker,
     "lab_rd_kodak": lab_rd,
     "lab_rd_camvid_val": lab_rd,
     "lab_segmentation": lab_segmentation,
