@@ -250,7 +250,7 @@ def test_the_smaller_latent_is_that_of_the_smaller_picture(runs):
     assert torch.allclose(on_steps, on_steps.round(), atol=1e-4)
 
 
-def test_a_shrunk_head_keeps_its_weights_in_a_bundle_and_learns_no_more(with_head, camvid, tmp_path):
+def test_a_shrunk_head_keeps_its_weights_in_a_bundle_and_learns_no_more(runs, with_head, camvid, tmp_path):
     places = {"camvid": str(camvid)}
     large = export_bundle(with_head.path, tmp_path / "large", "large", places, 352, 480, "crop", say=lambda text: None, shrink=2)
     again = export_bundle(large.path, tmp_path / "again", "large", places, 704, 480, "crop", say=lambda text: None)
@@ -260,6 +260,8 @@ def test_a_shrunk_head_keeps_its_weights_in_a_bundle_and_learns_no_more(with_hea
     assert (first[:200] == second[:200]).mean() > 0.9
     with pytest.raises(UsageError, match="as it is"):
         export_bundle(large.path, tmp_path / "twice", "large", places, 704, 960, "crop", say=lambda text: None, shrink=2)
+    with pytest.raises(UsageError, match="has none"):
+        export_bundle(runs / "first/best.pt", tmp_path / "bare", "bare", places, 352, 480, "crop", say=lambda text: None, shrink=2)
     with pytest.raises(UsageError, match="multiples of 32"):
         export_bundle(with_head.path, tmp_path / "odd", "odd", places, 360, 480, "crop", say=lambda text: None, shrink=4)
     with pytest.raises(UsageError, match=r"head\.shrink"):

@@ -98,6 +98,8 @@ def export_bundle(
     val = load(resolve(config["data"]["val"], places))
     say(f"checkpoint {checkpoint} at step {state['step']}; {width}x{height}, opset {OPSET}, {PRECISION}")
     if shrink > 1:
+        if model.head is None:
+            raise UsageError(f"--shrink is for heads, and {checkpoint} has none")
         runs = {graph: _shrunk(run, shrink, train[0], height, width) for graph, run in runs.items()}
         state = runs[_graph_name(config, {})][1]
         say(f"heads read the latent {shrink} times smaller, as of {width // shrink}x{height // shrink}")
