@@ -38,7 +38,7 @@ def build_head(config: dict[str, Any], channels: int) -> nn.Module:
         reads = "latents: head.input must be latent" if latent else "pictures: head.input must be decoded or original"
         raise UsageError(f"{name} reads {reads}, not {given}")
     made = _network(config, channels, latent)
-    return Shrinking(made, channels, config["shrink"]) if config.get("shrink", 1) > 1 else made
+    return Shrinking(made, channels, config["shrink"]) if config["shrink"] > 1 else made
 
 
 def _network(config: dict[str, Any], channels: int, latent: bool) -> nn.Module:

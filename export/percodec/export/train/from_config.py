@@ -286,9 +286,11 @@ def load_part(model: Joint, path: Path, part: str, say: Say = lambda text: None)
     names = (model.codec.name if model.codec else "", state["config"]["codec"]["name"])
     more = "codec.g_a.1." if part == "codec" and names == ("refined", "block") else None
     wanted = [k for k in model.state_dict() if k.startswith(f"{part}.") and not (more and k.startswith(more))]
+    whole = True
     if part == "head" and isinstance(model.head, LatentFPN) and state["config"]["head"]["name"] == "fpn":
         first = [k for k in ("head.stem.0.weight", "head.scale") if k in weights]
-        if any(weights[k].shape != model.state_dict()[k].shape for k in first):
+        whole = all(weights[k].shape == model.state_dict()[k].shape for k in first)
+        if not whole:
             say(f"--head {path} reads latents of another codec: its first layer starts anew")
             weights = {k: v for k, v in weights.items() if k not in first}
             wanted = [k for k in wanted if k not in first]
@@ -299,7 +301,7 @@ def load_part(model: Joint, path: Path, part: str, say: Say = lambda text: None)
         model.load_state_dict(weights, strict=False)
     except RuntimeError as e:
         raise UsageError(f"--{part} {path} holds another {part} than this configuration: {e}".replace("\n", " ")) from e
-    return not (part == "head" and "head.stem.0.weight" in model.state_dict() and "head.stem.0.weight" not in weights)
+    return whole
 
 
 def load_teacher(path: Path, student: Joint) -> Joint:
