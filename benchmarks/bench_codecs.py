@@ -29,10 +29,10 @@ import numpy as np
 import record
 import torch
 from numpy.typing import NDArray
+from video_pictures import fitted_pictures
 
 from percodec.export.metrics.similarity import ms_ssim, psnr
-from percodec.runtime import Session, default_bundle, open_source
-from percodec.runtime.capture.preprocess import Preprocessor
+from percodec.runtime import Session, default_bundle
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.machine import machine_info, versions
 
@@ -209,15 +209,7 @@ def measure(session: Session, judge: Session, pictures: Pictures, fps: int) -> d
 
 
 def second_half(bundle: Bundle, video: Path) -> Pictures:
-    source = open_source(str(video), height=bundle.frame_height, width=bundle.frame_width)
-    fit = Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit)
-    pictures: Pictures = []
-    try:
-        while (frame := source.read()) is not None:
-            pictures.append(np.empty((bundle.frame_height, bundle.frame_width, 3), np.uint8))
-            fit(frame, pictures[-1])
-    finally:
-        source.close()
+    pictures = list(fitted_pictures(video, bundle.frame_height, bundle.frame_width, bundle.fit))
     return pictures[len(pictures) // 2 :]
 
 

@@ -23,14 +23,16 @@ import cv2
 import numpy as np
 import record
 from numpy.typing import NDArray
+from video_pictures import fitted_pictures
 
 from percodec.export.engines.calibrate import measure
 from percodec.export.engines.free_shapes import freed
 from percodec.export.engines.graph_function import graph_function
 from percodec.export.engines.onnx_graph import plain
 from percodec.export.engines.precision import Plan, make_explicit
-from percodec.runtime import Session, default_bundle, open_source
+from percodec.runtime import Session, default_bundle
 from percodec.runtime.capture.preprocess import Preprocessor
+from percodec.runtime.run.drawing import OverlayPainter
 from percodec.sdk.machine import machine_info
 from percodec.sdk.types import Frame
 
@@ -38,19 +40,6 @@ Picture = NDArray[np.uint8]
 HERE = Path(__file__).resolve().parent
 THREADS, QUALITY, CALIBRATION = 2, 80, 16
 SMALL = (480, 360)
-
-
-def frames_of(video: Path, count: int) -> list[Picture]:
-    """RGB 1920x1080."""
-    source, found, stretch = open_source(str(video)), [], Preprocessor(1080, 1920, "stretch")
-    try:
-        while (frame := source.read()) is not None:
-            picture = np.empty((1080, 1920, 3), np.uint8)
-            stretch(frame, picture)
-            found.append(picture)
-    finally:
-        source.close()
-    return found[:: max(1, len(found) // count)][:count]
 
 
 def rgb(path: Path, pictures: list[Picture]) -> Callable[[Picture], Any]:
@@ -80,7 +69,8 @@ def main() -> None:
     parser.add_argument("--overlay", type=Path, help="write an overlay of the middle frame here")
     record.add_arguments(parser)
     args = parser.parse_args()
-    pictures = frames_of(args.video, args.frames)
+    pictures = list(fitted_pictures(args.video, 1080, 1920, "stretch"))
+    pictures = pictures[:: max(1, len(pictures) // args.frames)][: args.frames]
     jpegs = [cv2.imencode(".jpg", p[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1] for p in pictures]
     with Session.open(args.bundle, threads=THREADS) as large, Session.open(default_bundle(), threads=THREADS) as small:
         fit = Preprocessor(large.bundle.frame_height, large.bundle.frame_width, large.bundle.fit)
@@ -114,8 +104,6 @@ def main() -> None:
             wanted = small.predict(small.encode(with_bars)).labels[44:316]
             agreed.append(float((labels[::4, ::4] == wanted).mean()))
             if args.overlay and k == len(pictures) // 2:
-                from percodec.runtime.run.drawing import OverlayPainter
-
                 painter = OverlayPainter(large.bundle, large.bundle.labels)
                 cv2.imwrite(str(args.overlay), painter.blend(frame, labels))
         about = f"{large.bundle.name}@{large.bundle.digest[:12]}"
@@ -124,8 +112,6 @@ def main() -> None:
         "command": "python benchmarks/bench_large.py --bundle bundles/road-1080 --video PATH",
         "times": times,
         "frames": len(pictures),
-    }
-    result |= {
         "packet_bytes": float(np.mean(sizes)),
         "jpeg_bytes": float(np.mean([len(j) for j in jpegs])),
         "agreement": float(np.mean(agreed)),

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import time
+import statistics
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import record
+from bench_encoders import in_turn, paired
 
 from percodec.runtime import Session, default_bundle
 from percodec.sdk.machine import machine_info
@@ -24,31 +26,33 @@ from percodec.sdk.synthetic.road import RoadScene
 BEFORE = Path(__file__).resolve().parent / "bundles" / "road-edge"
 
 
+def each(step: Callable[[Any], object], given: list[Any]) -> Callable[[int], object]:
+    """`step` of one of `given`, another in each round."""
+    return lambda k: step(given[k % len(given)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60)
     record.add_arguments(parser)
     args = parser.parse_args()
-    spent: list[list[float]] = []
+    pictures = [RoadScene(k, 360, 480).render(0)[0] for k in range(8)]
     with ExitStack() as stack:
         sessions = [stack.enter_context(Session.open(path)) for path in (BEFORE, default_bundle())]
         names = [f"{s.bundle.name}@{s.bundle.digest[:12]}" for s in sessions]
-        for k in range(args.rounds + 5):
-            picture, row = RoadScene(k, 360, 480).render(0)[0], []
-            for session in sessions:
-                begin = time.process_time_ns()
-                latent = session.encode(picture)
-                encoded = time.process_time_ns()
-                session.predict(latent)
-                row += [(encoded - begin) / 1e6, (time.process_time_ns() - encoded) / 1e6]
-            spent.append(row)
-    table = np.array(spent[5:])
-    totals = table.reshape(-1, 2, 2).sum(2)
-    medians = np.median(table, 0).round(2).tolist()
-    rows = [{"bundle": n, "encode_ms": medians[2 * k], "predict_ms": medians[2 * k + 1]} for k, n in enumerate(names)]
-    ratios = totals[:, 1] / totals[:, 0]
+        latents = [[session.encode(picture) for picture in pictures] for session in sessions]
+        ways: dict[str, Callable[[int], object]] = {}
+        for name, session, known in zip(names, sessions, latents, strict=True):
+            ways |= {f"{name} encode": each(session.encode, pictures), f"{name} predict": each(session.predict, known)}
+        times = in_turn(ways, args.rounds)
+    rows = [
+        {"bundle": name, **{f"{part}_ms": round(statistics.median(times[f"{name} {part}"]), 2) for part in ("encode", "predict")}}
+        for name in names
+    ]
+    before, now = ([a + b for a, b in zip(times[f"{n} encode"], times[f"{n} predict"], strict=True)] for n in names)
+    ratio = round(paired(now, before), 3)
     result = {"benchmark": "bench_road", "date": datetime.date.today().isoformat(), "command": "python benchmarks/bench_road.py"}
-    result |= {"machine": machine_info(), "rounds": args.rounds, "rows": rows, "ratio": round(float(np.median(ratios)), 3)}
+    result |= {"machine": machine_info(), "rounds": args.rounds, "rows": rows, "ratio": ratio}
     print(rows, result["ratio"])
     record.write_result(args, "bench_road", result)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,12 @@ import cv2
 import numpy as np
 import record
 from numpy.typing import NDArray
+from video_pictures import fitted_pictures
 
 from percodec.export.data.sets import load
 from percodec.export.metrics.scores import Confusion
-from percodec.runtime import Session, default_bundle, open_source
-from percodec.runtime.capture.preprocess import Preprocessor
+from percodec.runtime import Session, default_bundle
 from percodec.runtime.run.drawing import OverlayPainter
-from percodec.sdk.bundle import Bundle
 from percodec.sdk.machine import machine_info
 
 Picture = NDArray[np.uint8]
@@ -51,19 +50,6 @@ class Held:
         return self._shown.copy()
 
 
-def pictures(bundle: Bundle, video: Path) -> Iterator[Picture]:
-    """Frames as the bundle's encoder sees them."""
-    preprocess = Preprocessor(bundle.frame_height, bundle.frame_width, bundle.fit)
-    source = open_source(str(video))
-    try:
-        while (frame := source.read()) is not None:
-            out = np.empty((bundle.frame_height, bundle.frame_width, 3), np.uint8)
-            preprocess(frame, out)
-            yield out
-    finally:
-        source.close()
-
-
 def steady(before: Picture, now: Picture) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Where each pixel of `now` was in `before` [h,w,2], and where the picture there is the same."""
     grey = [cv2.cvtColor(p, cv2.COLOR_RGB2GRAY) for p in (before, now)]
@@ -84,7 +70,7 @@ def of_video(folder: Path, video: Path) -> tuple[dict[str, Any], list[Picture]]:
     hold, last = Held(), None
     with Session.open(folder) as session:
         painter = OverlayPainter(session.bundle, session.bundle.labels)
-        for picture in pictures(session.bundle, video):
+        for picture in fitted_pictures(video, session.bundle.frame_height, session.bundle.frame_width, session.bundle.fit):
             labels = session.predict(session.encode(picture)).labels.copy()
             now = {"labels": labels, "held": hold(labels)}
             if frames in SHOWN:
