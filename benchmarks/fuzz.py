@@ -8,7 +8,7 @@ The C++ targets are libFuzzer's, coverage-guided, with the address and undefined
 
 `graph` compares two readers: what `checked_graph` accepts must mean the same to the `onnx` package, before and after it was written
 again. `packet` any bytes; `payload` any words behind checksums that agree, every kernel judging alike; `steps` any symbols, coded and read
-back by every kernel (profile 4); `model` any tables. `manifest`, `log` and `engine` (its record): the Python readers, fed mutations of
+back by every kernel (profiles 4 and 5); `model` any tables. `manifest`, `log` and `engine` (its record): the Python readers, fed mutated
 valid ones. Whatever they are given, they answer with an error of `percodec.sdk.errors` or with data, in bounded time and memory. Exit 1 and
 the input in a file where one does not.
 """
@@ -280,10 +280,11 @@ def native(build: Path, name: str, runs: int, seed: int, patience_s: int) -> dic
             data = path.read_bytes()
             if name == "model" and path.suffix == ".pcem":
                 (Path(corpus) / path.name).write_bytes(data)
-            elif name == "steps" and path.name == "v1.0-steps-6x9x21-lanes16.symbols":
-                (Path(corpus) / path.name).write_bytes(bytes([77, 1, 0, 0, 16]) + data)
+            elif name == "steps" and path.match("v1.0-steps-*.symbols"):
+                for size in (0, 2):
+                    (Path(corpus) / f"{path.name}-{size}").write_bytes(bytes([77, 1, 0, 0, 16, size | ("temporal" in path.name)]) + data)
             elif name in ("packet", "payload") and path.suffix == ".packet":
-                (Path(corpus) / path.name).write_bytes(data if name == "packet" else bytes([data[4]]) + data[44:])
+                (Path(corpus) / path.name).write_bytes(data if name == "packet" else data[3:5] + data[44:])
         limits = ["-max_len=8192", "-malloc_limit_mb=64", "-rss_limit_mb=2048", f"-timeout={patience_s}"]
         words = [str(build / "tests" / f"fuzz_{name}"), f"-runs={runs}", f"-seed={seed}", *limits, corpus]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -327,19 +328,15 @@ def main() -> int:
         for name in filter(chosen.__contains__, READERS):
             targets[name] = feed(name, seeds[name], getattr(args, name), args.seed, readers[name])
             print(f"{name}: {targets[name]}", flush=True)
-    counts = "".join(f" --{name} {getattr(args, name)}" for name, runs in {**NATIVE, **READERS}.items() if getattr(args, name) != runs)
-    result = {
-        "benchmark": "fuzz",
-        "command": f"python benchmarks/fuzz.py --build build/fuzz{counts}",
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "machine": {"cpu": record.cpu_name()},
-        "executions": sum(t["runs"] for t in targets.values()),
-        "failures": 0,
-        "targets": targets,
-    }
-    print(f"{result['executions']:,} executions, no crash, hang or allocation over budget")
-    if chosen == [*NATIVE, *READERS]:
-        record.write_result(args, "fuzz", result)
+    date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
+    for name, found in targets.items():
+        found |= {"date": date, "command": f"python benchmarks/fuzz.py --build build/fuzz --only {name} --{name} {found['runs']}"}
+    result = {"benchmark": "fuzz", "machine": {"cpu": record.cpu_name()}, "failures": 0}
+    before = record.result_path(args, "fuzz", result)  # targets that were not run stay as they were
+    result["targets"] = (json.loads(before.read_text())["targets"] if before.exists() else {}) | targets
+    result["executions"] = sum(t["runs"] for t in result["targets"].values())
+    print(f"{sum(t['runs'] for t in targets.values()):,} executions, no crash, hang or allocation over budget")
+    record.write_result(args, "fuzz", result)
     return 0
 
 

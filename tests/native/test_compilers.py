@@ -75,7 +75,7 @@ def test_threads_that_share_a_coder_race_for_nothing(once: Once, compiler: str, 
 
 
 @needs_clang
-@pytest.mark.parametrize("target", ["packet", "payload", "model"])
+@pytest.mark.parametrize("target", ["packet", "payload", "steps", "model"])
 def test_a_short_fuzz(once: Once, target: str, tmp_path: Path) -> None:
     """`benchmarks/fuzz.py` is the long one."""
     program = ROOT / "tests" / "native" / "fuzz" / f"fuzz_{target}.cpp"
@@ -88,8 +88,9 @@ def test_a_short_fuzz(once: Once, target: str, tmp_path: Path) -> None:
             pytest.skip("this clang came without libFuzzer (Debian: libclang-rt-14-dev)")
         raise
     (tmp_path / "corpus").mkdir()
-    for path in PACKETS.glob("*.pcem" if target == "model" else "*.packet"):
+    for path in PACKETS.glob({"model": "*.pcem", "steps": "*steps*.symbols"}.get(target, "*.packet")):
         data = path.read_bytes()
-        (tmp_path / "corpus" / path.name).write_bytes(bytes([data[4]]) + data[44:] if target == "payload" else data)
+        started = {"payload": data[3:5] + data[44:], "steps": bytes([77, 1, 0, 0, 16, "temporal" in path.name]) + data}
+        (tmp_path / "corpus" / path.name).write_bytes(started.get(target, data))
     words = [tmp_path / "fuzz", "-runs=5000", "-max_len=8192", "-malloc_limit_mb=64", "-timeout=10", "-seed=1", tmp_path / "corpus"]
     call(*words)

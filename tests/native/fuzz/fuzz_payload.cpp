@@ -1,5 +1,5 @@
 // Any bytes as a payload, behind checksums that agree with them: every kernel refuses it for the same reason, or
-// decodes it to the same symbols. The first byte is the number of lanes.
+// decodes it to the same symbols. The first byte chooses the profile, the second is the number of lanes.
 #include <cstring>
 
 #include "percodec/crc32c.hpp"
@@ -57,16 +57,30 @@ void look(const percodec::LatentCoder& coder, std::uint8_t profile, std::uint64_
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    if (size < 1 || size > 8192) return 0;
+    if (size < 2 || size > 8192) return 0;
     static const std::uint64_t plain = hash_of("v1.0-order0-8x14x14-L6-auto"),
                                contexts = hash_of("v1.0-contexts-5x7x70-L6-auto"),
                                pairs = hash_of("v1.0-pairs-3x7x13-L6-lanes16"),
                                steps = hash_of("v1.0-steps-6x9x21-lanes16"),
                                predicted = hash_of("v1.0-steps-temporal-6x9x21-lanes16");
-    look(fuzz::plain(), 0, plain, data, size);
-    look(fuzz::with_contexts(), 1, contexts, data, size);
-    look(fuzz::of_pairs(), 3, pairs, data, size);
-    look(fuzz::of_steps(), 4, steps, data, size);
-    look(fuzz::of_steps(true), 5, predicted, data, size);
+    switch (data[0] % 6) {
+        case 0:
+            look(fuzz::plain(), 0, plain, data + 1, size - 1);
+            break;
+        case 1:
+            look(fuzz::with_contexts(), 1, contexts, data + 1, size - 1);
+            break;
+        case 3:
+            look(fuzz::of_pairs(), 3, pairs, data + 1, size - 1);
+            break;
+        case 4:
+            look(fuzz::of_steps(), 4, steps, data + 1, size - 1);
+            break;
+        case 5:
+            look(fuzz::of_steps(true), 5, predicted, data + 1, size - 1);
+            break;
+        default:
+            break;  // there is no profile 2
+    }
     return 0;
 }

@@ -1,6 +1,6 @@
 // Any symbols of a latent of uniform steps: every kernel codes them to the same packet and reads it back, and none
-// takes that packet with one bit turned, or cut. The first bytes say which bit, where the cut is, and how many lanes
-// (0: any), from 128 on in a stream: the latent before comes first then.
+// takes that packet with one bit turned, or cut. The first bytes say which bit, where the cut is, how many lanes
+// (0: any), whether in a stream, where the latent before comes first, and which of two sizes.
 #include <cstring>
 
 #include "tables.hpp"
@@ -14,9 +14,9 @@ void must(bool fits) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    if (size < 6) return 0;
-    const bool temporal = data[4] >= 128;
-    const percodec::LatentCoder& coder = fuzz::of_steps(temporal);
+    if (size < 7) return 0;
+    const bool temporal = data[5] & 1;
+    const percodec::LatentCoder& coder = data[5] & 2 ? fuzz::of_steps(temporal) : fuzz::few_of_steps(temporal);
     const percodec::EntropyModel& model = fuzz::model_of_steps(temporal);
     std::uint32_t where = 0;
     std::memcpy(&where, data, 4);
@@ -24,7 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     fuzz::Bytes symbols(coder.planes() * plane);
     for (std::size_t k = 0; k < symbols.size(); ++k) {
         const unsigned levels = model.levels_of(static_cast<unsigned>(k / plane % model.channels()));
-        symbols[k] = static_cast<std::uint8_t>(data[5 + k % (size - 5)] % levels);
+        symbols[k] = static_cast<std::uint8_t>(data[6 + k % (size - 6)] % levels);
     }
     fuzz::Bytes first;
     for (const percodec::Kernel kernel :

@@ -58,13 +58,15 @@ DEFAULTS: Config = {
         "mix": 0.0,
     },
     # bpp and beta: rate target and its weight; structure: weight of 1 - MS-SSIM beside the squared error; gamma: weight of the codec's loss
-    # beside cross-entropy (joint); distill_*: with --teacher, share of its logits and weight of its stage features.
+    # beside cross-entropy (joint); lovasz: weight of the Lovász loss beside cross-entropy (segmentation); distill_*: with --teacher, its
+    # logits' share and its stage features' weight.
     "loss": {
         "bpp": 0.33,
         "beta": 500.0,
         "gamma": 0.001,
         "structure": 0.0,
         "class_offset": 1.05,
+        "lovasz": 0.0,
         "distill_logits": 0.5,
         "distill_features": 1.0,
     },

@@ -67,6 +67,7 @@ RANGES: dict[str, Range] = {
     "loss.gamma": _WEIGHT,
     "loss.structure": _WEIGHT,
     "loss.class_offset": Range(1, 1e6, "classes weigh 1 / ln(class_offset + share)", above=True),
+    "loss.lovasz": _WEIGHT,
     "loss.distill_logits": Range(0, 1, "it is the teacher's share; the labels have the rest"),
     "loss.distill_features": _WEIGHT,
     "restorer.width": _CHANNELS,

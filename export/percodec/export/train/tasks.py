@@ -27,6 +27,7 @@ from percodec.export.data.files import IGNORE
 from percodec.export.metrics.similarity import ms_ssim
 from percodec.export.models import Autoencoder, Quantizer
 from percodec.export.train import distributed
+from percodec.export.train.lovasz import lovasz_softmax
 from percodec.sdk.errors import DataError
 
 Values = dict[str, float]
@@ -210,7 +211,9 @@ class Objective(nn.Module):
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         if logits.ndim == 4:
             amount, weight = grouped_cross_entropy(logits, labels, self.weights, self.groups)
-            return distributed.ratio(amount, weight)
+            ce = distributed.ratio(amount, weight)
+            share = self.loss["lovasz"]
+            return ce + share * lovasz_softmax(logits, labels, IGNORE) if share else ce
         if labels.ndim == 3:
             return F.binary_cross_entropy_with_logits(logits, presence(labels, logits.shape[1], self.head["presence"]))
         return F.cross_entropy(logits, labels)
