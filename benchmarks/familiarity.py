@@ -31,7 +31,7 @@ from percodec.runtime import Session
 from percodec.runtime.capture.preprocess import Preprocessor
 from percodec.runtime.images import read_image
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.familiarity import BEYOND, Familiarity, features, kinds_of
+from percodec.sdk.familiarity import BEYOND, Familiarity, band_pixels, features, kinds_of
 from percodec.sdk.machine import machine_info
 from percodec.sdk.types import Frame
 
@@ -120,7 +120,8 @@ def look(session: Session, data: Path, quick: bool) -> list[Row]:
             truth = fitted(cv2.imread(str(label), cv2.IMREAD_GRAYSCALE), height, width, labels=True)
             said, known = (IDD_OF_CAMVID[prediction.labels], truth < 7) if group.startswith("idd") else (prediction.labels, truth < 11)
             accuracy = float((said == truth)[known].mean())
-        rows.append(Row(group, kind, severity, latent.symbols, session.class_pixels(prediction), accuracy))
+        pixels = band_pixels(prediction.labels, len(session.bundle.labels))
+        rows.append(Row(group, kind, severity, latent.symbols, pixels, accuracy))
         if sys.stderr.isatty() and len(rows) % 20 == 0:
             print(f"\r{len(rows)} frames", end="", file=sys.stderr)
     return rows
@@ -129,15 +130,20 @@ def look(session: Session, data: Path, quick: bool) -> list[Row]:
 def candidates(rows: list[Row], bundle: Bundle) -> dict[str, NDArray[np.float64]]:
     """Features [N,F] of each candidate. The cost is of the symbols in bits, by an order-0 table of the usual frames, in `judge`."""
     whole = np.array([features(row.symbols, bundle.levels, row.pixels, bundle.offsets) for row in rows])
-    classes = rows[0].pixels.size
-    kinds = kinds_of(bundle.levels, bundle.offsets)
-    split = whole[:, : whole.shape[1] - classes].reshape(len(rows), -1, kinds + 2)
-    shares = split[:, :, :kinds].reshape(len(rows), -1)
+    kinds, of_classes = kinds_of(bundle.levels, bundle.offsets), rows[0].pixels.size
+    parts = 3 if bundle.offsets else 1
+    symbols, classes = whole[:, : whole.shape[1] - of_classes], whole[:, whole.shape[1] - of_classes :]
+    once, halves = symbols[:, : symbols.shape[1] // parts], symbols[:, symbols.shape[1] // parts :]
+    split = once.reshape(len(rows), -1, kinds + 2)
+    together = np.sqrt(np.square(classes).reshape(len(rows), -1, len(bundle.labels)).mean(1))
     return {
-        "shares of levels": shares,
+        "shares of levels": split[:, :, :kinds].reshape(len(rows), -1),
         "equal neighbours": split[:, :, kinds:].reshape(len(rows), -1),
-        "levels and neighbours": whole[:, : whole.shape[1] - classes],
-        "shares of classes": whole[:, whole.shape[1] - classes :],
+        "levels and neighbours": once,
+        "shares of classes": together,
+        "levels, neighbours and classes": np.concatenate([once, together], 1),
+        "halves of the latent": halves,
+        "classes by quarters": classes,
         "all (ships)": whole,
     }
 

@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch", reason="needs the export extra")
 from percodec.export.data.sets import load  # noqa: E402
 from percodec.export.train.checkpoint import load_checkpoint  # noqa: E402
 from percodec.export.train.config import load_config  # noqa: E402
-from percodec.export.train.from_config import train  # noqa: E402
+from percodec.export.train.from_config import train, trained_model  # noqa: E402
+from percodec.export.train.offsets import class_offsets, scores_of  # noqa: E402
 from percodec.export.train.tasks import presence  # noqa: E402
 from percodec.export.train.views import ViewCrops, Views  # noqa: E402
 from percodec.sdk.errors import UsageError  # noqa: E402
@@ -64,6 +65,28 @@ def test_segmentation_on_a_fixed_codec(places, codec, tmp_path, name, reads):
     assert 0 <= best["miou"] <= 1
     before, after = load_checkpoint(codec)["model"], load_checkpoint(tmp_path / "run/last.pt")["model"]
     assert all(torch.equal(before[k], after[k]) for k in before)  # the codec stayed as it was, statistics included
+
+
+def test_a_run_ends_with_what_its_classes_lack_once(places, codec, tmp_path):
+    config = load_config("lab-segmentation", [*SMALL, "head.name=fpn", "head.widths=[8, 8, 8]", "head.pyramid=8", "head.offsets=true"])
+    best = train(config, tmp_path / "run", places, codec)
+    assert len(best["class_offsets"]) == 11
+    assert any(best["class_offsets"])
+    state = load_checkpoint(tmp_path / "run" / "best.pt")
+    assert state["val"] == best
+    plain = load_checkpoint(tmp_path / "run" / "last.pt")["average"]
+    moved = {k: state["model"][k] - v for k, v in plain.items() if not torch.equal(state["model"][k], v)}
+    assert list(moved) == ["head.classify.bias"]
+    offsets = torch.tensor(best["class_offsets"])
+    assert torch.allclose(moved["head.classify.bias"], offsets.repeat_interleave(16), atol=0.006)  # they are told to two digits
+    model = trained_model(load_checkpoint(tmp_path / "run" / "last.pt"))
+    model.load_state_dict(plain)
+    data = load(f"camvid:{places['camvid']}:train")
+    assert np.allclose(class_offsets(*scores_of(model, data)), offsets, atol=0.006)
+    again = train(config, tmp_path / "run", places, codec)
+    assert again == best
+    after = load_checkpoint(tmp_path / "run" / "best.pt")
+    assert all(torch.equal(v, after["model"][k]) for k, v in state["model"].items())
 
 
 def test_a_head_on_a_fixed_codec_needs_the_codec(places, tmp_path):

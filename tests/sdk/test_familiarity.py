@@ -11,7 +11,7 @@ import pytest
 from percodec.sdk import Bundle, extend_bundle
 from percodec.sdk.codec import _rans
 from percodec.sdk.errors import BundleError, UsageError
-from percodec.sdk.familiarity import BEYOND, FARTHEST, Familiarity, features
+from percodec.sdk.familiarity import BANDS, BEYOND, FARTHEST, Familiarity, band_pixels, feature_count, features
 
 LEVELS, CLASSES = 6, 3
 
@@ -24,7 +24,7 @@ def latents(count: int, seed: int, high: int = LEVELS) -> list[np.ndarray]:
 
 def made(head: str | None = None) -> Familiarity:
     classes = CLASSES if head else 0
-    pixels = np.random.default_rng(3).integers(100, 200, (160, CLASSES))[:, :classes]
+    pixels = np.random.default_rng(3).integers(100, 200, (160, BANDS, CLASSES))[:, :, :classes]
     rows = [features(s, LEVELS, p) for s, p in zip(latents(160, 1), pixels, strict=True)]
     return Familiarity.fit(rows[:100], rows[100:], LEVELS, classes, head)
 
@@ -50,16 +50,53 @@ def test_the_statistics_are_numpys(shape: tuple[int, int, int]) -> None:
 
 
 def test_symbols_of_uniform_steps_are_counted_by_sign_and_size() -> None:
-    """In the first eight channels."""
+    """In the first eight channels; of the whole, upper less lower, and left against right."""
     rng, offsets, levels = np.random.default_rng(8), (30, 3, 0, 5, 5, 5, 5, 5, 5, 5), 61
     symbols = np.stack([rng.integers(0, high, (40, 50), dtype=np.uint8) for high in (61, 7, 20, *[11] * 7)])
     borders = np.array([-3, -1, 0, 1, 2, 4])  # where the next kind begins
-    wanted = []
-    for channel, offset in zip(symbols[:8], offsets[:8], strict=True):
-        kinds = np.bincount(np.searchsorted(borders, channel.astype(int) - offset, "right").ravel(), minlength=7) / 2000
-        right, lower = (channel[:, 1:] == channel[:, :-1]).mean(), (channel[1:] == channel[:-1]).mean()
-        wanted += [*kinds, right, lower]
-    assert np.allclose(features(symbols, levels, (1, 3), offsets), np.sqrt([*wanted, 0.25, 0.75]))
+
+    def shares(part: np.ndarray) -> np.ndarray:
+        found = []
+        for channel, offset in zip(part[:8], offsets[:8], strict=True):
+            kinds = np.bincount(np.searchsorted(borders, channel.astype(int) - offset, "right").ravel(), minlength=7) / channel.size
+            found += [*kinds, (channel[:, 1:] == channel[:, :-1]).mean(), (channel[1:] == channel[:-1]).mean()]
+        return np.sqrt(found)
+
+    sides = np.abs(shares(symbols[:, :, :25]) - shares(symbols[:, :, 25:]))
+    classes = np.sqrt([0.25, 0.75, 0.25, 0.75, 0.5, 0.5, 0, 1])
+    wanted = np.concatenate([shares(symbols), shares(symbols[:, :20]) - shares(symbols[:, 20:]), sides, classes])
+    found = features(symbols, levels, [(1, 3), (1, 3), (2, 2), (0, 4)], offsets)
+    assert np.allclose(found, wanted)
+    assert len(found) == feature_count(10, levels, 2, offsets)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (4, 1, 9), (4, 9, 1)])
+def test_a_latent_of_one_row_has_halves_too(shape: tuple[int, int, int]) -> None:
+    assert np.isfinite(features(np.ones(shape, np.uint8), LEVELS, (), (1, 1, 1, 1))).all()
+
+
+def test_a_frame_upside_down_or_half_covered_is_far() -> None:
+    """By what is where alone: the whole's counts are those of a usual frame."""
+    offsets = (2, 2, 2, 2)
+    rows = [features(np.sort(s, 1), LEVELS, (), offsets) for s in latents(160, 1)]  # small values above, large ones below
+    usual = Familiarity.fit(rows[:100], rows[100:], LEVELS, 0, None, offsets)
+    one = np.sort(latents(1, 9)[0], 1)
+    assert usual.distance(one) < 1.1
+    assert usual.distance(one[:, ::-1]) > 2
+    covered = one.copy()
+    covered[:, :, :8] = 2
+    assert usual.distance(covered) > 1.5
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (1, 16, 5), (7, 3)])
+def test_classes_are_counted_by_quarters_of_the_rows(shape: tuple[int, ...]) -> None:
+    labels = np.random.default_rng(2).integers(0, CLASSES + 1, shape, dtype=np.uint8)  # one class more than there are
+    found = band_pixels(labels, CLASSES, np.empty(shape, bool))
+    rows = labels.reshape(-1, shape[-1])
+    for band in range(BANDS):
+        part = rows[len(rows) * band // BANDS : len(rows) * (band + 1) // BANDS]
+        assert found[band].tolist() == [int((part == k).sum()) for k in range(CLASSES)]
+    assert (found.sum(0) == [(labels == k).sum() for k in range(CLASSES)]).all()
 
 
 def test_a_familiarity_of_uniform_steps_comes_back_from_its_bytes() -> None:
@@ -85,7 +122,7 @@ def test_arrays_that_do_not_fit_together_are_refused() -> None:
 @pytest.mark.parametrize("head", [None, "segmentation"])
 def test_what_is_like_it_is_familiar_and_what_is_not_is_far(head: str | None) -> None:
     usual = made(head)
-    pixels = [150, 150, 150] if head else []
+    pixels = [[150, 150, 150]] * BANDS if head else []
     near = [usual.distance(s, pixels) for s in latents(50, 2)]
     assert max(near) <= 1.1
     assert np.median(near) < 1
@@ -97,10 +134,10 @@ def test_what_is_like_it_is_familiar_and_what_is_not_is_far(head: str | None) ->
     }
     assert {name for name, s in strange.items() if usual.distance(s, pixels) > 1.2} == set(strange)
     if head:
-        assert usual.distance(latents(1, 2)[0], [450, 0, 0]) > 1.2, "labels are a part of it"
+        assert usual.distance(latents(1, 2)[0], [[450, 0, 0]] * BANDS) > 1.2, "labels are a part of it"
 
 
-def test_one_in_twenty_of_the_frames_that_set_the_limit_is_beyond_it() -> None:
+def test_the_oddest_frames_that_set_the_limit_are_beyond_it() -> None:
     rows = [features(s, LEVELS) for s in latents(160, 1)]
     usual = Familiarity.fit(rows[:100], rows[100:], LEVELS, 0)
     assert sum(usual.distance_of(row) > 1 for row in rows[100:]) == round(BEYOND * 60)
@@ -116,7 +153,7 @@ def test_bytes_give_it_back() -> None:
     usual = made("segmentation")
     again = Familiarity.from_bytes(usual.to_bytes(), usual.limit, 4, LEVELS, CLASSES, "segmentation")
     for symbols in latents(5, 6):
-        assert again.distance(symbols, [1, 2, 3]) == usual.distance(symbols, [1, 2, 3])
+        assert again.distance(symbols, [[1, 2, 3]] * BANDS) == usual.distance(symbols, [[1, 2, 3]] * BANDS)
     with pytest.raises(ValueError, match="read-only"):
         again.mean[0] = 1
 
@@ -139,7 +176,7 @@ def test_what_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match="4 channels and 0 classes, got a latent \\[3, 2, 2\\]"):
         usual.distance(np.zeros((3, 2, 2), np.uint8))
     with pytest.raises(UsageError, match="and 2 classes"):
-        usual.distance(np.zeros((4, 2, 2), np.uint8), [1, 2])
+        usual.distance(np.zeros((4, 2, 2), np.uint8), [[1, 2]] * BANDS)
     with pytest.raises(UsageError, match="at least 32 frames"):
         Familiarity.fit(np.zeros((5, count)), np.zeros((99, count)), LEVELS, 0)
 

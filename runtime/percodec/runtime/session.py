@@ -44,6 +44,7 @@ from percodec.sdk.camera import CameraFormat
 from percodec.sdk.codec import PacketCodec
 from percodec.sdk.codec.header import BytesLike
 from percodec.sdk.errors import BundleError, UsageError
+from percodec.sdk.familiarity import band_pixels
 from percodec.sdk.fit import CELL, MAX_SIDE, padded
 from percodec.sdk.types import Frame, Latent, Prediction
 
@@ -195,7 +196,9 @@ class Session:
             return None
         if usual.head is not None and (prediction is None or prediction.head != usual.head):
             raise UsageError(f"the familiarity of {self.bundle.name} needs the prediction of its head {usual.head}")
-        return usual.distance(self._symbols(latent), () if prediction is None or usual.head is None else self.class_pixels(prediction))
+        if prediction is None or usual.head is None:
+            return usual.distance(self._symbols(latent))
+        return usual.distance(self._symbols(latent), band_pixels(prediction.labels, usual.classes))
 
     def pack(self, latent: Latent) -> bytes:
         """A packet that stands alone; its counter is the frame's id. Keeps no state. Raises `CodecError`."""

@@ -5,7 +5,9 @@
 
 A frame is far when its features are unusual in either direction, and together: the distance is Mahalanobis' with the covariance shrunk
 towards its diagonal. Counts of symbols are all it needs, so a frame, its packet and its replay have the same distance to a rounding.
-Symbols of uniform steps (`offsets`) have many levels, most of them rare: they are counted by sign and size, in the leading channels.
+Symbols of uniform steps (`offsets`) have many levels, most of them rare: they are counted by sign and size, in the leading channels. There
+it also counts where things are: how the upper half differs from the lower, the left from the right, and the classes of each quarter of the
+rows. A road lies below and the sky above; a covered half of the lens is like no road.
 Why not the cost of the symbols: a plain likelihood calls a simple strange picture likely (Nalisnick et al., arXiv 1906.02994).
 """
 
@@ -22,11 +24,12 @@ from percodec.sdk.codec import _rans
 from percodec.sdk.errors import BundleError, UsageError
 
 SHRINKAGE = 0.5
-BEYOND = 0.05  # of the frames that set the limit: the oddest of another drive say how odd a frame may be, not how far is too far
+BEYOND = 0.03  # of the frames that set the limit: the oddest of another drive say how odd a frame may be, not how far is too far
 MAX_FEATURES = 4096
 FARTHEST = 1e9
 SIZES = 3  # of a value: 1, 2 and 3, 4 and more steps
 LEADING = 8  # channels of uniform steps that are looked at: those of detail say more of one drive's textures than of the scene
+BANDS = 4  # of the labels' rows, for which classes are counted
 NOISE = 0.05  # of a feature, added to its spread: what hardly ever occurs among the usual frames must not decide alone
 
 
@@ -35,26 +38,63 @@ def kinds_of(levels: int, offsets: Sequence[int] = ()) -> int:
     return 2 * SIZES + 1 if offsets else levels
 
 
-def features(symbols: NDArray[np.uint8], levels: int, class_pixels: ArrayLike = (), offsets: tuple[int, ...] = ()) -> NDArray[np.float64]:
-    """float64 [C * (kinds + 2) + classes] of a latent uint8 [C,h,w], C-contiguous, and of the pixels of each class in its labels.
+def feature_count(channels: int, levels: int, classes: int, offsets: Sequence[int] = ()) -> int:
+    """How many `features` there are."""
+    per_channel = kinds_of(levels, offsets) + 2
+    return 3 * min(channels, LEADING) * per_channel + BANDS * classes if offsets else channels * per_channel + classes
+
+
+def band_pixels(labels: NDArray[np.uint8], classes: int, mask: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """int64 [`BANDS`, classes]: pixels of each class in each quarter of the rows of labels [...,H,W]. `mask`: bool, scratch."""
+    counts, height = np.zeros((BANDS, classes), np.int64), labels.shape[-2]
+    for k in range(classes):
+        here = np.equal(labels, k, out=mask)
+        for band in range(BANDS):
+            counts[band, k] = np.count_nonzero(here[..., height * band // BANDS : height * (band + 1) // BANDS, :])
+    return counts
+
+
+def features(symbols: NDArray[np.uint8], levels: int, pixels: ArrayLike = (), offsets: tuple[int, ...] = ()) -> NDArray[np.float64]:
+    """float64 [`feature_count`] of a latent uint8 [C,h,w], C-contiguous, and of `band_pixels` of its labels.
 
     `offsets` [C]: the symbols that stand for 0, of uniform steps, whose first `LEADING` channels count alone. Square roots of shares: their
     spread is about the same whether a level is common or rare.
     """
-    if offsets:
-        symbols, offsets = symbols[:LEADING], offsets[:LEADING]
+    classes = np.asarray(pixels, np.float64).reshape(BANDS, -1) if np.size(pixels) else np.zeros((BANDS, 0))
+    if not offsets:
+        counts, total = np.zeros((len(symbols), levels + 2), np.uint32), classes.sum(0)
+        _rans.latent_statistics(symbols, counts)
+        shares = np.sqrt(counts / _sizes(levels, symbols.shape[1:]))
+        return np.concatenate([shares.ravel(), np.sqrt(total / max(1.0, float(total.sum())))])
+    bands = np.sqrt(classes / np.maximum(1, classes.sum(1, keepdims=True)))
+    return np.concatenate([*_of_halves(symbols[:LEADING], levels, offsets[:LEADING]), bands.ravel()])
+
+
+def _of_halves(symbols: NDArray[np.uint8], levels: int, offsets: tuple[int, ...]) -> tuple[NDArray[np.float64], ...]:
+    """Shares of the whole, upper less lower, left against right."""
     channels, height, width = symbols.shape
-    counts = np.zeros((channels, levels + 2), np.uint32)
-    _rans.latent_statistics(symbols, counts)
-    kinds = kinds_of(levels, offsets)
-    if offsets:
-        folded = np.bincount(_kinds(levels, offsets), counts[:, :levels].ravel(), channels * kinds)
-        counts = np.concatenate([folded.reshape(channels, kinds), counts[:, levels:]], 1)
-    of = np.full(kinds + 2, height * width, np.float64)
-    of[kinds:] = max(1, height * (width - 1)), max(1, (height - 1) * width)
-    pixels = np.asarray(class_pixels, np.float64)
-    found: NDArray[np.float64] = np.sqrt(np.concatenate([(counts / of).ravel(), pixels / max(1.0, float(pixels.sum()))]))
-    return found
+    row, column, kinds = height // 2, width // 2, kinds_of(levels, offsets)
+    parts = symbols[:, : max(1, row)], symbols[:, row:], symbols[:, :, : max(1, column)], symbols[:, :, column:]
+    every = np.zeros((4, channels, levels + 2), np.uint32)
+    for part, into in zip(parts, every, strict=True):
+        _rans.latent_statistics(np.ascontiguousarray(part), into)
+    counts = np.empty((5, channels, kinds + 2))
+    folded = np.bincount(_kinds(levels, offsets * 4), every[:, :, :levels].ravel(), 4 * channels * kinds)
+    counts[:4, :, :kinds] = folded.reshape(4, channels, kinds)
+    counts[:4, :, kinds:] = every[:, :, levels:]
+    counts[4] = counts[0]
+    if row:  # the whole: two halves, and what lies on both sides of their border
+        counts[4] += counts[1]
+        counts[4, :, -1] += (symbols[:, row - 1] == symbols[:, row]).sum(1)
+    upper, lower, left, right, whole = np.sqrt(counts / _sizes(kinds, *(part.shape[1:] for part in (*parts, symbols))))
+    return whole.ravel(), (upper - lower).ravel(), np.abs(left - right).ravel()
+
+
+@lru_cache(8)
+def _sizes(kinds: int, *shapes: tuple[int, int]) -> NDArray[np.float64]:
+    """[shapes, 1, kinds + 2]: how many symbols, right neighbours and lower neighbours there are in h x w."""
+    sizes = [[h * w] * kinds + [max(1, h * (w - 1)), max(1, (h - 1) * w)] for h, w in shapes]
+    return np.array(sizes, np.float64)[:, None]
 
 
 @lru_cache(8)
@@ -96,7 +136,8 @@ class Familiarity:
             raise BundleError("a familiarity is finite mean [F], spread [F] and inverse [F,F]; make it again")
         if not (float(self.spread.min()) > 0 and math.isfinite(self.limit) and self.limit > 0):
             raise BundleError("a familiarity's spreads and limit are above 0; make it again")
-        if count > MAX_FEATURES or (count - classes) % (kinds_of(levels, self.offsets) + 2) or count <= classes:
+        channels = len(self.offsets) or max(1, (count - classes) // (levels + 2))
+        if not 0 < count <= MAX_FEATURES or count != feature_count(channels, levels, classes, self.offsets):
             raise BundleError(f"a familiarity of {levels} levels and {classes} classes cannot have {count} features; make it again")
         for array in (self.mean, self.spread, self.inverse):
             array.setflags(write=False)
@@ -113,7 +154,7 @@ class Familiarity:
     ) -> Familiarity:
         """From features [N,F] of frames that the bundle was made for, and of other frames [M,F] as usual, which set the limit.
 
-        One in twenty of those (`BEYOND`) lies beyond it. Raises `UsageError` for too few frames.
+        The oddest of those (`BEYOND`) lie beyond it. Raises `UsageError` for too few frames.
         """
         known, others = np.asarray(usual, np.float64), np.asarray(limit_from, np.float64)
         if known.ndim != 2 or len(known) < 32 or others.ndim != 2 or len(others) < 32:
@@ -130,7 +171,7 @@ class Familiarity:
         cls, data: bytes, limit: float, channels: int, levels: int, classes: int, head: str | None, offsets: Sequence[int] = ()
     ) -> Familiarity:
         """Of `to_bytes`. Raises `BundleError`."""
-        count = (min(channels, LEADING) if offsets else channels) * (kinds_of(levels, offsets) + 2) + classes
+        count = feature_count(channels, levels, classes, offsets)
         if len(data) != 4 * count * (count + 2):
             raise BundleError(f"a familiarity of {count} features has {4 * count * (count + 2)} bytes, got {len(data)}; make it again")
         rows = np.frombuffer(data, "<f4").reshape(count + 2, count)
@@ -140,17 +181,17 @@ class Familiarity:
         """float32 [F + 2, F], little-endian: mean, spread, inverse. The limit is kept beside it."""
         return np.concatenate([self.mean[None], self.spread[None], self.inverse]).astype("<f4").tobytes()
 
-    def distance(self, symbols: NDArray[np.uint8], class_pixels: ArrayLike = ()) -> float:
-        """Of a latent uint8 [C,h,w] and, where `classes` is not 0, the pixels of each class in its labels [classes].
+    def distance(self, symbols: NDArray[np.uint8], pixels: ArrayLike = ()) -> float:
+        """Of a latent uint8 [C,h,w] and, where `classes` is not 0, the `band_pixels` [4, classes] of its labels.
 
         Above 1.0 the frame is unfamiliar. Raises `UsageError` where the latent or the classes are others.
         """
-        classes = np.asarray(class_pixels)
+        classes = np.asarray(pixels)
         channels = len(self.offsets) or (self.mean.size - self.classes) // (self.levels + 2)
-        if classes.size != self.classes or symbols.ndim != 3 or symbols.shape[0] != channels:
+        if classes.size != BANDS * self.classes or symbols.ndim != 3 or symbols.shape[0] != channels:
             raise UsageError(
                 f"this familiarity is of {channels} channels and {self.classes} classes, "
-                f"got a latent {list(symbols.shape)} and {classes.size} classes"
+                f"got a latent {list(symbols.shape)} and {classes.size // BANDS} classes"
             )
         return self.distance_of(features(np.ascontiguousarray(symbols), self.levels, classes, self.offsets))
 
@@ -162,4 +203,4 @@ class Familiarity:
         return min(math.sqrt(max(0.0, square) / z.size) / self.limit, FARTHEST) if math.isfinite(square) else FARTHEST
 
 
-__all__ = ["BEYOND", "FARTHEST", "MAX_FEATURES", "Familiarity", "features", "kinds_of"]
+__all__ = ["BANDS", "BEYOND", "FARTHEST", "MAX_FEATURES", "Familiarity", "band_pixels", "feature_count", "features", "kinds_of"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from percodec.export.bundles.frames import frames_of, readable
 from percodec.runtime import Session
 from percodec.sdk.bundle import Bundle
-from percodec.sdk.familiarity import BEYOND, SHRINKAGE, Familiarity, features
+from percodec.sdk.familiarity import BEYOND, SHRINKAGE, Familiarity, band_pixels, features
 
 MOST = 2000  # frames of a source; of more every second, fourth, ... is taken
 Say = Callable[[str], None]
@@ -61,7 +61,7 @@ def frame_features(session: Session, spec: str) -> Iterator[tuple[int, NDArray[n
     bundle, head = session.bundle, next(iter(session.heads), None)
     for frame in frames_of(bundle, spec, "--familiar", MOST):
         latent = session.encode(frame)
-        pixels = session.class_pixels(session.predict(latent, head)) if head is not None else ()
+        pixels = band_pixels(session.predict(latent, head).labels, len(bundle.head(head).labels)) if head is not None else ()
         yield frame.frame_id, features(latent.symbols, bundle.levels, pixels, bundle.offsets)
 
 

@@ -23,6 +23,7 @@ from percodec.export.train.checkpoint import digest_of, load_checkpoint
 from percodec.export.train.config import Config, resolve
 from percodec.export.train.klt import contexts_start, klt_start
 from percodec.export.train.loop import Run, Schedule, resumable
+from percodec.export.train.offsets import lean
 from percodec.export.train.packets import PacketCrops, PacketSet, is_packets, open_sets, packet_crops, some_latents, validate_packets
 from percodec.export.train.tasks import Joint, Objective, class_weights, no_class
 from percodec.export.train.validate import as_batch, score, validate_codec, validate_head
@@ -188,6 +189,8 @@ def train(
         best = run.fit()
         if first:
             (out / "best.json").write_text(json.dumps(best, indent=1))
+            if config["head"]["offsets"] and config["task"] == "segmentation" and not packets:
+                best = lean(out, model, labelled[0], check)
         return best
 
 

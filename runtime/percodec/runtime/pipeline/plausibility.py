@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from percodec.runtime.pipeline.records import FrameRecord, HeadRecord, HeadTask
 from percodec.runtime.pipeline.slots import POISON, FrameLost, Slot
-from percodec.sdk.familiarity import Familiarity
+from percodec.sdk.familiarity import Familiarity, band_pixels
 
 STEP = 16  # every 16th row and column of the picture tells whether it moved
 MOVED = 4.0  # mean difference, in grey levels, that no sensor noise explains
@@ -60,7 +60,7 @@ class Guard:
             if wrong and not record.invalid:
                 record.invalid = wrong if len(self._heads) == 1 else f"head {name}: {wrong}"
         if self._familiarity is not None:
-            pixels = record.heads[self._familiarity.head].class_pixels if self._familiarity.head else None
+            pixels = record.heads[self._familiarity.head].band_pixels if self._familiarity.head else None
             record.unfamiliarity = self._familiarity.distance(slot.symbols[0], () if pixels is None else pixels)
             if record.unfamiliar and self._strict:
                 record.invalid = record.invalid or UNFAMILIAR
@@ -81,8 +81,8 @@ class Guard:
 
 
 def _examine_labels(labels: NDArray[np.uint8], classes: int, found: HeadRecord, mask: NDArray[np.bool_], slot: Slot) -> str:
-    pixels = np.array([np.count_nonzero(np.equal(labels, k, out=mask)) for k in range(classes)], np.int64)
-    found.class_pixels = pixels
+    found.band_pixels = band_pixels(labels, classes, mask)
+    pixels = found.band_pixels.sum(0)
     if int(pixels.sum()) != labels.size:
         return "labels of no class: the head did not write all of its output"
     if int(pixels.max()) == labels.size and int(slot.symbols.min()) == int(slot.symbols.max()) and _varies(slot.image):
