@@ -216,7 +216,7 @@ def cost(session: Session, rows: list[Row]) -> dict[str, float]:
     """CPU time of one distance, median, in ms; beside encode and predict."""
     bundle = session.bundle
     plain = [features(row.symbols, bundle.levels, row.pixels, bundle.offsets) for row in rows if row.kind == "plain"]
-    usual = Familiarity.fit(plain[::2], plain[1::2], bundle.levels, rows[0].pixels.size, "segmentation", bundle.offsets)
+    usual = Familiarity.fit(plain[::2], plain[1::2], bundle.levels, len(bundle.labels), "segmentation", bundle.offsets)
     found: dict[str, float] = {}
     picture = np.zeros((session.bundle.frame_height, session.bundle.frame_width, 3), np.uint8)
     latent = session.encode(picture)
