@@ -5,11 +5,11 @@
         prediction = session.predict(latent)      latent -> what a head says
         packet = session.pack(latent)             latent -> bytes for the log or the uplink, and back with `unpack`
 
-Which one should I use? `Session` where frames come from your code; `Session.pipeline` where a `FrameSource` gives them and the stages
-should run at the same time. `pack` where any packet may be wanted alone, `stream` where they are kept in order: fewer bytes.
+Which one? `Session` where frames come from your code, `Session.pipeline` where a `FrameSource` gives them and stages should run at the same
+time. `pack` where any packet may be wanted alone, `stream` where they are kept in order: fewer bytes.
 
-Threads. Every method of a session may be called from any thread; calls on one network wait for each other. What they return is the
-caller's. A `Stream` is for one thread at a time; a call while another is in one raises `CodecError`.
+Threads. Every method may be called from any thread; calls on one network wait for each other. What they return is the caller's. A `Stream`
+is for one thread at a time; a call while another is in one raises `CodecError`.
 """
 
 from __future__ import annotations
@@ -187,18 +187,15 @@ class Session:
         return np.bincount(prediction.labels.reshape(-1), minlength=len(self.bundle.head(prediction.head).labels))
 
     def unfamiliarity(self, latent: Latent, prediction: Prediction | None = None) -> float | None:
-        """Above 1.0: the scene is none that the bundle was made for. None where the bundle cannot tell.
-
-        `prediction`: of the head that the bundle's `familiarity` names, where it names one. Raises `UsageError` where it is missing.
-        """
+        """Above 1.0: no scene that the bundle was made for. None: it cannot tell. Raises `UsageError` where it takes a prediction, of
+        the head that the bundle's `familiarity` names, and that is missing."""
         usual = self.bundle.familiarity
         if usual is None:
             return None
         if usual.head is not None and (prediction is None or prediction.head != usual.head):
             raise UsageError(f"the familiarity of {self.bundle.name} needs the prediction of its head {usual.head}")
-        if prediction is None or usual.head is None:
-            return usual.distance(self._symbols(latent))
-        return usual.distance(self._symbols(latent), band_pixels(prediction.labels, usual.classes))
+        pixels = () if prediction is None or usual.head is None else band_pixels(prediction.labels, usual.classes)
+        return usual.distance(self._symbols(latent), pixels)
 
     def pack(self, latent: Latent) -> bytes:
         """A packet that stands alone; its counter is the frame's id. Keeps no state. Raises `CodecError`."""

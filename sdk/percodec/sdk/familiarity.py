@@ -44,13 +44,13 @@ def feature_count(channels: int, levels: int, classes: int, offsets: Sequence[in
     return 3 * min(channels, LEADING) * per_channel + BANDS * classes if offsets else channels * per_channel + classes
 
 
-def band_pixels(labels: NDArray[np.uint8], classes: int, mask: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-    """int64 [`BANDS`, classes]: pixels of each class in each quarter of the rows of labels [...,H,W]. `mask`: bool, scratch."""
-    counts, height = np.zeros((BANDS, classes), np.int64), labels.shape[-2]
+def band_pixels(labels: NDArray[np.uint8], classes: int, mask: NDArray[np.bool_] | None = None, bands: int = BANDS) -> NDArray[np.int64]:
+    """int64 [bands, classes]: pixels of each class in each quarter of the rows of labels [...,H,W]. `mask`: bool, scratch."""
+    counts, height = np.zeros((bands, classes), np.int64), labels.shape[-2]
     for k in range(classes):
         here = np.equal(labels, k, out=mask)
-        for band in range(BANDS):
-            counts[band, k] = np.count_nonzero(here[..., height * band // BANDS : height * (band + 1) // BANDS, :])
+        for band in range(bands):
+            counts[band, k] = np.count_nonzero(here[..., height * band // bands : height * (band + 1) // bands, :])
     return counts
 
 

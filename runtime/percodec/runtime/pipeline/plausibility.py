@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from percodec.runtime.pipeline.records import FrameRecord, HeadRecord, HeadTask
 from percodec.runtime.pipeline.slots import POISON, FrameLost, Slot
-from percodec.sdk.familiarity import Familiarity, band_pixels
+from percodec.sdk.familiarity import BANDS, Familiarity, band_pixels
 
 STEP = 16  # every 16th row and column of the picture tells whether it moved
 MOVED = 4.0  # mean difference, in grey levels, that no sensor noise explains
@@ -44,7 +44,7 @@ class Guard:
     def examine(self, slot: Slot, record: FrameRecord, masks: Mapping[str, NDArray[np.bool_]]) -> None:
         """Fill in what `record` says of the outputs. `masks`: scratch, bool, of the labels' shape, for each segmentation head."""
         record.latent_crc = zlib.crc32(slot.symbols.data)
-        record.invalid = ""
+        record.invalid, usual, pixels = "", self._familiarity, None
         for name, task in self._heads.items():
             outputs = slot.outputs[name]
             crc = 0
@@ -52,16 +52,18 @@ class Guard:
                 crc = zlib.crc32(array.data, crc)
             found = record.heads[name] = HeadRecord(crc)
             if task.task == "segmentation":
-                wrong = _examine_labels(outputs["labels"], task.classes, found, masks[name], slot)
+                bands = BANDS if usual is not None and usual.head == name else 1
+                counts = band_pixels(outputs["labels"], task.classes, masks[name], bands)
+                pixels = counts if bands > 1 else pixels
+                wrong = _examine_labels(outputs["labels"], counts.sum(0), found, slot)
             elif task.task == "classification":
                 wrong = _examine_probs(outputs["probs"], found)
             else:
                 wrong = "" if all(map(_written, outputs.values())) else "an output that nobody wrote"
             if wrong and not record.invalid:
                 record.invalid = wrong if len(self._heads) == 1 else f"head {name}: {wrong}"
-        if self._familiarity is not None:
-            pixels = record.heads[self._familiarity.head].band_pixels if self._familiarity.head else None
-            record.unfamiliarity = self._familiarity.distance(slot.symbols[0], () if pixels is None else pixels)
+        if usual is not None:
+            record.unfamiliarity = usual.distance(slot.symbols[0], () if pixels is None else pixels)
             if record.unfamiliar and self._strict:
                 record.invalid = record.invalid or UNFAMILIAR
 
@@ -80,9 +82,8 @@ class Guard:
             record.invalid = record.invalid or "the camera repeats one picture"
 
 
-def _examine_labels(labels: NDArray[np.uint8], classes: int, found: HeadRecord, mask: NDArray[np.bool_], slot: Slot) -> str:
-    found.band_pixels = band_pixels(labels, classes, mask)
-    pixels = found.band_pixels.sum(0)
+def _examine_labels(labels: NDArray[np.uint8], pixels: NDArray[np.int64], found: HeadRecord, slot: Slot) -> str:
+    found.class_pixels = pixels
     if int(pixels.sum()) != labels.size:
         return "labels of no class: the head did not write all of its output"
     if int(pixels.max()) == labels.size and int(slot.symbols.min()) == int(slot.symbols.max()) and _varies(slot.image):

@@ -22,17 +22,12 @@ class HeadTask:
 class HeadRecord:
     """What one head gave. `crc`: CRC-32 over its outputs in order, as C-ordered bytes.
 
-    `band_pixels`: int64 [4, classes] of a segmentation, in each quarter of the rows; `probs`: float32 [classes] of a classification.
+    `class_pixels`: int64 [classes] of a segmentation; `probs`: float32 [classes] of a classification.
     """
 
     crc: int
-    band_pixels: NDArray[np.int64] | None = None
+    class_pixels: NDArray[np.int64] | None = None
     probs: NDArray[np.float32] | None = None
-
-    @property
-    def class_pixels(self) -> NDArray[np.int64] | None:
-        """int64 [classes] of a segmentation."""
-        return None if self.band_pixels is None else self.band_pixels.sum(0)
 
 
 @dataclass
