@@ -45,7 +45,7 @@ def feature_count(channels: int, levels: int, classes: int, offsets: Sequence[in
 
 
 def band_pixels(labels: NDArray[np.uint8], classes: int, mask: NDArray[np.bool_] | None = None, bands: int = BANDS) -> NDArray[np.int64]:
-    """int64 [bands, classes]: pixels of each class in each quarter of the rows of labels [...,H,W]. `mask`: bool, scratch."""
+    """int64 [bands, classes]: pixels of each class in each band of the rows of labels [...,H,W]. `mask`: bool, scratch."""
     counts, height = np.zeros((bands, classes), np.int64), labels.shape[-2]
     for k in range(classes):
         here = np.equal(labels, k, out=mask)

@@ -188,9 +188,9 @@ def train(
         )
         best = run.fit()
         if first:
-            (out / "best.json").write_text(json.dumps(best, indent=1))
             if config["head"]["offsets"] and config["task"] == "segmentation" and not packets:
                 best = lean(out, model, labelled[0], check)
+            (out / "best.json").write_text(json.dumps(best, indent=1))
         return best
 
 

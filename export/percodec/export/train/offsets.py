@@ -7,7 +7,6 @@ is looked at, as class weights look at it: how often a class is mistaken is a ma
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from percodec.export.data.dataset import DataSet
+from percodec.export.metrics.scores import iou_of
 from percodec.export.train.checkpoint import load_checkpoint, save_checkpoint
 from percodec.export.train.tasks import Joint
 from percodec.export.train.validate import as_batch
@@ -47,9 +47,7 @@ def _miou(scores: NDArray[np.float32], labels: NDArray[np.int64], offsets: NDArr
     classes = len(scores)
     said = (scores + offsets[:, None]).argmax(0)
     counts = np.bincount(labels * classes + said, minlength=classes**2).reshape(classes, classes)
-    right, truth = np.diag(counts), counts.sum(1)
-    iou = right / np.maximum(1, truth + counts.sum(0) - right)
-    return float(iou[truth > 0].mean())
+    return float(iou_of(counts)[counts.sum(1) > 0].mean())
 
 
 @torch.no_grad()
@@ -80,7 +78,6 @@ def lean(folder: Path, model: Joint, data: DataSet, check: Callable[[Joint], dic
         model.eval()
         record = {"step": state["step"], **check(model), "class_offsets": [round(float(v), 2) for v in found]}
         save_checkpoint(best, {**state, "model": model.state_dict(), "val": record})
-    (folder / "best.json").write_text(json.dumps(record, indent=1))
     return record
 
 
