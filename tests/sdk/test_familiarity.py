@@ -49,6 +49,19 @@ def test_the_statistics_are_numpys(shape: tuple[int, int, int]) -> None:
     assert (counts[:, 7] == (symbols[:, 1:] == symbols[:, :-1]).sum((1, 2))).all()
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 9), (3, 9, 1), (5, 7, 33), (2, 200, 257)])
+def test_symbols_below_borders_are_counted(shape: tuple[int, int, int]) -> None:
+    symbols = np.random.default_rng(7).integers(0, 256, shape, dtype=np.uint8)
+    symbols[:, shape[1] // 2 :] = 1
+    borders = np.array([[0, 1, 2, 128, 255, 256, 300]] * shape[0], np.uint16) + np.arange(shape[0], dtype=np.uint16)[:, None]
+    counts = np.full((shape[0], 9), 77, np.uint32)
+    _rans.latent_statistics_below(symbols, borders, counts)
+    for k in range(7):
+        assert (counts[:, k] == (symbols < borders[:, k, None, None]).sum((1, 2))).all()
+    assert (counts[:, 7] == (symbols[:, :, 1:] == symbols[:, :, :-1]).sum((1, 2))).all()
+    assert (counts[:, 8] == (symbols[:, 1:] == symbols[:, :-1]).sum((1, 2))).all()
+
+
 def test_symbols_of_uniform_steps_are_counted_by_sign_and_size() -> None:
     """In the first eight channels; of the whole, upper less lower, and left against right."""
     rng, offsets, levels = np.random.default_rng(8), (30, 3, 0, 5, 5, 5, 5, 5, 5, 5), 61
@@ -117,6 +130,9 @@ def test_arrays_that_do_not_fit_together_are_refused() -> None:
             _rans.latent_statistics(symbols, counts)
     with pytest.raises(ValueError, match="counts are"):
         _rans.latent_statistics(np.zeros((2, 0, 3), np.uint8), np.zeros((2, 8), np.uint32))
+    for channels, count, width in ((1, 3, 5), (2, 4, 5), (2, 3, 4)):
+        with pytest.raises(ValueError, match="counts are"):
+            _rans.latent_statistics_below(symbols, np.zeros((channels, count), np.uint16), np.zeros((2, width), np.uint32))
 
 
 @pytest.mark.parametrize("head", [None, "segmentation"])

@@ -17,6 +17,7 @@ using Cdf = nb::ndarray<const std::uint16_t, nb::ndim<2>, nb::c_contig, nb::devi
 using Symbols = nb::ndarray<const std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using SymbolsOut = nb::ndarray<std::uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Counts = nb::ndarray<std::uint32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Borders = nb::ndarray<const std::uint16_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Scratch = nb::ndarray<std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 // The bytes of any contiguous bytes-like object, held while this lives.
@@ -108,6 +109,17 @@ void latent_statistics(const Symbols& symbols, const Counts& counts) {
                                 counts.shape(1) - 2, counts.data());
 }
 
+void latent_statistics_below(const Symbols& symbols, const Borders& borders, const Counts& counts) {
+    if (counts.shape(0) != symbols.shape(0) || borders.shape(0) != symbols.shape(0) ||
+        counts.shape(1) != borders.shape(1) + 2 || symbols.size() == 0) {
+        throw nb::value_error(
+            "counts are [channels, B + 2] of symbols [channels, height, width], borders [channels, B]");
+    }
+    nb::gil_scoped_release unlocked;
+    percodec::latent_statistics_below(symbols.data(), symbols.shape(0), symbols.shape(1), symbols.shape(2),
+                                      borders.data(), borders.shape(1), counts.data());
+}
+
 }  // namespace
 
 NB_MODULE(_rans, m) {
@@ -138,6 +150,8 @@ NB_MODULE(_rans, m) {
     m.def("crc32c", &crc32c, "data"_a, "crc"_a = 0);
     m.def("parse_header", &parse_header, "packet"_a);
     m.def("latent_statistics", &latent_statistics, "symbols"_a.noconvert(), "counts"_a.noconvert());
+    m.def("latent_statistics_below", &latent_statistics_below, "symbols"_a.noconvert(), "borders"_a.noconvert(),
+          "counts"_a.noconvert());
 
     m.def(
         "coder_of",

@@ -67,21 +67,22 @@ def features(symbols: NDArray[np.uint8], levels: int, pixels: ArrayLike = (), of
         shares = np.sqrt(counts / _sizes(levels, symbols.shape[1:]))
         return np.concatenate([shares.ravel(), np.sqrt(total / max(1.0, float(total.sum())))])
     bands = np.sqrt(classes / np.maximum(1, classes.sum(1, keepdims=True)))
-    return np.concatenate([*_of_halves(symbols[:LEADING], levels, offsets[:LEADING]), bands.ravel()])
+    return np.concatenate([*_of_halves(symbols[:LEADING], offsets[:LEADING]), bands.ravel()])
 
 
-def _of_halves(symbols: NDArray[np.uint8], levels: int, offsets: tuple[int, ...]) -> tuple[NDArray[np.float64], ...]:
+def _of_halves(symbols: NDArray[np.uint8], offsets: tuple[int, ...]) -> tuple[NDArray[np.float64], ...]:
     """Shares of the whole, upper less lower, left against right."""
     channels, height, width = symbols.shape
-    row, column, kinds = height // 2, width // 2, kinds_of(levels, offsets)
+    row, column, kinds = height // 2, width // 2, 2 * SIZES + 1
     parts = symbols[:, : max(1, row)], symbols[:, row:], symbols[:, :, : max(1, column)], symbols[:, :, column:]
-    every = np.zeros((4, channels, levels + 2), np.uint32)
+    borders, last = _borders(offsets), kinds - 1
+    every = np.empty((4, channels, last + 2), np.uint32)
     for part, into in zip(parts, every, strict=True):
-        _rans.latent_statistics(np.ascontiguousarray(part), into)
+        _rans.latent_statistics_below(np.ascontiguousarray(part), borders, into)
     counts = np.empty((5, channels, kinds + 2))
-    folded = np.bincount(_kinds(levels, offsets * 4), every[:, :, :levels].ravel(), 4 * channels * kinds)
-    counts[:4, :, :kinds] = folded.reshape(4, channels, kinds)
-    counts[:4, :, kinds:] = every[:, :, levels:]
+    counts[:4, :, :last], counts[:4, :, kinds:] = every[:, :, :last], every[:, :, last:]
+    counts[:4, :, last] = [[part[0].size] for part in parts]
+    counts[:4, :, 1:kinds] -= every[:, :, :last]
     counts[4] = counts[0]
     if row:  # the whole: two halves, and what lies on both sides of their border
         counts[4] += counts[1]
@@ -98,13 +99,12 @@ def _sizes(kinds: int, *shapes: tuple[int, int]) -> NDArray[np.float64]:
 
 
 @lru_cache(8)
-def _kinds(levels: int, offsets: tuple[int, ...]) -> NDArray[np.intp]:
-    """[C * levels]: of each channel's symbols, the kind, as its place among all channels' kinds."""
-    values = np.arange(levels) - np.array(offsets)[:, None]
-    sizes = np.minimum(np.frexp(np.abs(values))[1], SIZES)  # the exponent of 1 is 1, of 0 it is 0
-    kinds = SIZES + np.sign(values) * sizes + (2 * SIZES + 1) * np.arange(len(offsets))[:, None]
-    found: NDArray[np.intp] = kinds.ravel().astype(np.intp)
-    return found
+def _borders(offsets: tuple[int, ...]) -> NDArray[np.uint16]:
+    """[C, kinds - 1]: the symbol at which each kind but the first begins."""
+    sizes = 2 ** np.arange(SIZES)
+    values = np.concatenate([1 - sizes[:0:-1], [0], sizes])  # -3, -1, 0, 1, 2, 4
+    borders: NDArray[np.uint16] = np.maximum(values + np.array(offsets)[:, None], 0).astype(np.uint16)
+    return borders
 
 
 class Familiarity:

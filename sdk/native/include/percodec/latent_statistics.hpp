@@ -12,4 +12,9 @@ namespace percodec {
 void latent_statistics(const std::uint8_t* symbols, std::size_t channels, std::size_t height, std::size_t width,
                        std::size_t levels, std::uint32_t* counts) noexcept;
 
+// The same with `borders` [channels, B] instead of levels: `counts` [channels, B + 2] is first how many symbols
+// are below each border. Quicker where there are few.
+void latent_statistics_below(const std::uint8_t* symbols, std::size_t channels, std::size_t height, std::size_t width,
+                             const std::uint16_t* borders, std::size_t per_channel, std::uint32_t* counts) noexcept;
+
 }  // namespace percodec
