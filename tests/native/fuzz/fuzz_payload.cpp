@@ -33,9 +33,15 @@ std::uint64_t hash_of(const char* name) {
     return percodec::EntropyModel(model.data(), model.size()).table_hash();
 }
 
-void look(const percodec::LatentCoder& coder, std::uint8_t profile, std::uint64_t hash, const std::uint8_t* data,
-          std::size_t size) {
-    const fuzz::Bytes packet = framed(data + 1, size - 1, data[0], profile, hash);
+struct Target {
+    const percodec::LatentCoder& coder;
+    std::uint8_t profile;
+    std::uint64_t hash;
+};
+
+void look(const Target& target, const std::uint8_t* data, std::size_t size) {
+    const percodec::LatentCoder& coder = target.coder;
+    const fuzz::Bytes packet = framed(data + 1, size - 1, data[0], target.profile, target.hash);
     fuzz::Bytes first;
     percodec::Status expected{};
     for (const percodec::Kernel kernel :
@@ -58,29 +64,15 @@ void look(const percodec::LatentCoder& coder, std::uint8_t profile, std::uint64_
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     if (size < 2 || size > 8192) return 0;
-    static const std::uint64_t plain = hash_of("v1.0-order0-8x14x14-L6-auto"),
-                               contexts = hash_of("v1.0-contexts-5x7x70-L6-auto"),
-                               pairs = hash_of("v1.0-pairs-3x7x13-L6-lanes16"),
-                               steps = hash_of("v1.0-steps-6x9x21-lanes16"),
-                               predicted = hash_of("v1.0-steps-temporal-6x9x21-lanes16");
-    switch (data[0] % 6) {
-        case 0:
-            look(fuzz::plain(), 0, plain, data + 1, size - 1);
-            break;
-        case 1:
-            look(fuzz::with_contexts(), 1, contexts, data + 1, size - 1);
-            break;
-        case 3:
-            look(fuzz::of_pairs(), 3, pairs, data + 1, size - 1);
-            break;
-        case 4:
-            look(fuzz::of_steps(), 4, steps, data + 1, size - 1);
-            break;
-        case 5:
-            look(fuzz::of_steps(true), 5, predicted, data + 1, size - 1);
-            break;
-        default:
-            break;  // there is no profile 2
+    static const Target targets[] = {
+        {fuzz::plain(), 0, hash_of("v1.0-order0-8x14x14-L6-auto")},
+        {fuzz::with_contexts(), 1, hash_of("v1.0-contexts-5x7x70-L6-auto")},
+        {fuzz::of_pairs(), 3, hash_of("v1.0-pairs-3x7x13-L6-lanes16")},
+        {fuzz::of_steps(), 4, hash_of("v1.0-steps-6x9x21-lanes16")},
+        {fuzz::of_steps(true), 5, hash_of("v1.0-steps-temporal-6x9x21-lanes16")},
+    };
+    for (const Target& target : targets) {
+        if (target.profile == data[0] % 6) look(target, data + 1, size - 1);
     }
     return 0;
 }
