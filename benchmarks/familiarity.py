@@ -4,7 +4,7 @@ pictures without a road: how many are flagged, by each candidate of a distance, 
     python benchmarks/familiarity.py [--record] [--bundle DIR] [--quick]
 
 Usual: one CamVid drive and half of IDD Lite's; the limit: a second drive and a quarter; judged on the third and the last quarter, never
-seen by the distance. Encoder and head of the built-in bundle were trained on all three CamVid drives, not on IDD Lite. Needs PERCODEC_DATA.
+seen by the distance. The head of the built-in bundle was trained on all three CamVid drives and on IDD Lite. Needs PERCODEC_DATA.
 """
 
 from __future__ import annotations
