@@ -2,7 +2,7 @@
 
 bytes a frame with and without --stream; replay of both logs; the stream's log cut at random bytes: does what decodes equal the run's?
 
-python benchmarks/bench_stream.py --video PATH [--bundles road-edge,...] [--frames N] [--record]
+python benchmarks/bench_stream.py --video PATH [--bundles road,...] [--frames N] [--record]
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import numpy as np
 import record
 
 from percodec.runtime.run.logged import LoggedLatents
+from percodec.runtime.session import default_bundle
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import LogError
 from percodec.sdk.machine import machine_info
 
 HERE = Path(__file__).parent
-TIERS = ("road-edge", "fast-0.330", "fast-0.635", "balanced-0.330", "balanced-0.635")
+TIERS = ("road", "road-edge", "fast-0.330", "fast-0.635", "balanced-0.330", "balanced-0.635")
 PERCODEC = [sys.executable, "-c", "import sys; from percodec.sdk.cli import main; sys.exit(main())"]
 CUTS = 20
 
@@ -58,7 +59,7 @@ def cuts(log: Path, lines: list[dict[str, Any]], bundle: Bundle, scratch: Path) 
 
 
 def measure(name: str, video: Path, frames: int | None) -> dict[str, Any]:
-    folder = HERE / "bundles" / name
+    folder = default_bundle() if name == "road" else HERE / "bundles" / name
     some = () if frames is None else ("--max-frames", frames)
     result: dict[str, Any] = {"bundle": name}
     with tempfile.TemporaryDirectory() as place:
