@@ -247,11 +247,7 @@ def summary(results: Path) -> str:
             f"{pictures['packet_bytes_mean'] / 1000:.1f} kB, {pictures['bpp_coded']:.3f} bits a pixel",
             f"CamVid `val`, {pictures['pictures']} pictures",
         ],
-        [
-            "mIoU of 11 classes, straight from the latent",
-            f"{100 * pictures['miou']:.1f} %",
-            "the same; no unseen drive, see Limits",
-        ],
+        ["mIoU of 11 classes, straight from the latent", f"{100 * pictures['miou']:.1f} %", "the same; no unseen drive, see Limits"],
         ["1080p picture to packet with `fast`", f"{fast['times_jpeg']:.2f} times the CPU time of JPEG", encoders_found["machine"]["cpu"]],
         [
             "MS-SSIM of `fast` at that rate",
@@ -264,11 +260,7 @@ def summary(results: Path) -> str:
             f"{ours['psnr_db']:.1f} dB, {ours['ms_ssim']:.3f}; WebP has {theirs['psnr_db']:.1f} dB, {theirs['ms_ssim']:.3f}",
             f"Kodak, {block['sets']['kodak']['bpp']:.3f} bits a pixel",
         ],
-        [
-            "bytes that `--stream` saves",
-            f"{100 * min(saved):.0f} to {100 * max(saved):.0f} %",
-            f"half a highway drive, {len(saved)} bundles",
-        ],
+        ["bytes that `--stream` saves", f"{100 * min(saved):.0f} to {100 * max(saved):.0f} %", f"half of a drive, {len(saved)} bundles"],
     ]
     return lab_tables.table(["what", "measured", "on"], rows)
 
