@@ -27,21 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = ROOT / "benchmarks" / "bundles" / "refined-0.33"
 DRIVES = ("0001TP", "0006R0", "0016E5")
 NETWORKS = {
-    "latent": [
-        "--codec",
-        str(BUNDLE),
-        "--set",
-        "head.name=fpn",
-        "--set",
-        "head.width=1.0",
-        "--set",
-        "codec.name=refined",
-        "--set",
-        "codec.channels=48",
-        "--set",
-        "codec.levels=255",
-    ],
-    "original": ["--set", "head.name=resnet50-d", "--set", "head.width=0.17"],
+    "latent": ["head.name=fpn", "head.width=1.0", "codec.name=refined", "codec.channels=48", "codec.levels=255"],
+    "original": ["head.name=resnet50-d", "head.width=0.17"],
 }
 
 
@@ -59,10 +46,11 @@ def train(reads: str, drive: str, args: argparse.Namespace) -> Path:
     if (out / "best.json").exists():
         return out / "best.pt"
     print(f"{out}", flush=True)
-    data = ["--set", f'data.train=[["camvid:{{camvid}}:train/not-{drive}", 1.0]]', "--set", f"data.val=camvid:{{camvid}}:train/{drive}"]
+    data = [f'data.train=[["camvid:{{camvid}}:train/not-{drive}", 1.0]]', f"data.val=camvid:{{camvid}}:train/{drive}"]
     plan = [f"steps={args.steps}", f"validate_every={args.steps}", f"warmup={args.steps // 10}", "checkpoint_every=50"]
-    sets = [w for item in plan for w in ("--set", f"schedule.{item}")]
-    words = ["--config", "lab-segmentation", "--set", f"head.input={reads}", *NETWORKS[reads], *data, *sets, "--set", "crops.jitter=0.3"]
+    keys = [f"head.input={reads}", *NETWORKS[reads], *data, *(f"schedule.{item}" for item in plan), "crops.jitter=0.3"]
+    codec = ["--codec", str(BUNDLE)] if reads == "latent" else []
+    words = ["--config", "lab-segmentation", *codec, *(w for key in keys for w in ("--set", key))]
     percodec("train", "segmentation", *words, "--data", f"camvid={args.camvid}", "--out", str(out), "--threads", "1", "--json")
     return out / "best.pt"
 

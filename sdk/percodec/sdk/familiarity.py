@@ -73,9 +73,9 @@ def features(symbols: NDArray[np.uint8], levels: int, pixels: ArrayLike = (), of
 def _of_halves(symbols: NDArray[np.uint8], offsets: tuple[int, ...]) -> tuple[NDArray[np.float64], ...]:
     """Shares of the whole, upper less lower, left against right."""
     channels, height, width = symbols.shape
-    row, column, kinds = height // 2, width // 2, 2 * SIZES + 1
+    row, column, borders = height // 2, width // 2, _borders(offsets)
     parts = symbols[:, : max(1, row)], symbols[:, row:], symbols[:, :, : max(1, column)], symbols[:, :, column:]
-    borders, last = _borders(offsets), kinds - 1
+    last, kinds = borders.shape[1], borders.shape[1] + 1
     every = np.empty((4, channels, last + 2), np.uint32)
     for part, into in zip(parts, every, strict=True):
         _rans.latent_statistics_below(np.ascontiguousarray(part), borders, into)
