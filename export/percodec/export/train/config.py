@@ -28,8 +28,9 @@ DEFAULTS: Config = {
     "codec": {"name": "edge", "channels": 16, "levels": 6, "width": 1.0, "sigma": 1.0, "sigma_final": 1.0, "fixed_encoder": False},
     # input: latent | decoded | original. presence: the share of a crop from which a class counts as present, where pictures are
     # classified by what their label maps hold. widths and pyramid are fpn's, width is the others'. shrink: of heads that
-    # `percodec export --shrink` made of trained ones; training knows 1 only. offsets: when a segmentation has ended, add to each class's
-    # logit what makes mean IoU highest on pictures of the first training set.
+    # `percodec export --shrink` made of trained ones; training knows 1 only. kept: when a run has ended, the share of the weights in its
+    # head that are those of --head. offsets: when a segmentation has ended, add to each class's logit what makes mean IoU highest on
+    # pictures of the first training set.
     "head": {
         "name": "fpn",
         "input": "latent",
@@ -40,6 +41,7 @@ DEFAULTS: Config = {
         "widths": [96, 144, 192],
         "pyramid": 96,
         "shrink": 1,
+        "kept": 0.0,
         "offsets": False,
     },
     # train: [[spec, weight], ...]; {name} in a spec is filled in by `--data name=PATH`, so a configuration holds no machine's paths.

@@ -21,6 +21,7 @@ from percodec.export.models import AUTOENCODERS, Autoencoder, LatentFPN, Quantiz
 from percodec.export.train import distributed
 from percodec.export.train.checkpoint import digest_of, load_checkpoint
 from percodec.export.train.config import Config, resolve
+from percodec.export.train.kept import keep, plain
 from percodec.export.train.klt import contexts_start, klt_start
 from percodec.export.train.loop import Run, Schedule, resumable
 from percodec.export.train.offsets import lean
@@ -112,6 +113,9 @@ def train(
     elif model.frozen and model.codec is not None:
         raise UsageError(f"the task {config['task']} trains a head on a fixed codec: give --codec CHECKPOINT")
     sees = head_from is not None and load_part(model, head_from, "head", say)
+    if config["head"]["kept"] and (config["task"] == "joint" or not sees):
+        raise UsageError("head.kept needs --head, a head that reads what this one does, and a codec that stays as it is")
+    before = plain(model.head) if config["head"]["kept"] and model.head else {}
     if (
         not sees
         and model.frozen
@@ -188,6 +192,8 @@ def train(
         )
         best = run.fit()
         if first:
+            if before:
+                best = keep(out, model, before, config["head"]["kept"], check)
             if config["head"]["offsets"] and config["task"] == "segmentation" and not packets:
                 best = lean(out, model, labelled[0], check)
             (out / "best.json").write_text(json.dumps(best, indent=1))

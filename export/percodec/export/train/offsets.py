@@ -76,7 +76,7 @@ def lean(folder: Path, model: Joint, data: DataSet, check: Callable[[Joint], dic
         head: Any = model.head
         head.lean(torch.from_numpy(found))
         model.eval()
-        record = {"step": state["step"], **check(model), "class_offsets": [round(float(v), 2) for v in found]}
+        record = {**record, **check(model), "class_offsets": [round(float(v), 2) for v in found]}
         save_checkpoint(best, {**state, "model": model.state_dict(), "val": record})
     return record
 

@@ -53,6 +53,7 @@ RANGES: dict[str, Range] = {
     "head.widths": _CHANNELS,
     "head.pyramid": _CHANNELS,
     "head.shrink": Range(1, 8, "it is how many times smaller a head reads a latent"),
+    "head.kept": Range(0, 1, "it is the share of the weights in a head that are those it started from", below=True),
     "head.offsets": Range(0, 1, "it is true or false"),
     "crops.size": Range(64, 8192, "the latent is an eighth of it, and networks halve that up to twice more", step=8),
     "crops.batch": Range(1, 65536, "a step needs a picture"),
