@@ -146,7 +146,7 @@ def test_lossy_files_say_their_own_rate(restorer, tmp_path):
 
 
 def test_training_copies_where_a_set_comes_from(twin, restorer, tmp_path):
-    from percodec.export.train.from_config import provenance
+    from percodec.export.train.provenance import provenance
 
     mirror(twin, tmp_path / "restored", Restore(restorer, twin))
     data = load(f"camvid:{tmp_path / 'restored'}:train")

@@ -27,8 +27,9 @@ from percodec.export.models import Quantizer, Shrinking, Steps, head_kind, shrun
 from percodec.export.models.to_onnx import OPSET, PRECISION, Head, graphs, picture_graph
 from percodec.export.train.checkpoint import bundle_checkpoint, load_checkpoint
 from percodec.export.train.config import resolve
-from percodec.export.train.from_config import build_model, commit
+from percodec.export.train.from_config import build_model
 from percodec.export.train.packets import is_packets
+from percodec.export.train.provenance import commit
 from percodec.export.train.tasks import Joint
 from percodec.sdk.bundle import Bundle, Label, SelfTest, write_bundle
 from percodec.sdk.codec import EntropyModel, StepsModel, count_pairs

@@ -31,8 +31,9 @@ from percodec.export.train import distributed
 from percodec.export.train.arithmetic import training_arithmetic
 from percodec.export.train.checkpoint import digest_of, load_checkpoint
 from percodec.export.train.config import Config
-from percodec.export.train.from_config import build_model, commit
+from percodec.export.train.from_config import build_model
 from percodec.export.train.loop import Run, Schedule, resumable
+from percodec.export.train.provenance import commit
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import UsageError
 from percodec.sdk.folder_lock import FolderLock

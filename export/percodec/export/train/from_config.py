@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,10 @@ from percodec.export.train.config import Config, resolve
 from percodec.export.train.kept import keep, plain
 from percodec.export.train.klt import contexts_start, klt_start
 from percodec.export.train.loop import Run, Schedule, resumable
+from percodec.export.train.norms import idle, settle
 from percodec.export.train.offsets import lean
 from percodec.export.train.packets import PacketCrops, PacketSet, is_packets, open_sets, packet_crops, some_latents, validate_packets
+from percodec.export.train.provenance import origin_of, provenance, record_run
 from percodec.export.train.tasks import Joint, Objective, class_weights, no_class
 from percodec.export.train.validate import as_batch, score, validate_codec, validate_head
 from percodec.export.train.views import ViewCrops, Views
@@ -133,7 +134,7 @@ def train(
         model.codec.quantizer.requires_grad_(False)
     teacher = None if teacher_from is None else load_teacher(teacher_from, model).to(device)
     start = codec_from or trunk_from or (teacher_from if config["task"] == "codec" else None)
-    origin = None if start is None else _origin(start)
+    origin = None if start is None else origin_of(start)
     made_of_init = {} if init is None else {"--init": init}
     starts = {"--codec": codec_from, "--trunk": trunk_from, "--head": head_from, "--teacher": teacher_from}
     made_of = {name: digest_of(path) for name, path in starts.items() if path is not None}
@@ -151,7 +152,7 @@ def train(
             if restart:
                 for name in ("last.pt", "best.pt", "train.csv", "val.csv"):
                     (out / name).unlink(missing_ok=True)
-            _record(config, out, origin, provenance(specs, config["data"]["val"], read), command)
+            record_run(config, out, origin, provenance(specs, config["data"]["val"], read), command)
         distributed.wait()
         pictures = teacher is not None and teacher.reads == "original"
         batches: Crops | ViewCrops | PacketCrops
@@ -163,6 +164,12 @@ def train(
         else:
             batches, val_views = _batches(config, model, sets, val, device, views, pictures, say)
         objective = Objective(model, config, weights, not isinstance(batches, Crops), teacher, groups[0] if groups else ())
+        learning = [part for part in (None if model.frozen else model.codec, model.head) if part is not None]
+        if not (out / "last.pt").exists() and (norms := [norm for part in learning for norm in idle(part)]):
+            at = batches.state_dict() if isinstance(batches, PacketCrops) else None
+            settle(norms, objective.to(device), lambda step: batches.batch(step).to(device))
+            if isinstance(batches, PacketCrops) and at is not None:
+                batches.load_state_dict(at)
 
         def check(m: Any) -> dict[str, Any]:
             if packets:
@@ -267,23 +274,6 @@ def _batches(
     return ViewCrops(train_views, weights, crops["size"], crops["batch"], config["seed"], originals, share), val_views
 
 
-def _origin(start: Path) -> dict[str, Any]:
-    state = load_checkpoint(start)
-    origin: dict[str, Any] = {key: state[key] for key in ("config", "step", "val", "bundle") if key in state}
-    beside = start.parent / "data.json"
-    origin["data"] = json.loads(beside.read_text()) if "bundle" not in state and beside.exists() else None
-    return origin
-
-
-def _record(config: Config, out: Path, origin: dict[str, Any] | None, data: dict[str, Any], command: str | None) -> None:
-    if origin is not None:
-        (out / "codec.json").write_text(json.dumps(origin, indent=1))
-    (out / "config.json").write_text(json.dumps(config, indent=1))
-    (out / "data.json").write_text(json.dumps(data, indent=1))
-    if command is not None:
-        (out / "command.txt").write_text(command + "\n", encoding="utf-8", errors="backslashreplace")
-
-
 def load_part(model: Joint, path: Path, part: str, say: Say = lambda text: None) -> bool:
     """Start the `codec` or the `head` from a checkpoint of any run with the same one. Raises `UsageError`.
 
@@ -366,33 +356,4 @@ def load_trunk(model: Joint, path: Path) -> None:
     model.load_state_dict(fitting, strict=False)
 
 
-def provenance(specs: list[list[Any]], val_spec: str, sets: Sequence[DataSet | PacketSet]) -> dict[str, Any]:
-    """Specs without machine paths, sizes and content digests. `sets`: in the order of the specs."""
-    return {
-        "train": [{"spec": s, "weight": w, **_facts(d)} for (s, w), d in zip(specs, sets[:-1], strict=True)],
-        "val": {"spec": val_spec, **_facts(sets[-1])},
-        "commit": commit(),
-    }
-
-
-def _facts(data: DataSet | PacketSet) -> dict[str, Any]:
-    """Size, digest and, of a compressed or restored set, what made it."""
-    return {"pictures": len(data), "sha256": data.digest, **({"origin": data.origin} if data.origin else {})}
-
-
-def commit() -> str:
-    """The commit of the repository this file is tracked in, "unknown" where it is installed or copied."""
-
-    def git(*words: str) -> str:
-        here = Path(__file__)
-        done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, cwd=here.parent, check=True)
-        return done.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)
-        return git("rev-parse", "HEAD")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-
-
-__all__ = ["build_model", "commit", "load_part", "load_teacher", "load_trunk", "provenance", "train", "trained_model"]
+__all__ = ["build_model", "load_part", "load_teacher", "load_trunk", "train", "trained_model"]
