@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -265,10 +266,24 @@ def flicker(result: dict[str, Any]) -> str:
     return f"{table(head, rows)}\n{about}\n"
 
 
+def kept(result: dict[str, Any]) -> str:
+    """Heads between two, from `kept.py`: mIoU, and the share of pixels that are right where pictures are changed."""
+    changes = list(dict.fromkeys(name.split()[0] for name in result["rows"][0]["changed"]))
+    rare = {"Pole": 2, "SignSymbol": 6, "Pedestrian": 9}
+    rows = []
+    for row in result["rows"]:
+        means = [statistics.mean(v for name, v in row["changed"].items() if name.split()[0] == change) for change in changes]
+        figures = [row["miou"], *(row["iou"][k] for k in rare.values()), row["scenes"], *means]
+        rows.append([f"{row['share']:g}", *(f"{100 * v:.1f}" for v in figures)])
+    head = ["share of the head before", "mIoU, CamVid val", *rare, "mIoU, rendered roads", *(f"right, {change}" for change in changes)]
+    return f"{table(head, rows)}\n{' and '.join(result['bundles'])}, {result['date']}: `{result['command']}`\n"
+
+
 RENDERERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_large": large,
     "bench_road": road,
     "flicker": flicker,
+    "kept": kept,
     "lab_rd_kodak": lab_rd,
     "lab_rd_camvid_val": lab_rd,
     "lab_segmentation": lab_segmentation,

@@ -5,7 +5,8 @@
 
 Export folds batch norm into the convolution before it and rounds large weights to FP16: the networks compute what the bundle computes,
 but batch norm adds a bias and no more. Training gives it statistics again (`norms`) and takes other steps than from the run's own
-checkpoint. Of a codec with a step for each channel the model of its rate is gone too: it decides nothing but the loss of a further training.
+checkpoint. Of a codec with a step for each channel the model of its rate is gone too: it decides nothing but the loss of a further
+training.
 """
 
 from __future__ import annotations

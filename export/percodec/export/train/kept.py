@@ -36,6 +36,11 @@ def plain(head: nn.Module) -> dict[str, Tensor]:
     return head.state_dict()
 
 
+def averaged(start: dict[str, Tensor], tuned: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """`share` of `start` and the rest of `tuned`, both `plain`."""
+    return {k: torch.lerp(v, start[k], share) if v.is_floating_point() else v for k, v in tuned.items()}
+
+
 def keep(folder: Path, model: Joint, start: dict[str, Tensor], share: float, check: Callable[[Joint], dict[str, Any]]) -> dict[str, Any]:
     """Bring `share` of `start` (`plain`) into the head of `folder`'s best.pt, once, and give its validation record, with `kept`."""
     best = folder / "best.pt"
@@ -44,13 +49,11 @@ def keep(folder: Path, model: Joint, start: dict[str, Tensor], share: float, che
     if "kept" not in record:
         model.load_state_dict(state["model"])
         assert model.head is not None
-        tuned = plain(model.head)
-        mean = {k: torch.lerp(v, start[k], share) if v.is_floating_point() else v for k, v in tuned.items()}
-        model.head.load_state_dict(mean)
+        model.head.load_state_dict(averaged(start, plain(model.head), share))
         model.eval()
         record = {**record, **check(model), "kept": share}
         save_checkpoint(best, {**state, "model": model.state_dict(), "val": record})
     return record
 
 
-__all__ = ["keep", "plain"]
+__all__ = ["averaged", "keep", "plain"]
