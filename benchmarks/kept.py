@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import datetime
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from percodec.export.train.checkpoint import bundle_checkpoint, save_checkpoint
 from percodec.export.train.from_config import trained_model
 from percodec.export.train.kept import averaged, plain
 from percodec.export.train.offsets import class_offsets, scores_of
+from percodec.export.train.provenance import record_run
 from percodec.export.train.tasks import Joint
 from percodec.export.train.validate import as_batch
 from percodec.sdk.bundle import Bundle
@@ -52,9 +52,8 @@ def confusion(model: Joint, shown: Shown) -> Confusion:
     return found
 
 
-def right(model: Joint, shown: Shown) -> float:
-    counts = confusion(model, shown).counts
-    return float(np.trace(counts) / counts.sum())
+def right(found: Confusion) -> float:
+    return float(np.trace(found.counts) / found.counts.sum())
 
 
 @torch.no_grad()
@@ -72,10 +71,8 @@ def write_run(folder: Path, state: dict[str, Any], model: Joint, share: float, b
     said = f"At last {share:g} of its weights became those of the head in bundle {before.digest[:12]}, and its offsets were found anew"
     notes = f"{made.get('notes', '')} {said} (benchmarks/kept.py)."
     data = {"train": train, "val": val, "commit": made["training_commit"]}
-    for name, text in {"command.txt": made["command"], "notes.txt": notes.strip()}.items():
-        (folder / name).write_text(text + "\n")
-    for name, facts in {"data.json": data, "codec.json": made["codec"], "config.json": config}.items():
-        (folder / name).write_text(json.dumps(facts, indent=1))
+    record_run(config, folder, made["codec"], data, made["command"])
+    (folder / "notes.txt").write_text(notes.strip() + "\n")
     save_checkpoint(folder / "best.pt", {"model": model.state_dict(), "config": config, "step": state["step"], "val": found})
     print(f"written: {folder}")
 
@@ -108,9 +105,9 @@ def main() -> None:
         offsets = class_offsets(*scores_of(model, train))
         model.head.lean(torch.from_numpy(offsets))  # type: ignore[union-attr, operator]
         found = confusion(model, sets["val"])
-        row: dict[str, Any] = {"share": share, "miou": found.miou(), "right": right(model, sets["val"])}
+        row: dict[str, Any] = {"share": share, "miou": found.miou(), "right": right(found)}
         row |= {"scenes": confusion(model, sets["scenes"]).miou(), "iou": found.iou().tolist()}
-        row["changed"] = {name: right(model, shown) for name, shown in changed.items()}
+        row["changed"] = {name: right(confusion(model, shown)) for name, shown in changed.items()}
         rows.append(row)
         means = {kind: np.mean([v for name, v in row["changed"].items() if name.startswith(kind)]) for kind in CHANGES}
         figures = {"val": row["miou"], "rendered": row["scenes"], **means}

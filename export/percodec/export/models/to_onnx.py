@@ -20,17 +20,17 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from percodec.export.engines.free_shapes import freed
 from percodec.export.models import Autoencoder, LatentFPN, Quantizer, Shrinking, Steps
+from percodec.export.models.norms import fused, norms_behind
 
 OPSET = 20
 PRECISION = "fp32 (weights stored fp16)"
@@ -149,24 +149,9 @@ def fold(module: nn.Module) -> nn.Module:
     for part in module.modules():
         if isinstance(part, LatentFPN):
             part.absorb()
-    for parent in list(module.modules()):
-        if not isinstance(parent, nn.Sequential):
-            continue
-        for k in range(len(parent) - 1):
-            conv, norm = parent[k], parent[k + 1]
-            if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
-                conv.weight, bias = fuse_conv_bn_weights(
-                    conv.weight,
-                    conv.bias,
-                    cast(Tensor, norm.running_mean),
-                    cast(Tensor, norm.running_var),
-                    norm.eps,
-                    norm.weight,
-                    norm.bias,
-                    transpose=isinstance(conv, nn.ConvTranspose2d),
-                )
-                conv.bias = bias
-                parent[k + 1] = nn.Identity()
+    for parent, k, conv, norm in norms_behind(module):
+        conv.weight, conv.bias = fused(conv, norm)
+        parent[k + 1] = nn.Identity()
     with torch.no_grad():
         for p in module.parameters():
             if p.numel() >= _STORED_FP16_FROM:

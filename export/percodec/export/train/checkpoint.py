@@ -23,6 +23,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from percodec.export.models import AUTOENCODERS, Quantizer, Shrinking, Steps, build_head, head_kind
+from percodec.export.models.norms import make_idle
 from percodec.export.train.config import check, completed
 from percodec.sdk.bundle import Bundle, Step
 from percodec.sdk.errors import DataError, PercodecError
@@ -138,8 +139,7 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
             norm = modules.get(f"{group}.{int(index) + 1}") if index.isdigit() else None
             if isinstance(norm, nn.BatchNorm2d):
                 take(f"{name}.bias", norm.bias)
-                norm.reset_running_stats()
-                norm.weight.fill_((1 + norm.eps) ** 0.5)
+                make_idle(norm)
 
 
 __all__ = ["bundle_checkpoint", "digest_of", "load_checkpoint", "save_checkpoint"]

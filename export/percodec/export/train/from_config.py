@@ -20,6 +20,7 @@ from percodec.export.models import AUTOENCODERS, Autoencoder, LatentFPN, Quantiz
 from percodec.export.train import distributed
 from percodec.export.train.checkpoint import digest_of, load_checkpoint
 from percodec.export.train.config import Config, resolve
+from percodec.export.train.finish import finish
 from percodec.export.train.kept import keep, plain
 from percodec.export.train.klt import contexts_start, klt_start
 from percodec.export.train.loop import Run, Schedule, resumable
@@ -164,12 +165,13 @@ def train(
         else:
             batches, val_views = _batches(config, model, sets, val, device, views, pictures, say)
         objective = Objective(model, config, weights, not isinstance(batches, Crops), teacher, groups[0] if groups else ())
+        position = batches if isinstance(batches, PacketCrops) else None
         learning = [part for part in (None if model.frozen else model.codec, model.head) if part is not None]
         if not (out / "last.pt").exists() and (norms := [norm for part in learning for norm in idle(part)]):
-            at = batches.state_dict() if isinstance(batches, PacketCrops) else None
+            at = position.state_dict() if position is not None else {}
             settle(norms, objective.to(device), lambda step: batches.batch(step).to(device))
-            if isinstance(batches, PacketCrops) and at is not None:
-                batches.load_state_dict(at)
+            if position is not None:
+                position.load_state_dict(at)
 
         def check(m: Any) -> dict[str, Any]:
             if packets:
@@ -195,14 +197,17 @@ def train(
             progress=progress,
             device=device,
             before_step=anneal,
-            position=batches if isinstance(batches, PacketCrops) else None,
+            position=position,
         )
         best = run.fit()
         if first:
+            changes: dict[str, Callable[[Any], Any]] = {}
             if before:
-                best = keep(out, model, before, config["head"]["kept"], check)
+                changes["kept"] = lambda m: keep(m.head, before, config["head"]["kept"])
             if config["head"]["offsets"] and config["task"] == "segmentation" and not packets:
-                best = lean(out, model, labelled[0], check)
+                changes["class_offsets"] = lambda m: lean(m, labelled[0])
+            if changes:
+                best = finish(out, model, changes, check)
             (out / "best.json").write_text(json.dumps(best, indent=1))
         return best
 

@@ -13,20 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from percodec.export.data.crops import Batch
+from percodec.export.models.norms import is_idle
 
 BATCHES = 8
 
 
 def idle(model: nn.Module) -> list[nn.BatchNorm2d]:
     """Those that add a bias and nothing else, as checkpoints of bundles and of `kept` heads have them."""
-    return [norm for norm in model.modules() if isinstance(norm, nn.BatchNorm2d) and _is_idle(norm)]
-
-
-def _is_idle(norm: nn.BatchNorm2d) -> bool:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scaled = torch.full_like(norm.weight, (1 + norm.eps) ** 0.5)  # one that is new has 1
-    return not norm.running_mean.any() and bool((norm.running_var == 1).all()) and torch.equal(norm.weight, scaled)
+    return [norm for norm in model.modules() if isinstance(norm, nn.BatchNorm2d) and is_idle(norm)]
 
 
 @torch.no_grad()

@@ -8,8 +8,6 @@ is looked at, as class weights look at it: how often a class is mistaken is a ma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,6 @@ from numpy.typing import NDArray
 
 from percodec.export.data.dataset import DataSet
 from percodec.export.metrics.scores import iou_of
-from percodec.export.train.checkpoint import load_checkpoint, save_checkpoint
 from percodec.export.train.tasks import Joint
 from percodec.export.train.validate import as_batch
 
@@ -65,20 +62,12 @@ def scores_of(model: Joint, data: DataSet) -> tuple[NDArray[np.float32], NDArray
     return np.concatenate(scores, 1), np.concatenate(truth)
 
 
-def lean(folder: Path, model: Joint, data: DataSet, check: Callable[[Joint], dict[str, Any]]) -> dict[str, Any]:
-    """Bring the offsets for `data` into `folder`'s best.pt, once, and give its validation record, with `class_offsets`."""
-    best = folder / "best.pt"
-    state = load_checkpoint(best)
-    record: dict[str, Any] = state["val"]
-    if "class_offsets" not in record:
-        model.load_state_dict(state["model"])
-        found = class_offsets(*scores_of(model, data))
-        head: Any = model.head
-        head.lean(torch.from_numpy(found))
-        model.eval()
-        record = {**record, **check(model), "class_offsets": [round(float(v), 2) for v in found]}
-        save_checkpoint(best, {**state, "model": model.state_dict(), "val": record})
-    return record
+def lean(model: Joint, data: DataSet) -> list[float]:
+    """Bring the offsets for `data` into the head, and give them to two digits."""
+    found = class_offsets(*scores_of(model, data))
+    head: Any = model.head
+    head.lean(torch.from_numpy(found))
+    return [round(float(v), 2) for v in found]
 
 
 __all__ = ["class_offsets", "lean", "scores_of"]
