@@ -26,6 +26,7 @@ def ray_module() -> Any:
     """Ray, quiet. Raises `BackendError` where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # its default is to report to its maker
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # else a thread that asks after the end begins a cluster of its own
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # the handlers of its gRPC abort some processes that it forks
     if not joins():
         # Where it is told that there are no other machines it listens on loopback; an address of 127.0.0.1 it would take for another.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -59,8 +60,8 @@ def start(cpus: int = 0) -> Callable[[], None]:
             number = cpus or usable_cores()
             ray.init("local", num_cpus=number, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
             _end_idle_helpers(ray)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+    except Exception as error:  # Ray raises it as such where its node does not come up
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         if not joins():
             raise BackendError(f"Ray on this machine cannot be had ({reason})") from error
         # Ray tells of a token that it misses on stderr alone.

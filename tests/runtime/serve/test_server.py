@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -14,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 from support.command import percodec_command, quiet_environment
-from support.serving import serving
+from support.processes import children
+from support.serving import Serving, serving
 
 from percodec.runtime.serve.predictor import Predictor, Tensor
 from percodec.runtime.serve.requests import Limits, Work
@@ -220,3 +223,34 @@ def test_an_address_that_is_taken_is_named(bundle_folder: Path, capsys: pytest.C
             words = [f"--{protocol}", getattr(server, protocol), f"--{other}", "none", "--no-selftest"]
             assert main(["serve", str(bundle_folder), *words]) == 2
             assert f"--{protocol} {getattr(server, protocol)}: cannot be bound" in capsys.readouterr().err
+
+
+def test_processes_begin_while_it_answers(server: Serving) -> None:
+    codes: list[int] = []
+    before, done = children(), threading.Event()
+
+    def ask() -> None:
+        import grpc
+
+        with grpc.insecure_channel(server.grpc) as channel:
+            alive = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+            while not done.is_set():
+                alive(b"", timeout=60)
+
+    def begin() -> None:  # a function to run before the program makes it a fork(), as Ray has it
+        while len(codes) < 200 and not done.is_set():
+            codes.append(subprocess.run(["true"], preexec_fn=lambda: None, check=False).returncode)
+
+    asking, beginning = [threading.Thread(target=ask) for _ in range(2)], threading.Thread(target=begin)
+    for thread in (*asking, beginning):
+        thread.start()
+    beginning.join(60)
+    done.set()
+    while beginning.is_alive():  # one stands still before its program
+        for pid in children() - before:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        beginning.join(0.1)
+    for thread in asking:
+        thread.join()
+    assert codes == [0] * 200

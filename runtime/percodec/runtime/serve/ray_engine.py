@@ -196,7 +196,6 @@ def _give(one: _Asked, outcome: Outcome) -> None:
 
 
 def _begun(cpus: int) -> Callable[[], None]:
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # Ray forks to look at processes, which gRPC would remark on
     os.environ.setdefault("RAY_worker_niceness", "0")  # its workers would wait for everybody else
     os.environ.setdefault("RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "1")
     os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "1")  # at 0.1 s it alone takes 3 % of a core
