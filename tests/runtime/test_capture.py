@@ -177,6 +177,17 @@ def test_what_cannot_be_opened_says_why(spec: str, match: str, tmp_path: Path, m
     assert "\n" not in str(caught.value)
 
 
+def test_a_source_is_text_or_a_path(video: Path) -> None:
+    source = open_source(video)
+    assert source.read() is not None
+    source.close()
+    with pytest.raises(SourceError, match="a camera is v4l2://NUMBER"):
+        open_source(0)  # type: ignore[arg-type]
+    for seconds in (0, -1.0, float("nan")):
+        with pytest.raises(SourceError, match="timeout_s is above 0"):
+            open_source(video, timeout_s=seconds)
+
+
 @pytest.mark.parametrize(
     ("content", "match"), [(b"", "empty"), (b"hello\n" * 100, "not a video"), (b"RIFF\xff\xff\xff\x7fAVI ", "cut off")]
 )

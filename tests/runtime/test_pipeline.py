@@ -29,7 +29,7 @@ from percodec.runtime.pipeline import threads as crew
 from percodec.runtime.pipeline.pipeline import Counts, Outputs, Pipeline, PipelineOptions
 from percodec.runtime.pipeline.records import FrameRecord
 from percodec.runtime.pipeline.slots import Slot
-from percodec.sdk.errors import BackendError, CodecError, LogError, PercodecError, SourceError
+from percodec.sdk.errors import BackendError, CodecError, LogError, PercodecError, SourceError, UsageError
 from percodec.sdk.types import Prediction
 
 
@@ -320,7 +320,20 @@ class _Forgetful(list[Any]):
         pass
 
 
-def test_wrong_options_are_refused() -> None:
-    for options in ({"policy": "newest"}, {"workers": 0}, {"code_depth": 0}):
-        with pytest.raises(ValueError, match="policy must be one of"):
-            Run(FakeSource(1), **options)
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("policy", "newest", "policy is one of block, latest; got 'newest'"),
+        ("workers", 0, "workers is a whole number from 1 to 64; got 0"),
+        ("workers", 100_000, "workers is a whole number"),
+        ("workers", None, "workers is a whole number"),
+        ("code_depth", 1.5, "code_depth is a whole number from 1 to 1024; got 1.5"),
+        ("slots", -1, "slots is a whole number"),
+        ("max_frames", 0, "max_frames is a whole number"),
+        ("max_age_ms", float("nan"), "max_age_ms is above 0; got nan"),
+        ("max_lost", -1, "max_lost is above 0; got -1"),
+    ],
+)
+def test_wrong_options_are_refused(name: str, value: Any, text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        PipelineOptions(**{name: value})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.tiny_bundle import HEIGHT, WIDTH, frames, run_graph
 
-from percodec.runtime import Session, open_source
+from percodec.runtime import Session, open_engine, open_source
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.codec import parse_header
 from percodec.sdk.errors import BundleError, CodecError, PacketError, SourceError, UsageError
@@ -147,6 +147,10 @@ def test_what_is_no_latent_is_refused(session: Session) -> None:
             session.predict(Latent(symbols, 0, 0))  # type: ignore[arg-type]
         with pytest.raises(CodecError):
             session.pack(Latent(symbols, 0, 0))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="is a Latent of uint8"):
+        session.predict(np.zeros(session.latent_shape, np.uint8))  # type: ignore[arg-type]
+    with pytest.raises(CodecError, match="frame_id must be an integer, got float"):
+        session.pack(Latent(np.zeros(session.latent_shape, np.uint8), 1.5, 0))  # type: ignore[arg-type]
     high = np.full(session.bundle.latent_shape, 255, np.uint8)
     with pytest.raises(CodecError, match="symbols reach 255"):
         session.pack(Latent(high, 0, 0))
@@ -167,6 +171,36 @@ def test_heads_are_opened_by_name(rich_bundle: Path, bundle_folder: Path) -> Non
         pytest.raises(BundleError, match="no tables of predicted packets; add them"),
     ):
         session.stream()
+
+
+def test_one_name_is_a_list_of_one(rich_bundle: Path) -> None:
+    for heads, opened in (("light", ["light"]), ("all", list(HEADS))):
+        with Session.open(rich_bundle, heads=heads, selftest=False) as session:
+            assert sorted(session.heads) == sorted(opened)
+
+
+@pytest.mark.parametrize(
+    ("wish", "text"),
+    [
+        ({"threads": 0}, "from 1 to 64, got 0"),
+        ({"threads": 1_000_000}, "from 1 to 64, got 1000000"),  # ONNX Runtime would begin them
+        ({"threads": True}, "from 1 to 64, got True"),
+        ({"threads": "2"}, "from 1 to 64, got '2'"),
+        ({"size": 640}, "size is width and height in pixels, each 1..16384; got 640"),
+        ({"size": (640.0, 480)}, "size is width and height"),
+        ({"size": (640, 480, 3)}, "size is width and height"),
+        ({"stream_id": 1.5}, "stream_id must be an integer, got float"),
+    ],
+)
+def test_wishes_that_cannot_be_met_are_refused(bundle_folder: Path, wish: dict[str, Any], text: str) -> None:
+    with pytest.raises((UsageError, CodecError), match=text):
+        Session.open(bundle_folder, selftest=False, **wish)
+
+
+def test_an_engine_is_of_whole_cells(bundle_folder: Path) -> None:
+    for frame in ((9, 16), (0, 8), (8, 1 << 20), (8.0, 8)):
+        with pytest.raises(UsageError, match="frame is height and width, each a multiple of 8 up to 16384"):
+            open_engine(Bundle.open(bundle_folder), "encoder", frame=frame)  # type: ignore[arg-type]
 
 
 def test_a_closed_session_says_so(bundle_folder: Path) -> None:

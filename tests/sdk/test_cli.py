@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -157,6 +158,19 @@ def test_output_that_cannot_be_written_is_one_line(tiny: Bundle) -> None:
 def test_no_output_at_all_is_no_error(tiny: Bundle) -> None:
     done = shell(f"inspect {tiny.path} >&-")
     assert (done.returncode, done.stderr) == (0, "")
+    assert shell(f"inspect {tiny.path} <&- >&- 2>&-").returncode == 0
+    assert shell("inspect nothing <&- >&- 2>&-").returncode == 1
+
+
+def test_what_is_printed_nowhere_is_in_no_file(tmp_path: Path) -> None:
+    code = (
+        "import os; from percodec.sdk.text import open_streams; open_streams(); file = open('file', 'w'); assert file.fileno() > 2; "
+        "print('from Python', flush=True); os.write(1, b'from a library'); os.write(2, b'from a library')"
+    )
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *words], cwd=tmp_path, check=False, timeout=60)
+    assert done.returncode == 0
+    assert (tmp_path / "file").read_text() == ""
 
 
 def test_every_public_name_is_there() -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from percodec.sdk import Bundle, LogError, LogWriter, SegmentedLogWriter, SegmentLimits, UsageError, mcap, read_log
+from percodec.sdk import Bundle, LogError, LogWriter, SegmentedLogWriter, SegmentLimits, UsageError, mcap, read_log, verify_log
 from percodec.sdk.cli import main
 from percodec.sdk.clock import boot_id
+from percodec.sdk.codec.header import CRC, LAYOUT
+from percodec.sdk.codec.reference import crc32c
 from percodec.sdk.log.segments import segment_paths
 
 Packet = Callable[[int], bytes]
@@ -30,6 +32,12 @@ def test_limits(text: str, size: int, seconds: float) -> None:
 def test_limits_that_are_none(text: str) -> None:
     with pytest.raises(UsageError, match="--log-segment"):
         SegmentLimits.from_text(text)
+
+
+def test_limits_without_a_log_in_them() -> None:
+    for size, seconds in ((0, 600.0), (1 << 41, 600.0), (10**6, 0.0), (10**6, float("nan"))):
+        with pytest.raises(UsageError, match="from 4 KiB to 1 TB"):
+            SegmentLimits(size, seconds)
 
 
 def write(folder: Path, bundle: Bundle, packet: Packet, count: int = 90, close: bool = True) -> SegmentedLogWriter:
@@ -60,6 +68,17 @@ def test_a_folder_of_segments_is_one_log(tiny: Bundle, packet: Packet, tmp_path:
     assert main(["inspect", str(tmp_path / "log"), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["records"], facts["complete"], facts["bytes"]) == (90, True, log.size)
+
+
+def test_a_folder_of_one_log_is_that_log(tiny: Bundle, packet: Packet, tmp_path: Path) -> None:
+    with LogWriter(tmp_path / "packets.mcap", tiny, key=b"k" * 32) as writer:
+        for k in range(5):
+            writer.append(packet(k), k, k)
+    (tmp_path / "report.json").write_text("{}")
+    assert [record.frame_id for record in read_log(tmp_path)] == [0, 1, 2, 3, 4]
+    assert verify_log(tmp_path, b"k" * 32).whole
+    (tmp_path / "packets.mcap").write_bytes((tmp_path / "packets.mcap").read_bytes()[:-400])
+    assert not verify_log(tmp_path, b"k" * 32).whole
 
 
 def test_what_is_missing_is_said(tiny: Bundle, packet: Packet, tmp_path: Path) -> None:
@@ -102,8 +121,9 @@ def test_two_recordings_are_refused(tiny: Bundle, packet: Packet, tmp_path: Path
     (tmp_path / "c").mkdir()
     with pytest.raises(LogError, match="without logs"):
         read_log(tmp_path / "c")
-    with LogWriter(tmp_path / "c" / "plain.mcap", tiny) as log:
-        log.append(packet(1), 1, 1)
+    for name in ("plain.mcap", "other.mcap"):
+        with LogWriter(tmp_path / "c" / name, tiny) as log:
+            log.append(packet(1), 1, 1)
     with pytest.raises(LogError, match="several logs"):
         read_log(tmp_path / "c")
 
@@ -119,11 +139,17 @@ def test_a_segment_is_locked_while_it_is_written(tiny: Bundle, packet: Packet, t
         fcntl.flock(open_, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
+def as_predicted(packet: bytes) -> bytes:
+    """Its header says profile 2; what is in it stays."""
+    head, payload = packet[:3] + b"\2" + packet[4 : LAYOUT.size], packet[LAYOUT.size + CRC.size :]
+    return head + CRC.pack(crc32c(head + payload)) + payload
+
+
 def test_segments_of_a_stream_begin_at_key_packets(tiny: Bundle, packet: Packet, tmp_path: Path) -> None:
-    predicted = [(b := bytearray(packet(k)), b.__setitem__(3, 2 if k % 10 else packet(k)[3]))[0] for k in range(60)]
     with SegmentedLogWriter(tmp_path / "log", tiny, SegmentLimits(4096)) as writer:
-        for k, data in enumerate(predicted):
-            writer.append(bytes(data), k, k)
+        for k in range(60):
+            data = packet(k)
+            writer.append(as_predicted(data) if k % 10 else data, k, k)
     firsts = [path.read_bytes() for path in segment_paths(tmp_path / "log")]
     assert writer.segments > 2
     for data in firsts:

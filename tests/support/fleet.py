@@ -64,7 +64,7 @@ def write_fleet(root: Path, bundle: Bundle, count: int = 40) -> dict[tuple[int, 
         if stream == 0:
             write_log(root / "v1" / "packets.mcap", bundle, packets)
         elif stream == 1:
-            write_segments(root / "v2", bundle, packets, 10 * len(packets[0]))
+            write_segments(root / "v2", bundle, packets, max(4096, 10 * len(packets[0])))
         else:
             write_archive(str(root), bundle, packets)
     return found

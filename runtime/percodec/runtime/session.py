@@ -45,7 +45,7 @@ from percodec.sdk.codec import PacketCodec
 from percodec.sdk.codec.header import BytesLike
 from percodec.sdk.errors import BundleError, UsageError
 from percodec.sdk.familiarity import band_pixels
-from percodec.sdk.fit import CELL, MAX_SIDE, padded
+from percodec.sdk.fit import CELL, padded, size_of
 from percodec.sdk.types import Frame, Latent, Prediction
 
 DEFAULT_BUNDLE = Path(__file__).parent / "bundles" / "road"
@@ -86,7 +86,7 @@ class Session:
         bundle: str | Path | Bundle | None = None,
         *,
         backend: str = "ort",
-        heads: Sequence[str] | None = None,
+        heads: Sequence[str] | str | None = None,
         threads: int = 1,
         provider: str | None = None,
         transfer: str = "auto",
@@ -95,10 +95,10 @@ class Session:
         selftest: bool = True,
         size: tuple[int, int] | None = None,
     ) -> Session:
-        """Load the encoder and `heads` (None: the bundle's default one, where it has any) of a bundle folder (None: the built-in one).
+        """Load the encoder and `heads` ("all"; None: the default one, where there is one) of a bundle folder (None: the built-in one).
 
         `backend` is `ort`, `ort:fp32`, `ort:int8`, `tensorrt` or `tensorrt_rtx`; what is asked for is what runs. `threads`: inside each
-        network. `provider`, `transfer`, `camera`: of a GPU, see `engines.open.open_slots`. `stream_id`: 0..65535, in every packet.
+        network, 1..64. `provider`, `transfer`, `camera`: of a GPU, see `engines.open.open_slots`. `stream_id`: 0..65535, in every packet.
 
         `size`: width and height of whole pictures, each 1..16384, instead of the bundle's frame, on `ort`. `encode` then takes this size
         alone and repeats the last row and column up to whole cells of 8 pixels; `decode` cuts them off again. Packets are of this size and
@@ -122,14 +122,13 @@ class Session:
         bundle: Bundle,
         size: tuple[int, int],
         backend: str,
-        heads: Sequence[str] | None,
+        heads: Sequence[str] | str | None,
         threads: int,
         stream_id: int,
         selftest: bool,
     ) -> Session:
-        if len(size) != 2 or not all(isinstance(side, int) and 1 <= side <= MAX_SIDE for side in size):
-            raise UsageError(f"size is width and height in pixels, each 1..{MAX_SIDE}; got {size!r}")
-        frame = (padded(size[1]), padded(size[0]))
+        width, height = size_of(size)
+        frame = (padded(height), padded(width))
         chosen = chosen_heads(bundle, heads)
         if heads is None:
             precision = backend.partition(":")[2] or None
@@ -139,7 +138,7 @@ class Session:
         if selftest:  # its vectors are of the bundle's frame
             proof = open_slots(bundle, backend=backend, heads=[head for head in chosen if head == "segmentation"], threads=threads)
             found = asdict(run_selftest(bundle, proof.encoder, proof.heads.get("segmentation")))
-        return cls(bundle, made, found, backend, threads, stream_id, size)
+        return cls(bundle, made, found, backend, threads, stream_id, (width, height))
 
     # -- the loop ---------------------------------------------------------------------------------------------------
     def encode(self, image: Any, *, frame_id: int | None = None, timestamp_ns: int | None = None) -> Latent:
@@ -199,7 +198,7 @@ class Session:
 
     def pack(self, latent: Latent) -> bytes:
         """A packet that stands alone; its counter is the frame's id. Keeps no state. Raises `CodecError`."""
-        return self._coder.encode(latent.symbols, latent.frame_id, latent.timestamp_ns, counter=latent.frame_id & 0xFFFFFFFF)
+        return self._coder.encode(latent.symbols, latent.frame_id, latent.timestamp_ns, counter=latent.frame_id)
 
     def unpack(self, packet: BytesLike) -> Latent:
         """The latent of a packet that stands alone. Raises `PacketError` for anything else, a predicted packet of a `stream` included."""
@@ -278,10 +277,10 @@ class Session:
             raise UsageError("this session is closed; open another one")
 
     def _symbols(self, latent: Latent) -> NDArray[np.uint8]:
-        symbols = latent.symbols
+        symbols = latent.symbols if isinstance(latent, Latent) else None
         if not isinstance(symbols, np.ndarray) or symbols.dtype != np.uint8 or symbols.shape != self.latent_shape:
-            found = f"{symbols.dtype} {list(symbols.shape)}" if isinstance(symbols, np.ndarray) else type(symbols).__name__
-            raise UsageError(f"a latent of {self.bundle.name} is uint8 {list(self.latent_shape)} here, got {found}")
+            found = f"{symbols.dtype} {list(symbols.shape)}" if isinstance(symbols, np.ndarray) else type(latent).__name__
+            raise UsageError(f"a latent of {self.bundle.name} is a Latent of uint8 {list(self.latent_shape)} here, got {found}")
         return symbols
 
     def _encode_foreign(self, image: Any) -> NDArray[np.uint8]:
@@ -343,10 +342,11 @@ def pipeline_of(
     )
 
 
-def chosen_heads(bundle: Bundle, heads: Sequence[str] | None) -> tuple[str, ...]:
+def chosen_heads(bundle: Bundle, heads: Sequence[str] | str | None) -> tuple[str, ...]:
     """Names of heads without `head_`, checked. None: the default one where there is any; "all": every one. Raises `BundleError`."""
     if heads is None:
         return bundle.heads[:1]
+    heads = [heads] if isinstance(heads, str) else heads
     names = bundle.heads if list(heads) == ["all"] else tuple(bundle.head(name).name.removeprefix("head_") for name in heads)
     return tuple(dict.fromkeys(names))
 

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 from percodec.sdk.errors import BackendError, PercodecError, UsageError
-from percodec.sdk.text import escape_output, has_utf8, printable, shown, with_home
+from percodec.sdk.text import escape_output, has_utf8, open_streams, printable, shown, with_home
 
 _GROUP = "percodec.commands"
 
@@ -80,6 +80,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 1, 2 for wrong usage, 70 for a defect of ours, 130 when interrupted."""
+    open_streams()
     escape_output()
     with _closing_signals():
         return _main(sys.argv[1:] if argv is None else argv)
@@ -113,8 +114,7 @@ def _main(argv: Sequence[str]) -> int:
             code = _dispatch([with_home(_bytes_checked(word)) for word in argv])
         except SystemExit as e:  # argparse after --help and --version
             code = e.code if isinstance(e.code, int) else 0
-        if sys.stdout is not None:  # None: started with it closed
-            sys.stdout.flush()
+        sys.stdout.flush()
         return code
     except PercodecError as e:
         return _fail(e, str(e), e.exit_code)
@@ -153,8 +153,7 @@ def text_argument(word: str) -> str:
 def _drop_output() -> None:
     """Send what stdout could not take nowhere, where it still refuses it: the interpreter would complain about it at exit."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

@@ -14,7 +14,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import operator
+from typing import Any, NamedTuple
+
+from percodec.sdk.errors import UsageError
 
 FITS = ("stretch", "letterbox", "crop")
 PAD = "pad"
@@ -64,4 +67,15 @@ def padded(side: int) -> int:
     return -(-side // CELL) * CELL
 
 
-__all__ = ["CELL", "FITS", "MAX_SIDE", "PAD", "Box", "Placement", "padded", "placement"]
+def size_of(size: Any) -> tuple[int, int]:
+    """Width and height of pictures, from whoever gave them. Raises `UsageError` unless they are two whole numbers from 1 to `MAX_SIDE`."""
+    try:
+        width, height = map(operator.index, size)
+    except (TypeError, ValueError):
+        width = height = 0
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise UsageError(f"size is width and height in pixels, each 1..{MAX_SIDE}; got {size!r}")
+    return width, height
+
+
+__all__ = ["CELL", "FITS", "MAX_SIDE", "PAD", "Box", "Placement", "padded", "placement", "size_of"]

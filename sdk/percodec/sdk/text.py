@@ -42,6 +42,22 @@ def with_home(word: str) -> str:
     return word if found is None else found[1] + os.path.expanduser(word[found.start(2) :])
 
 
+def open_streams() -> None:
+    """Standard input, output and error that this process was begun without lead nowhere from now on.
+
+    Without this the next file that is opened would have their number, and what libraries print would be in it.
+    """
+    for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
+        if getattr(sys, name) is not None:
+            continue
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(nowhere, number)
+        setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8"))
+
+
 def escape_output() -> None:
     """From now on standard output and error escape what they cannot show, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
@@ -49,4 +65,4 @@ def escape_output() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-__all__ = ["escape_output", "has_utf8", "native_name", "printable", "shown", "with_home"]
+__all__ = ["escape_output", "has_utf8", "native_name", "open_streams", "printable", "shown", "with_home"]

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -26,7 +27,7 @@ from percodec.sdk.errors import SourceError
 
 
 def open_source(
-    spec: str,
+    spec: str | os.PathLike[str],
     *,
     realtime: bool = False,
     height: int | None = None,
@@ -40,6 +41,12 @@ def open_source(
     synthetic source renders unless its query says otherwise. `timeout_s` bounds the wait for a camera's next frame. `camera`: take a
     camera's pictures in this format as they are, instead of as BGR.
     """
+    try:
+        spec = os.fspath(spec)
+    except TypeError:
+        raise SourceError(f"{spec!r}: a source is text or a path; a camera is v4l2://NUMBER, for example v4l2://0") from None
+    if not 0 < timeout_s <= 3600:
+        raise SourceError(f"{spec}: timeout_s is above 0 and at most 3600 s, got {timeout_s}")
     scheme, separator, rest = spec.partition("://")
     source: FrameSource
     if not separator:

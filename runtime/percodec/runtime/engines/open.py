@@ -24,12 +24,13 @@ from percodec.sdk.bundle.engines import engines_in, read_engine
 from percodec.sdk.bundle.onnx_ops import signature
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import BackendError, BundleError, EngineError, UsageError
-from percodec.sdk.fit import CELL
+from percodec.sdk.fit import CELL, MAX_SIDE
 from percodec.sdk.targets import TARGETS
 
 _BUILT_FOR_CPU = ("int8", "fp16")  # the first that a bundle holds is its CPU default
 LOOSEST = 0.05  # share of symbols or labels that a precision may change in the self-test
 PREFERENCES = ("psnr", "ms-ssim")  # what a decoded picture may be wanted nearest to the original in
+MAX_THREADS = 64  # inside a network
 GPU_PRECISIONS = ("int8+fp16", "fp16", "fp32")  # what is taken where nobody chose, the first that the bundle holds
 
 
@@ -93,9 +94,13 @@ def open_slots(
 def open_engine(bundle: Bundle, graph: str, *, backend: str = "ort", threads: int = 1, frame: tuple[int, int] | None = None) -> Engine:
     """Load `graph` of `bundle` on `backend`. `frame`: height and width, multiples of 8, where not those of the bundle; for `ort` only.
 
-    Raises BackendError naming what is missing when the backend cannot run here, BundleError when the bundle lacks the graph, or has it for
-    its own frame only.
+    Raises UsageError for `threads` outside 1..64 and for such a `frame`, BackendError naming what is missing when the backend cannot run
+    here, BundleError when the bundle lacks the graph, or has it for its own frame only.
     """
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads inside a network are a whole number from 1 to {MAX_THREADS}, got {threads!r}")
+    if frame is not None and not all(isinstance(side, int) and CELL <= side <= MAX_SIDE and side % CELL == 0 for side in frame):
+        raise UsageError(f"frame is height and width, each a multiple of {CELL} up to {MAX_SIDE}; got {frame!r}")
     name, _, precision = backend.partition(":")
     if name not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}; this version knows {', '.join(BACKENDS)}, and ort:fp32, ort:int8")

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from percodec.runtime.capture.source import FrameSource
-from percodec.runtime.pipeline.options import POLICIES, Coder, Outputs, PipelineOptions
+from percodec.runtime.pipeline.options import Coder, Outputs, PipelineOptions
 from percodec.runtime.pipeline.plausibility import Guard
 from percodec.runtime.pipeline.records import Counts, FrameRecord, HeadTask
 from percodec.runtime.pipeline.slots import FrameLost, Slot, SlotRing
@@ -61,8 +61,6 @@ class Pipeline:
         profiler: Profiler | None = None,
     ) -> None:
         self.options = options or PipelineOptions()
-        if self.options.policy not in POLICIES or min(self.options.workers, self.options.code_depth, self.options.view_depth) < 1:
-            raise ValueError(f"policy must be one of {POLICIES}; workers and depths at least 1: {self.options}")
         self.profiler = profiler or Profiler(STAGES)
         self.first_capture_ns = self.last_capture_ns = self.last_prediction_ns = 0
         self.invalid_in_a_row = (0, "")  # and the last one's reason

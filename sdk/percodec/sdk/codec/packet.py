@@ -82,8 +82,7 @@ class PacketCodec:
     ) -> None:
         if not (1 <= height < 1 << 16 and 1 <= width < 1 << 16):
             raise CodecError(f"latent size must be 1..65535 by 1..65535, got {height} x {width}")
-        if not 0 <= stream_id < 1 << 16:
-            raise CodecError(f"stream_id must be 0..65535, got {stream_id}")
+        stream_id = _number("stream_id", stream_id, 16)
         if lanes is not None and not 1 <= lanes <= MAX_LANES:
             raise CodecError(f"lanes must be 1..{MAX_LANES} or None, got {lanes}")
         try:

@@ -11,7 +11,7 @@ from percodec.sdk.log.segments import SegmentedLog, segment_paths
 
 
 def read_log(path: str | os.PathLike[str], *, allow_damaged: bool = False) -> LogReader:
-    """Open a log, complete or not: a file, or a folder of segments. Raises `LogError` for anything that is not a percodec log.
+    """Open a log, complete or not: a file, or a folder with one or its segments. Raises `LogError` for anything that is no percodec log.
 
     `allow_damaged`: an iteration over a log with damaged records ends like any other, and `LogReader` says what was missing.
     """
@@ -21,6 +21,8 @@ def read_log(path: str | os.PathLike[str], *, allow_damaged: bool = False) -> Lo
     found = segment_paths(path)
     if not found:
         raise LogError(f"{path} is a folder without logs (*.mcap); give a log written by percodec, or a folder of its segments")
+    if len(found) == 1 and not (log := read_log_file(found[0], allow_damaged=allow_damaged)).metadata.get("recording"):
+        return log  # as `percodec run` leaves it
     return SegmentedLog(path, [read_log_file(file, allow_damaged=True) for file in found], allow_damaged)
 
 

@@ -23,7 +23,6 @@ import os
 import stat
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 
 from percodec.sdk import mcap
 from percodec.sdk.errors import LogError
@@ -66,25 +65,31 @@ def key_id(key: bytes) -> str:
     return hashlib.sha256(b"percodec-log-key\0" + key).hexdigest()[:16]
 
 
-def read_log_key(path: Path) -> bytes:
+def read_log_key(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a key file: 32 to 4096 of them, random, for its owner alone. Raises `LogError`."""
-    low, high = KEY_BYTES
+    path = os.fspath(path)
     make = f"make one with: (umask 077; head -c 32 /dev/urandom >{path})"
     try:
         with os.fdopen(opened(path), "rb") as file:
             state = os.fstat(file.fileno())
-            key = file.read(high + 1)
+            key: bytes = file.read(KEY_BYTES[1] + 1)
     except FileNotFoundError as error:
         raise LogError(f"log key {path} does not exist; {make}") from error
     except OSError as error:
         raise LogError(f"log key {path} cannot be read: {error.strerror or error}") from error
     if state.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise LogError(f"log key {path} can be read by others than its owner; run: chmod 600 {path}, or make another one")
-    if not low <= len(key) <= high:
-        raise LogError(
-            f"log key {path} has {'more than ' * (len(key) > high)}{min(len(key), high)} bytes, a key has {low} to {high}; {make}"
-        )
+    check_key(key, f"log key {path}", f"; {make}")
     return key
 
 
-__all__ = ["METHOD", "PROOF", "PROOF_BYTES", "PROOF_PREFIX", "Prover", "key_id", "proof_metadata", "read_log_key"]
+def check_key(key: bytes, name: str, remedy: str = "") -> None:
+    """Raises `LogError` unless these are 32 to 4096 bytes."""
+    low, high = KEY_BYTES
+    if not isinstance(key, bytes):
+        raise LogError(f"{name} is bytes, got {type(key).__name__}{remedy}")
+    if not low <= len(key) <= high:
+        raise LogError(f"{name} has {'more than ' * (len(key) > high)}{min(len(key), high)} bytes, a key has {low} to {high}{remedy}")
+
+
+__all__ = ["METHOD", "PROOF", "PROOF_BYTES", "PROOF_PREFIX", "Prover", "check_key", "key_id", "proof_metadata", "read_log_key"]

@@ -32,10 +32,16 @@ _PREDICTED = tuple(bytes([profile]) for profile in PREDICTED)
 
 @dataclass(frozen=True)
 class SegmentLimits:
-    """When a segment ends: at this many bytes or seconds, whichever comes first."""
+    """When a segment ends: at this many bytes or seconds, whichever comes first. Raises `UsageError` outside 4 KiB..1 TB, 0.1..1e6 s."""
 
     max_bytes: int = 64 * 10**6
     max_seconds: float = 600.0
+
+    def __post_init__(self) -> None:
+        if not (_LEAST_BYTES <= self.max_bytes <= 1 << 40 and 0.1 <= self.max_seconds <= 1e6):
+            raise UsageError(
+                f"a segment of a log has from 4 KiB to 1 TB, and from 0.1 s to 1e6 s; got {self.max_bytes} bytes, {self.max_seconds} s"
+            )
 
     @classmethod
     def from_text(cls, text: str) -> SegmentLimits:
@@ -48,10 +54,10 @@ class SegmentLimits:
             if match is None or not scale or kind in found:
                 raise UsageError(f"--log-segment {text!r}: write a size, a time or both, as 64MB,10min")
             found[kind] = float(match[1]) * scale
-        limits = cls(int(found.get("max_bytes", cls.max_bytes)), found.get("max_seconds", cls.max_seconds))
-        if not (_LEAST_BYTES <= limits.max_bytes <= 1 << 40 and 0.1 <= limits.max_seconds <= 1e6):
-            raise UsageError(f"--log-segment {text!r}: a segment has from 4 KiB to 1 TB, and from 0.1 s to 1e6 s")
-        return limits
+        try:
+            return cls(int(found.get("max_bytes", cls.max_bytes)), found.get("max_seconds", cls.max_seconds))
+        except UsageError as error:
+            raise UsageError(f"--log-segment {text!r}: {error}") from None
 
 
 class SegmentedLogWriter:

@@ -24,7 +24,7 @@ from percodec.sdk import mcap
 from percodec.sdk.codec import parse_header
 from percodec.sdk.errors import LogError, PacketError
 from percodec.sdk.log.names import CLOSED, MAX_RECORD_BYTES, OPENED
-from percodec.sdk.log.proof import METHOD, PROOF, PROOF_BYTES, PROOF_PREFIX, Prover, key_id
+from percodec.sdk.log.proof import METHOD, PROOF, PROOF_BYTES, PROOF_PREFIX, Prover, check_key, key_id
 from percodec.sdk.log.reader import open_log
 from percodec.sdk.log.segments import segment_paths
 from percodec.sdk.log.writer import closing
@@ -66,22 +66,25 @@ class LogProof:
             self.findings.append(text)
 
 
-def verify_log(path: Path, key: bytes, from_segment: int = 0) -> LogProof:
-    """Check a log, or a folder of segments, with its key. `from_segment`: those before were taken away on purpose.
+def verify_log(path: str | os.PathLike[str], key: bytes, from_segment: int = 0) -> LogProof:
+    """Check a log, or a folder with one or its segments, with its key. `from_segment`: those before were taken away on purpose.
 
     Raises `LogError` for a log that cannot be read, was written without a key or with another one.
     """
+    path = Path(path)
+    check_key(key, f"the key for log {path}")
     proof = LogProof(key_id(key))
-    if not path.is_dir():
-        reader = _Log(path, key, proof, "")
-        reader.check()
-        proof.segments = [] if reader.segment is None else [reader.segment]
-        proof.closed, proof.cut_off = reader.closed, reader.cut_off
-        return proof
-    paths = segment_paths(path)
+    paths = segment_paths(path) if path.is_dir() else [path]
     if not paths:
         raise LogError(f"{path} is a folder without logs (*.mcap); give a log written by percodec, or a folder of its segments")
-    _check_segments([_Log(file, key, proof, f"{file.name}: ") for file in paths], proof, from_segment)
+    logs = [_Log(file, key, proof, f"{file.name}: " if path.is_dir() else "") for file in paths]
+    if path.is_dir() and (len(logs) > 1 or logs[0].segment is not None):
+        _check_segments(logs, proof, from_segment)
+        return proof
+    log = logs[0]
+    log.check()
+    proof.segments = [] if log.segment is None else [log.segment]
+    proof.closed, proof.cut_off = log.closed, log.cut_off
     return proof
 
 

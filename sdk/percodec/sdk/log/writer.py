@@ -17,10 +17,10 @@ from typing import Literal, Protocol
 
 from percodec.sdk import mcap
 from percodec.sdk.clock import ClockAnchor, boot_id
-from percodec.sdk.codec import EntropyModel, StepsModel
-from percodec.sdk.errors import LogError
+from percodec.sdk.codec import EntropyModel, StepsModel, parse_header
+from percodec.sdk.errors import LogError, PacketError
 from percodec.sdk.log.names import CLOSED, ENCODING, MAX_RECORD_BYTES, SCHEMA, TOPIC
-from percodec.sdk.log.proof import Prover, proof_metadata
+from percodec.sdk.log.proof import Prover, check_key, proof_metadata
 
 SYNC_SECONDS = 1.0
 _CHECK_SPACE_EVERY = 64
@@ -65,6 +65,12 @@ class LogWriter:
         key: bytes | None = None,
     ) -> None:
         self.path = Path(path)
+        if sync not in ("none", "interval"):
+            raise LogError(f"log {self.path}: sync is none or interval, got {sync!r}")
+        if not 0 <= stream_id < 1 << 16:
+            raise LogError(f"log {self.path}: stream_id must be 0..65535, got {stream_id}")
+        if key is not None:
+            check_key(key, f"the key of log {self.path}")
         self.begun = ClockAnchor.now()
         self.records = 0
         self.bytes = 0
@@ -125,6 +131,10 @@ class LogWriter:
         self._raise_sync_error()
         if not 0 <= timestamp_ns < 1 << 64:
             raise LogError(f"log {self.path}: frame {frame_id} has the timestamp {timestamp_ns}; it must be 0..2^64-1 ns")
+        try:
+            parse_header(packet)
+        except PacketError as e:
+            raise LogError(f"log {self.path}: what frame {frame_id} came with is no packet: {e}") from None
         if len(packet) > MAX_RECORD_BYTES - 64:
             raise LogError(f"log {self.path}: the packet of frame {frame_id} has {len(packet)} bytes, limit {MAX_RECORD_BYTES - 64}")
         if self.records % _CHECK_SPACE_EVERY == 0:
