@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -159,3 +160,57 @@ def test_the_logged_latent_is_what_the_encoder_gave(run: Path, bundle_folder: Pa
         preprocess(frame, image[0])
         assert np.array_equal(codec.decode(record.packet)[1], run_graph(bundle.graph("encoder"), image)[0])
     source.close()
+
+
+def test_a_runs_folder_is_replayed_with_its_lines(percodec: Percodec, run: Path, bundle_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "o")
+    segmented = percodec("run", "synthetic://road?frames=5", "--out", "s", "--log-segment", "4KiB", "--bundle", bundle_folder, cwd=tmp_path)
+    assert segmented.returncode == 0, segmented.stderr
+    for folder, here in ((".", tmp_path / "o"), ("o", tmp_path), ("s", tmp_path), ("s/packets", tmp_path), (".", tmp_path / "s")):
+        done = percodec("replay", folder, "--json", "--bundle", bundle_folder, cwd=here)
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        assert result["compared"] == result["frames"] > 0
+    lines = (tmp_path / "o" / "frames.jsonl").read_text()
+    (tmp_path / "o" / "frames.jsonl").write_text(re.sub(r'"latent_crc": ?"[0-9a-f]{8}"', '"latent_crc": "00000000"', lines))
+    done = percodec("replay", "o", "--bundle", bundle_folder, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "40 latents differ" in done.stdout
+
+
+def test_psnr_says_of_how_many_frames_it_is(percodec: Percodec, run: Path, video: Path, bundle_folder: Path, tmp_path: Path) -> None:
+    picture = cv2.VideoCapture(str(video)).read()[1]
+    cv2.imwrite(str(tmp_path / "first.png"), picture)
+    for reference, notes in (("first.png", ["PSNR is of 1 of 40 frames; first.png has no others"]), (video, [])):
+        words = ("decode", run, "-o", "d", "--reference", reference, "--json", "--overwrite", "--bundle", bundle_folder)
+        done = percodec(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["notes"] == notes
+
+
+def test_a_fallback_draws_the_sheet_as_well(percodec: Percodec, bundle_folder: Path, tmp_path: Path) -> None:
+    words = ("run", "synthetic://road?frames=3", "--backend", "tensorrt", "--fallback", "ort", "--out", "o", "--bundle", bundle_folder)
+    done = percodec(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o" / "contact_sheet.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "synthetic://road?frames=1", "--out", "o", "--no-log", "--log-segment", "1MB"), "--no-log writes none"),
+        (("run", "synthetic://road?frames=1", "--out", "o", "--key-every", "2"), "--key-every goes with --stream"),
+        (("encode", "synthetic://road?frames=1", "-o", "a.mcap", "--key-every", "2"), "--key-every goes with --stream"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(percodec: Percodec, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    done = percodec(*words, cwd=tmp_path)
+    assert (done.returncode, said in done.stderr) == (2, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_built_in_bundle_has_a_name(percodec: Percodec, tmp_path: Path) -> None:
+    done = percodec("doctor", "--bundle", "road", "--json", cwd=tmp_path)
+    assert next(check for check in json.loads(done.stdout) if check["name"] == "bundle")["status"] == "ok"
+    (tmp_path / "road").mkdir()
+    assert "manifest.json cannot be opened" in percodec("replay", "a.mcap", "--bundle", "road", cwd=tmp_path).stderr

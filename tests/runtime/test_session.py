@@ -179,6 +179,15 @@ def test_one_name_is_a_list_of_one(rich_bundle: Path) -> None:
             assert sorted(session.heads) == sorted(opened)
 
 
+def test_a_pixel_format_may_be_named(session: Session) -> None:
+    image = frames(1)[0]
+    expected = session.encode(Frame(np.ascontiguousarray(image), 0, 0)).symbols
+    turned = Frame(np.ascontiguousarray(image[..., ::-1]), 0, 0, "bgr8")  # type: ignore[arg-type]
+    np.testing.assert_array_equal(session.encode(turned).symbols, expected)
+    with pytest.raises(SourceError, match="frame 3: unknown pixel format 'bgr'; there are rgb8, bgr8, nv12, yuyv"):
+        Frame(image, 3, 0, "bgr")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("wish", "text"),
     [

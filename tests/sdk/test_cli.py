@@ -173,6 +173,12 @@ def test_what_is_printed_nowhere_is_in_no_file(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == ""
 
 
+def test_an_empty_argument_is_no_folder(tiny: Bundle) -> None:
+    for words in ('inspect ""', f'inspect "" {tiny.path}', f'inspect {tiny.path} ""'):
+        done = shell(words)
+        assert (done.returncode, done.stderr) == (2, "percodec: error: an argument is empty: is a variable of the shell not set?\n")
+
+
 def test_every_public_name_is_there() -> None:
     import percodec.sdk
 

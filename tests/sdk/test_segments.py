@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from percodec.sdk.cli import main
 from percodec.sdk.clock import boot_id
 from percodec.sdk.codec.header import CRC, LAYOUT
 from percodec.sdk.codec.reference import crc32c
+from percodec.sdk.log.reader import read_log_file
 from percodec.sdk.log.segments import segment_paths
 
 Packet = Callable[[int], bytes]
@@ -137,6 +139,63 @@ def test_a_segment_is_locked_while_it_is_written(tiny: Bundle, packet: Packet, t
             fcntl.flock(open_, fcntl.LOCK_SH | fcntl.LOCK_NB)
         writer.close()
         fcntl.flock(open_, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def test_a_closed_log_takes_nothing(tiny: Bundle, packet: Packet, tmp_path: Path) -> None:
+    writer = SegmentedLogWriter(tmp_path / "log", tiny, SegmentLimits(4096, 0.1))
+    writer.append(packet(0), 0, 0)
+    writer.close()
+    time.sleep(0.15)  # its time is up: another segment would begin
+    with pytest.raises(LogError, match="is closed; frame 1 was not written"):
+        writer.append(packet(1), 1, 1)
+    assert len(segment_paths(tmp_path / "log")) == 1
+
+
+def test_a_writer_killed_as_a_segment_begins_loses_nothing(tiny: Bundle, packet: Packet, tmp_path: Path) -> None:
+    key = b"k" * 32
+    with SegmentedLogWriter(tmp_path / "log", tiny, SegmentLimits(4096), key=key) as writer:
+        for k in range(40):
+            writer.append(packet(k), k, k)
+    *_, before, last = segment_paths(tmp_path / "log")
+    held = len(list(read_log_file(last)))
+    last.write_bytes(b"")
+    log = read_log(tmp_path / "log")
+    assert [record.frame_id for record in log] == list(range(40 - held))
+    assert log.truncated
+    proof = verify_log(tmp_path / "log", key)
+    assert (proof.records, proof.findings, proof.closed) == (40 - held, [], False)
+    before.write_bytes(b"")
+    last.write_bytes(before.with_name("000000.mcap").read_bytes())
+    with pytest.raises(LogError, match="is not an MCAP file"):  # one that others follow is no beginning
+        read_log(tmp_path / "log")
+
+
+def test_lost_segments_at_the_end_are_no_end(tiny: Bundle, packet: Packet, tmp_path: Path) -> None:
+    write(tmp_path / "log", tiny, packet, 40)
+    log = read_log(tmp_path / "log")
+    assert (len(list(log)), log.truncated) == (40, False)
+    segment_paths(tmp_path / "log")[-1].unlink()
+    log = read_log(tmp_path / "log")
+    assert (len(list(log)) < 40, log.truncated) == (True, True)
+
+
+def test_iterations_do_not_disturb_each_other(tiny: Bundle, packet: Packet, tmp_path: Path) -> None:
+    write(tmp_path / "log", tiny, packet, 40)
+    with LogWriter(tmp_path / "one.mcap", tiny) as writer:
+        for k in range(10):
+            writer.append(packet(k), k, k)
+    for path in (tmp_path / "log", tmp_path / "one.mcap"):
+        log = read_log(path)
+        first = iter(log)
+        next(first)
+        assert len(list(log)) == len(list(log)) > 1  # one after the other
+        with pytest.raises(LogError, match="another iteration over it has begun"):
+            next(first)
+
+
+def test_the_folder_of_a_run_is_its_log(tiny: Bundle, packet: Packet, tmp_path: Path) -> None:
+    write(tmp_path / "run" / "packets", tiny, packet, 8)
+    assert [record.frame_id for record in read_log(tmp_path / "run")] == list(range(8))
 
 
 def as_predicted(packet: bytes) -> bytes:

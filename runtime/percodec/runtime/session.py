@@ -9,7 +9,7 @@ Which one? `Session` where frames come from your code, `Session.pipeline` where 
 time. `pack` where any packet may be wanted alone, `stream` where they are kept in order: fewer bytes.
 
 Threads. Every method may be called from any thread; calls on one network wait for each other. What they return is the caller's. A `Stream`
-is for one thread at a time; a call while another is in one raises `CodecError`.
+is for one thread at a time; a call while another is in one raises `CodecError`. Where processes fork, open sessions afterwards.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Session:
             return Latent(call.run()[0], frame_id, timestamp_ns)
 
     def predict(self, latent: Latent, head: str | None = None) -> Prediction:
-        """What `head` says of a latent; None: the first of `heads`. Raises `UsageError` for a head that is not open, `BackendError`."""
+        """What `head`, or the first of `heads`, says; `unfamiliarity` says how far to trust it. Raises `UsageError`, `BackendError`."""
         self._check_open()
         symbols = self._symbols(latent)
         name = next(iter(self._predict), None) if head is None else head.removeprefix("head_")
@@ -261,7 +261,7 @@ class Session:
         return self._made
 
     def close(self) -> None:
-        """Free what is held on a device. Idempotent; every later call but `pack` and `unpack` is a `UsageError`."""
+        """Free what is held on a device. Idempotent; a network that is asked later is a `UsageError`."""
         self._closed = True
         self._made.close()
 

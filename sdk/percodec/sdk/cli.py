@@ -111,6 +111,7 @@ def _closing_signals() -> Iterator[None]:
 def _main(argv: Sequence[str]) -> int:
     try:
         try:
+            _check_given(argv)
             code = _dispatch([with_home(_bytes_checked(word)) for word in argv])
         except SystemExit as e:  # argparse after --help and --version
             code = e.code if isinstance(e.code, int) else 0
@@ -132,6 +133,13 @@ def _main(argv: Sequence[str]) -> int:
         return _fail(e, "out of memory; use a smaller input or fewer slots", 1)
     except Exception as e:
         return _fail(e, f"internal: {type(e).__name__}: {e}; set PERCODEC_DEBUG=1 for the traceback", 70)
+
+
+def _check_given(argv: Sequence[str]) -> None:
+    """Raises `UsageError` for an empty file or folder, which would be the current one. An option may have an empty value."""
+    for before, word in zip(("", *argv), argv, strict=False):
+        if not word and not before.startswith("-"):
+            raise UsageError("an argument is empty: is a variable of the shell not set?")
 
 
 def _bytes_checked(word: str) -> str:

@@ -28,8 +28,12 @@ class FolderLock:
             if self._is_there():
                 break
             os.close(self._fd)  # its holder took it away between our opening and our locking
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            self.close()
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def _is_there(self) -> bool:
         with contextlib.suppress(OSError):

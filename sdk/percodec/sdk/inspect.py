@@ -19,7 +19,7 @@ from percodec.sdk.errors import DataError, LogError, PacketError
 from percodec.sdk.files import read_file
 from percodec.sdk.log import LogReader, read_log
 from percodec.sdk.log.names import MAX_RECORD_BYTES
-from percodec.sdk.log.segments import segment_paths
+from percodec.sdk.log.segments import begun_paths
 from percodec.sdk.text import printable
 
 
@@ -38,7 +38,7 @@ def inspect(args: argparse.Namespace) -> int:
     if not path.exists():
         raise DataError(f"{path} does not exist; give a bundle folder, a packet or a log")
     missed = ""
-    segmented = path.is_dir() and not (path / "manifest.json").exists() and bool(segment_paths(path))
+    segmented = path.is_dir() and not (path / "manifest.json").exists() and bool(begun_paths(path))
     if path.is_dir() and not segmented:
         facts = about_bundle(Bundle.open(path))
     elif not (segmented or path.is_file()):  # a device or pipe may never end

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from percodec.sdk.errors import UsageError
+from percodec.sdk.errors import SourceError, UsageError
 
 
 class PixelFormat(Enum):
@@ -38,6 +38,14 @@ class Frame:
     frame_id: int
     timestamp_ns: int
     pixel_format: PixelFormat = PixelFormat.RGB8
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pixel_format, PixelFormat):  # "bgr8" is neither RGB8 nor BGR8
+            try:
+                object.__setattr__(self, "pixel_format", PixelFormat(self.pixel_format))
+            except ValueError:
+                known = ", ".join(kind.value for kind in PixelFormat)
+                raise SourceError(f"frame {self.frame_id}: unknown pixel format {self.pixel_format!r}; there are {known}") from None
 
 
 @dataclass(frozen=True, eq=False)

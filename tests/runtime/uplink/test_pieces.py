@@ -17,10 +17,11 @@ from percodec.runtime.uplink.choose import LIVE_S, LiveQueue, backlog
 from percodec.runtime.uplink.ledger import Entry, Ledger
 from percodec.runtime.uplink.ranges import RecordSet
 from percodec.runtime.uplink.shelf import Segment, Shelf
+from percodec.runtime.uplink.status import Status
 from percodec.runtime.uplink.tail import Tail
 from percodec.runtime.uplink.window import MIN_BYTES, Window
 from percodec.runtime.uplink.wire import Message, Record, SegmentId, Stored, packed, packed_stored, stored_from, unpacked
-from percodec.sdk import SegmentedLogWriter, UplinkError
+from percodec.sdk import Bundle, LogWriter, SegmentedLogWriter, UplinkError
 from percodec.sdk.log.segments import segment_paths
 
 Write = Callable[..., SegmentedLogWriter]
@@ -258,3 +259,21 @@ def test_the_disk_is_kept_within_its_limit(write: Write, tmp_path: Path) -> None
     assert shelf.over  # what is being written stays
     assert len(shelf.segments) == 1
     writer.close()
+
+
+def test_a_log_that_cannot_be_sent_is_named(write: Write, tiny: Bundle, tmp_path: Path) -> None:
+    write(tmp_path / "logs" / "sent", 0, 8)
+    LogWriter(tmp_path / "logs" / "packets.mcap", tiny).close()
+    (tmp_path / "logs" / "other.mcap").write_bytes(b"of somebody else")
+    ledger = Ledger(tmp_path)
+    shelf = Shelf(tmp_path / "logs", ledger, None)
+    assert shelf.scan()
+    status = Status("v1", "nats://127.0.0.1:1", None)
+    status.update(shelf, Window(), ledger, 0)
+    assert status.reasons == [f"{tmp_path / 'logs' / 'packets.mcap'}: not in segments, and not sent; run with --log-segment"]
+    (tmp_path / "logs" / "packets.mcap").unlink()
+    shelf.scan()
+    status.update(shelf, Window(), ledger, 0)
+    assert (status.state, status.reasons) == ("READY", [])
+    shelf.close()
+    ledger.close()

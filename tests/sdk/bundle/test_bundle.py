@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from percodec.sdk.bundle import Bundle, Label, SelfTest, Step, write_bundle
+from percodec.sdk.bundle import Bundle, Label, SelfTest, Step, extend_bundle, write_bundle
 from percodec.sdk.bundle.engines import engines_in
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.errors import BundleError
@@ -298,6 +298,25 @@ def test_symbols_past_the_last_level_are_refused(folder: Path) -> None:
     data[-1] = 6
     replace_file(folder, "selftest/symbols.npy", bytes(data))
     refused(folder, "past level 5")
+
+
+@pytest.mark.parametrize("name", ["../precious", "/{}/precious", "notes/../../precious", "a//b", "", "./x"])
+def test_nothing_is_written_outside_a_bundle(folder: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "precious").write_bytes(b"mine")
+    with pytest.raises(BundleError, match="names no file in it"):
+        extend_bundle(Bundle.open(folder), tmp_path / "new", extra_files={name.format(tmp_path): b"yours"})
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "precious"]
+
+
+def test_only_a_bundle_is_overwritten(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "precious").write_bytes(b"mine")
+    with pytest.raises(BundleError, match="is there and no bundle"):
+        extend_bundle(Bundle.open(folder), tmp_path / "home", overwrite=True)
+    assert (tmp_path / "home" / "precious").read_bytes() == b"mine"
+    made = extend_bundle(Bundle.open(folder), tmp_path / "new", extra_files={"notes/made.txt": b"today"})
+    assert extend_bundle(made, tmp_path / "new", name="again", overwrite=True).file("notes/made.txt") == b"today"
 
 
 def test_writing_refuses_an_existing_folder_and_leaves_no_litter(folder: Path) -> None:

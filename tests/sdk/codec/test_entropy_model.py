@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from percodec.sdk.codec import EntropyModel
 from percodec.sdk.codec.entropy_model import count_pairs
-from percodec.sdk.errors import EntropyModelError
+from percodec.sdk.errors import CodecError, EntropyModelError
 
 COUNTS = [[10, 0, 0, 5], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 10**9]]
 
@@ -152,3 +152,11 @@ def test_cost_bits_is_the_ideal_length() -> None:
         model.cost_bits(np.array([[[3]]], np.uint8))
     with pytest.raises(EntropyModelError, match="uint8"):
         model.cost_bits(np.zeros((2, 1, 1), np.uint8))
+
+
+def test_pairs_are_counted_of_few_levels_only() -> None:
+    symbols = np.full((1, 2, 2), 6, np.uint8)
+    assert count_pairs(symbols, 7).sum() == 2
+    for levels in (0, 1, 6, 9, 10**6):
+        with pytest.raises(CodecError, match="pairs are of 2 to 8 levels"):
+            count_pairs(symbols, levels)

@@ -44,7 +44,7 @@ def heads_of(args: argparse.Namespace) -> tuple[str, ...] | None:
 def add_stream(parser: argparse.ArgumentParser) -> None:
     """`--stream` and `--key-every`."""
     parser.add_argument("--stream", action="store_true", help="packets predicted from the one before: fewer bytes, kept in order")
-    parser.add_argument("--key-every", default="25", metavar="N", help="with --stream: a packet that stands alone every N (default 25)")
+    parser.add_argument("--key-every", metavar="N", help="with --stream: a packet that stands alone every N (default 25)")
 
 
 def add_rate(parser: argparse.ArgumentParser) -> None:
@@ -89,14 +89,28 @@ def add_allow_damaged(parser: argparse.ArgumentParser) -> None:
 
 
 def key_every_of(args: argparse.Namespace) -> int:
-    """What `--key-every` says. Raises UsageError."""
+    """What `--key-every` says. Raises UsageError, also where nothing is streamed."""
+    if args.key_every is None:
+        return 25
+    if not args.stream:
+        raise UsageError("--key-every goes with --stream: without it every packet stands alone")
     return whole(args.key_every, "--key-every", 1, 1_000_000)
 
 
 def bundle_of(args: argparse.Namespace) -> Bundle:
-    from percodec.runtime.session import DEFAULT_BUNDLE, open_bundle
+    from percodec.runtime.session import open_bundle
 
-    return open_bundle(Path(args.bundle) if args.bundle else DEFAULT_BUNDLE, demand_of(args))
+    return open_bundle(bundle_path(args), demand_of(args))
+
+
+def bundle_path(args: argparse.Namespace) -> Path:
+    """What `--bundle` names: a folder, or by its name the built-in one."""
+    from percodec.runtime.session import DEFAULT_BUNDLE
+
+    if args.bundle == "":
+        raise UsageError("--bundle is empty: is a variable of the shell not set?")
+    path = Path(args.bundle or DEFAULT_BUNDLE)
+    return DEFAULT_BUNDLE if str(path) == DEFAULT_BUNDLE.name and not path.exists() else path
 
 
 def demand_of(args: argparse.Namespace) -> Demand:
@@ -158,6 +172,7 @@ __all__ = [
     "add_rate",
     "add_stream",
     "bundle_of",
+    "bundle_path",
     "demand_of",
     "heads_of",
     "key_every_of",

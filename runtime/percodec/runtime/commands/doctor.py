@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from percodec.runtime.capture.opencv import build_supports, opencv
+from percodec.runtime.commands.arguments import bundle_path
 from percodec.runtime.engines.cuda_open import check_provider
 from percodec.runtime.engines.onnxruntime import onnxruntime
 from percodec.runtime.engines.open import open_engine
@@ -175,9 +176,7 @@ def configure_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def doctor(args: argparse.Namespace) -> int:
-    from percodec.runtime.session import DEFAULT_BUNDLE
-
-    checks = examine(Path(args.bundle) if args.bundle else DEFAULT_BUNDLE)
+    checks = examine(bundle_path(args))
     print(json.dumps([check.as_dict() for check in checks], indent=2) if args.json else printable(render(checks)))
     return 1 if any(check.status == "fail" for check in checks) else 0
 

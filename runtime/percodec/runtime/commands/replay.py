@@ -13,7 +13,7 @@ from percodec.sdk.text import printable
 
 
 def configure_replay(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("log", help="packets.mcap of a run, or its folder of segments")
+    parser.add_argument("log", help="packets.mcap of a run, its folder of segments, or the run's folder")
     parser.add_argument("--against", metavar="FILE", help="frames.jsonl of the live run (default: the one beside the log, if any)")
     add_common(parser)
     add_heads(parser)
@@ -21,12 +21,17 @@ def configure_replay(parser: argparse.ArgumentParser) -> None:
     add_allow_damaged(parser)
 
 
+def _beside(log: Path) -> Path | None:
+    """The JSON lines of the run that wrote `log`, a file, a folder of segments or the run's own folder."""
+    folders = [log, log.resolve().parent] if log.is_dir() else [log.parent]
+    return next((folder / "frames.jsonl" for folder in folders if (folder / "frames.jsonl").is_file()), None)
+
+
 def replay(args: argparse.Namespace) -> int:
     from percodec.runtime.run.replay import replay_log
 
     path = Path(args.log)
-    beside = path.with_name("frames.jsonl")
-    against = Path(args.against) if args.against else beside if beside.is_file() else None
+    against = Path(args.against) if args.against else _beside(path)
     bundle, threads = bundle_of(args), whole(args.threads, "--threads", 1, 64)
     result = replay_log(
         path, bundle, against=against, backend=args.backend, threads=threads, heads=heads_of(args), log_key=log_key_of(args)

@@ -15,6 +15,7 @@ from percodec.runtime.commands.arguments import (
     add_log,
     add_rate,
     add_stream,
+    bundle_path,
     demand_of,
     heads_of,
     key_every_of,
@@ -112,16 +113,17 @@ def _live(args: argparse.Namespace, source: str, out: Path, *, overwrite: bool, 
     from percodec.runtime.run.live import run_live, terminal_progress
     from percodec.runtime.run.report import render_table
     from percodec.runtime.run.settings import RunSettings
-    from percodec.runtime.session import DEFAULT_BUNDLE
     from percodec.runtime.supervise.health import READY, Status
 
     if args.policy is not None and args.policy not in POLICIES:
         raise UsageError(f"--policy {args.policy}: unknown; use {' or '.join(POLICIES)}")
+    if args.no_log and (args.log_key or args.log_segment):
+        raise UsageError("--log-key and --log-segment are of the log, and --no-log writes none: leave one of them out")
     target_kbps, max_packet = rate_of(args)
     settings = RunSettings(
         source=source,
         out=out,
-        bundle=Path(args.bundle) if args.bundle else DEFAULT_BUNDLE,
+        bundle=bundle_path(args),
         demand=demand_of(args),
         backend=args.backend,
         provider=args.provider,

@@ -97,10 +97,12 @@ class Pipeline:
 
     # -- life of a run --------------------------------------------------------------------------------------------
     def run(self) -> Counts:
-        """Process the source to its end. Raises the run's first error, after everything that could be finished was."""
+        """Process the source to its end. Raises the run's first error, after everything that could be finished was.
+
+        A Ctrl-C stops it first, and is raised when all stages have ended.
+        """
         self.start()
-        while not self.wait(0.5):
-            pass
+        self._crew.join(self.stop)
         return self.finish()
 
     def start(self) -> None:
@@ -111,7 +113,7 @@ class Pipeline:
         """End the run cleanly: no more frames are captured, those captured are finished. Safe from any thread and twice."""
         with self._cv:
             self._crew.stop()
-        self._source.close()
+        self._crew.close(self._source)
 
     def wait(self, timeout_s: float) -> bool:
         """True once every stage has ended; at most `timeout_s` later otherwise."""
@@ -126,7 +128,7 @@ class Pipeline:
 
     def settle(self) -> Counts:
         """Like `finish`, without raising: exact counts of a run that ended."""
-        self._source.close()
+        self._crew.close(self._source)
         with self._cv:
             for slot in self.ring.slots:
                 if slot.awaits_prediction:

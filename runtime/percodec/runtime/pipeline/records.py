@@ -90,7 +90,7 @@ class Counts:
         return self.captured == self.predicted + sum(self.dropped.values())
 
 
-def typed_error(error: Exception, stage: str) -> PercodecError:
+def typed_error(error: BaseException, stage: str) -> PercodecError:
     """The one error a user sees for whatever a stage raised."""
     if isinstance(error, PercodecError):
         return error
@@ -100,6 +100,7 @@ def typed_error(error: Exception, stage: str) -> PercodecError:
         "capture": SourceError, "encode": BackendError, "predict": BackendError, "code": CodecError,
     }  # fmt: skip
     text = error.strerror if isinstance(error, OSError) and error.strerror else (str(error).splitlines() or [type(error).__name__])[0]
+    text = text if isinstance(error, Exception) else type(error).__name__
     where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
     typed = kinds.get(stage, LogError)(f"the {stage} stage failed: {text}{where}")
     typed.__cause__ = error

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from percodec.runtime.capture.source import FrameSource
 from percodec.runtime.pipeline.records import typed_error
 from percodec.sdk.errors import PercodecError, SourceError
 
@@ -39,7 +40,7 @@ class Crew:
             self.stopping, self._stop_since = True, time.monotonic()
             self._cv.notify_all()
 
-    def fail(self, error: Exception, stage: str) -> None:
+    def fail(self, error: BaseException, stage: str) -> None:
         """The first error is kept; the run aborts, unless it is only the source that failed. With the lock held."""
         typed = typed_error(error, stage)
         self.error = self.error or typed
@@ -57,10 +58,29 @@ class Crew:
                 self._cv.notify_all()
             return self._cv.wait_for(lambda: not any(self.running.values()), timeout=timeout_s)
 
+    def join(self, stop: Callable[[], None]) -> None:
+        """Wait until every thread has ended. Whatever interrupts that, a Ctrl-C, calls `stop` and is raised when they have."""
+        try:
+            while not self.wait(0.5):
+                pass
+        except BaseException:
+            stop()
+            while not self.wait(0.5):  # no thread calls into what its owner is about to close
+                pass
+            raise
+
+    def close(self, source: FrameSource) -> None:
+        """An error of its own is the run's, unless there is one already."""
+        try:
+            source.close()
+        except Exception as error:
+            with self._cv:
+                self.fail(error, "capture")
+
     def _work(self, name: str, loop: Callable[[], None]) -> None:
         try:
             loop()
-        except Exception as error:
+        except BaseException as error:  # a sys.exit() in a callback, too, would leave the other stages waiting
             with self._cv:
                 self.fail(error, name)
         finally:

@@ -230,6 +230,8 @@ def decode_file(
             complain(latents, f"the other {result.frames} frames were decoded into {out}")
             if latents.log.truncated:
                 raise LogError(f"{path}: the log is cut off; its {result.frames} complete frames were decoded into {out}")
+        if truth is not None and len(result.psnr_db) < result.frames:
+            result.notes.append(f"PSNR is of {len(result.psnr_db)} of {result.frames} frames; {reference} has no others")
         if result.frames == 0:
             raise LogError(f"{path}: the log holds no packets{'; it is cut off before the first' * latents.log.truncated}")
     return result

@@ -80,9 +80,18 @@ class _Supervised:
 
     def decode(self, symbols: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._session is None:
-            settings = self._settings
-            self._session = Session.open(self._bundle, backend=settings.backend, heads=(), threads=settings.threads, selftest=False)
+            self._session = self._opened()
         return self._session.decode(Latent(symbols, 0, 0))
+
+    def _opened(self) -> Session:
+        """On the first backend that runs here: the others took over from those before."""
+        settings, why = self._settings, BackendError("no backend is named")
+        for backend in (settings.backend, *settings.fallback):
+            try:
+                return Session.open(self._bundle, backend=backend, heads=(), threads=settings.threads, selftest=False)
+            except BackendError as error:
+                why = error
+        raise why
 
     def prepare(self, policy: str) -> None:
         self._supervisor.waits = policy == "block"

@@ -23,12 +23,13 @@ from percodec.runtime.pipeline.records import FrameRecord
 from percodec.runtime.pipeline.slots import Slot
 from percodec.runtime.run.heads import in_words, infos_of
 from percodec.runtime.run.labels import LabelMaps
-from percodec.runtime.run.settings import SEGMENTS, RunSettings
+from percodec.runtime.run.settings import RunSettings
 from percodec.runtime.run.sinks import ContactSheet, JsonLines, Overlay
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import LogError, PercodecError
 from percodec.sdk.files import write_whole
 from percodec.sdk.log import LogWriter, SegmentedLogWriter
+from percodec.sdk.log.names import SEGMENTS
 
 
 class RunOutputs:

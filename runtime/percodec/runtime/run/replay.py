@@ -21,7 +21,7 @@ from percodec.runtime.session import Session
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.errors import LogError
 from percodec.sdk.log import read_log, verify_log
-from percodec.sdk.log.segments import segment_paths
+from percodec.sdk.log.segments import begun_paths
 from percodec.sdk.types import Latent, Prediction
 
 
@@ -114,7 +114,7 @@ def replay_log(
 
 def _proved(path: Path, log_key: bytes) -> int:
     """Records that are proved; a log that somebody changed is not replayed. Segments that are gone from the beginning are no change."""
-    numbers = [read_log(file).metadata.get("segment", "0") for file in segment_paths(path)[:1]] if path.is_dir() else []
+    numbers = [read_log(file).metadata.get("segment", "0") for file in begun_paths(path)[:1]] if path.is_dir() else []
     proof = verify_log(path, log_key, int(numbers[0]) if numbers and re.fullmatch(r"\d{1,9}", numbers[0]) else 0)
     if proof.findings:
         raise LogError(f"{path}: is not as it was written: {proof.findings[0]}; percodec verify-log says all of it")

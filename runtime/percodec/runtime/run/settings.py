@@ -10,9 +10,9 @@ from percodec.runtime.session import DEFAULT_BUNDLE, Demand
 from percodec.sdk.camera import CameraFormat
 from percodec.sdk.errors import UsageError
 from percodec.sdk.folder_lock import FolderLock
+from percodec.sdk.log.names import SEGMENTS
 from percodec.sdk.log.segments import SegmentLimits, segment_paths
 
-SEGMENTS = "packets"  # the folder of a segmented log
 FILES = ("packets.mcap", "frames.jsonl", "overlay.mp4", "overlay.avi", "contact_sheet.png", "report.json")
 
 

@@ -98,12 +98,16 @@ def generate(folder: Path, name: str) -> tuple[Path, Path, str]:
     for path in paths:
         if path.exists() or path.is_symlink():
             raise UsageError(f"{path} exists; keys are never overwritten: choose another name")
+    made: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, data, mode in ((paths[0], private, 0o600), (paths[1], public, 0o644)):
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
+                made.append(path)
                 file.write(data)
     except OSError as error:
+        for path in made:
+            path.unlink(missing_ok=True)
         raise TrustError(f"keys cannot be written to {folder}: {error.strerror or error}") from error
     return *paths, PublicKey(key.public_key()).id
 

@@ -49,6 +49,7 @@ class Shelf:
         self.open: list[Segment] = []  # those that grow or have a backlog, as of the last scan
         self.over = False  # the limit cannot be kept: what is open alone is larger
         self.disk_bytes = 0
+        self.unsegmented: set[Path] = set()  # logs that are there and cannot be sent
         self._foreign: dict[Path, int] = {}  # size when it was looked at
         self._paths: set[Path] = set()
 
@@ -65,8 +66,11 @@ class Shelf:
                     continue
                 self._foreign[path] = size
                 tail = Tail(path)
-            except (LogError, ValueError, OSError):
-                continue  # no segment, or one whose head is being written
+            except ValueError:
+                self.unsegmented.add(path)
+                continue
+            except (LogError, OSError):
+                continue  # no log of ours, or one whose head is being written
             del self._foreign[path]
             if tail.id in self.segments:  # a copy
                 tail.close()
@@ -76,6 +80,7 @@ class Shelf:
             self._paths.add(path)
             self.grow(segment)
             found.append(segment)
+        self.unsegmented &= there
         if gone := self._paths - there:
             for segment in [s for s in self.segments.values() if s.tail.path in gone]:
                 self._drop(segment)

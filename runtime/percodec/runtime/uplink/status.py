@@ -84,6 +84,9 @@ class Status:
         self.tell("limit", f"the logs being written take {shelf.disk_bytes} bytes, more than --max-disk" if shelf.over else "")
         damaged = [segment for segment in shelf.segments.values() if segment.tail.damaged]
         self.tell("damaged", f"{damaged[0].tail.path}: {damaged[0].tail.damaged}; what follows is not sent" if damaged else "")
+        whole = sorted(shelf.unsegmented)
+        many = f" and {len(whole) - 1} more" if len(whole) > 1 else ""
+        self.tell("unsegmented", f"{whole[0]}{many}: not in segments, and not sent; run with --log-segment" if whole else "")
         self.tell("note", ledger.note)
         waiting = sum(len(entry.sent.without(entry.stored)) for entry in entries)
         if not waiting:

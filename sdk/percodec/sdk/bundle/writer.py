@@ -147,6 +147,11 @@ def _place(
 ) -> Bundle:
     if target.exists() and not overwrite:
         raise BundleError(f"bundle {target} exists; choose another folder or overwrite it on purpose")
+    if target.exists() and not (target / "manifest.json").is_file():
+        raise BundleError(f"{target} is there and no bundle; only a bundle is overwritten, choose another folder")
+    outside = next((key for key in files if not set(key.split("/")).isdisjoint(("", ".", ".."))), None)
+    if outside is not None:
+        raise BundleError(f"bundle {target}: {outside!r} names no file in it; give names such as notes/made.txt")
     manifest["files"] = {key: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for key, data in sorted(files.items())}
     try:
         text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from percodec.sdk.codec.contexts import MAX_CONTEXTS, Contexts
 from percodec.sdk.codec.serialised import Serialised
 from percodec.sdk.codec.steps import PROFILE_STEPS, PROFILE_STEPS_TEMPORAL, StepsModel
-from percodec.sdk.errors import EntropyModelError
+from percodec.sdk.errors import CodecError, EntropyModelError
 
 _MAGIC = b"PCEM"
 _VERSION = 1
@@ -203,7 +203,13 @@ def pairs_of(symbols: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
 
 
 def count_pairs(symbols: NDArray[np.uint8], levels: int) -> NDArray[np.int64]:
-    """int64 [C,L,L]: how often each channel of a latent uint8 [C,h,w] has (first, second) at positions 2i and 2i + 1."""
+    """int64 [C,L,L]: how often each channel of a latent uint8 [C,h,w] has (first, second) at positions 2i and 2i + 1.
+
+    Raises `CodecError` unless there are 2..8 `levels` and all symbols are below.
+    """
+    highest = int(symbols.max(initial=0))
+    if not 2 <= levels <= MAX_PAIR_LEVELS or highest >= levels:
+        raise CodecError(f"pairs are of 2 to {MAX_PAIR_LEVELS} levels and of symbols below; got {levels}, symbols up to {highest}")
     pairs = pairs_of(symbols, levels)
     return np.stack([np.bincount(p.ravel(), minlength=levels * levels) for p in pairs]).reshape(-1, levels, levels)
 

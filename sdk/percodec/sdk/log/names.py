@@ -5,3 +5,4 @@ OPENED, CLOSED = "percodec", "percodec.closed"  # Metadata
 SCHEMA = "percodec.Packet"
 TOPIC = "/percodec/packets"
 ENCODING = "application/x-percodec-packet"
+SEGMENTS = "packets"  # the folder for them in that of a run

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from percodec.sdk.errors import LogError
 from percodec.sdk.log.reader import LogReader, read_log_file
-from percodec.sdk.log.segments import SegmentedLog, segment_paths
+from percodec.sdk.log.segments import SegmentedLog, begun_paths
 
 
 def read_log(path: str | os.PathLike[str], *, allow_damaged: bool = False) -> LogReader:
@@ -18,7 +18,7 @@ def read_log(path: str | os.PathLike[str], *, allow_damaged: bool = False) -> Lo
     path = Path(path)
     if not path.is_dir():
         return read_log_file(path, allow_damaged=allow_damaged)
-    found = segment_paths(path)
+    found = begun_paths(path)
     if not found:
         raise LogError(f"{path} is a folder without logs (*.mcap); give a log written by percodec, or a folder of its segments")
     if len(found) == 1 and not (log := read_log_file(found[0], allow_damaged=allow_damaged)).metadata.get("recording"):

@@ -75,14 +75,15 @@ class LogReader:
 
     After an iteration:
 
-    - `truncated`: the file has no proper end (a killed writer);
+    - `truncated`: the file has no proper end (a killed writer), or the last of these segments was not the last of the log;
     - `damaged`: records left out because they or their packet fail a check; 1 when nothing had to be left out but the checksum over the
       whole file, which a closed log has, differs: then a time, sequence number or anchor may be wrong;
     - `missing`: records that are not there although their neighbours are, by the sequence numbers;
     - `strays`: packets that were read although their channel is not declared as one of packets;
     - `channels`: the declared channels of packets, `foreign`: messages of other topics, by topic.
 
-    An iteration that met damaged, missing or stray records ends in a `LogError` after the last good one, unless `allow_damaged`.
+    An iteration that met damaged, missing or stray records ends in a `LogError` after the last good one, unless `allow_damaged`. One that
+    goes on after another has begun ends in a `LogError` as well: open the log again for a second one beside it.
     """
 
     def __init__(self, path: Path, metadata: dict[str, str], closed: dict[str, str], allow_damaged: bool = False) -> None:
@@ -92,6 +93,7 @@ class LogReader:
         self.bundle_digest = metadata.get("bundle_digest", "")
         self.live = metadata.get("clock") == "monotonic"
         self.anchors = tuple(a for a in (ClockAnchor.from_texts(metadata), ClockAnchor.from_texts(closed)) if a)
+        self.goes_on = closed.get("last") == "no"  # in another segment
         self.truncated = False
         self.channels: dict[int, LogChannel] = {}
         self._allow_damaged = allow_damaged
@@ -148,12 +150,14 @@ class LogReader:
         return "; ".join(parts)
 
     def __iter__(self) -> Iterator[LogRecord]:
-        self._reset()
+        met = self._reset()
         self.truncated = True
         with open_log(self.path) as file:
             records = Records(file)
             try:
-                yield from self._packets(records)
+                for record in self._packets(records):
+                    yield record
+                    self._check_alone(met)
             except LogError as error:
                 raise LogError(f"{self.path}: {error}") from error
         self.truncated = not records.whole
@@ -162,8 +166,13 @@ class LogReader:
             self._met.damaged.append("the checksum over the whole file differs")
         self._end()
 
-    def _reset(self) -> None:
+    def _reset(self) -> _Tally:
         self.channels, self._met = {}, _Tally()
+        return self._met
+
+    def _check_alone(self, met: _Tally) -> None:
+        if self._met is not met:
+            raise LogError("another iteration over it has begun; open the log again for a second one")
 
     def _end(self) -> None:
         missed = "" if self._allow_damaged else self.complaint()

@@ -21,6 +21,7 @@ from typing import Literal
 
 from percodec.sdk.codec.entropy_model import PREDICTED
 from percodec.sdk.errors import LogError, UsageError
+from percodec.sdk.log.names import SEGMENTS
 from percodec.sdk.log.reader import LogReader, LogRecord
 from percodec.sdk.log.writer import LoggedBundle, LogWriter
 
@@ -95,13 +96,15 @@ class SegmentedLogWriter:
                 more={"recording": self.recording, "segment": str(number)}, key=key,
             )  # fmt: skip
 
-        self._make = make
+        self._make, self._closed = make, False
         self._before = 0  # bytes of finished segments
         self._open()
 
     def append(self, packet: bytes, frame_id: int, timestamp_ns: int) -> None:
         """As `LogWriter.append`."""
         segment = self._segment
+        if self._closed:
+            raise LogError(f"log {self.path} is closed; frame {frame_id} was not written")
         full = segment.bytes >= self._limits.max_bytes or time.monotonic() - self._begun >= self._limits.max_seconds
         if full and segment.records and (packet[3:4] not in _PREDICTED or segment.bytes >= 2 * self._limits.max_bytes):
             segment.close(last=False)
@@ -113,6 +116,7 @@ class SegmentedLogWriter:
 
     def close(self) -> None:
         """As `LogWriter.close`."""
+        self._closed = True
         self._segment.close()
         self.bytes = self._before + self._segment.bytes
 
@@ -163,7 +167,7 @@ class SegmentedLog(LogReader):
         return self._missing
 
     def __iter__(self) -> Iterator[LogRecord]:
-        self._reset()
+        met = self._reset()
         self.truncated, self._missing = True, 0
         self._met.damaged += [f"segment {number} is missing" for number in self._absent]
         base, last = 0, max(self._groups)
@@ -177,10 +181,11 @@ class SegmentedLog(LogReader):
                 previous = record.sequence
                 self._met.records += 1
                 yield replace(record, sequence=base + record.sequence)
+                self._check_alone(met)
             base += previous + 1
             for file in files:
                 self._take(file, number, last=number == last)
-        self.truncated = any(file.truncated for file in self._groups[last])
+        self.truncated = any(file.truncated or file.goes_on for file in self._groups[last])
         self._end()
 
     def _take(self, file: LogReader, number: int, last: bool) -> None:
@@ -192,6 +197,17 @@ class SegmentedLog(LogReader):
             self._met.damaged.append(f"segment {number} is cut off")
 
 
+def begun_paths(folder: Path) -> list[Path]:
+    """`segment_paths` of a folder, or of where a run's folder has them, for readers. Raises `LogError`.
+
+    Without a last one that has no byte yet: its writer was killed, or is looked at, as it begins.
+    """
+    paths = segment_paths(folder)
+    if not paths and (folder / SEGMENTS).is_dir():
+        paths = segment_paths(folder / SEGMENTS)
+    return paths[:-1] if len(paths) > 1 and paths[-1].stat().st_size == 0 else paths
+
+
 def segment_paths(folder: Path) -> list[Path]:
     """The logs in a folder, by name; none of its hidden files. Raises `LogError` where it cannot be listed."""
     try:
@@ -200,4 +216,4 @@ def segment_paths(folder: Path) -> list[Path]:
         raise LogError(f"{folder} cannot be read: {e.strerror}") from e
 
 
-__all__ = ["SegmentLimits", "SegmentedLog", "SegmentedLogWriter", "segment_paths"]
+__all__ = ["SegmentLimits", "SegmentedLog", "SegmentedLogWriter", "begun_paths", "segment_paths"]

@@ -26,7 +26,7 @@ from percodec.sdk.errors import LogError, PacketError
 from percodec.sdk.log.names import CLOSED, MAX_RECORD_BYTES, OPENED
 from percodec.sdk.log.proof import METHOD, PROOF, PROOF_BYTES, PROOF_PREFIX, Prover, check_key, key_id
 from percodec.sdk.log.reader import open_log
-from percodec.sdk.log.segments import segment_paths
+from percodec.sdk.log.segments import begun_paths
 from percodec.sdk.log.writer import closing
 
 _MOST_HEAD = 1 << 20
@@ -74,7 +74,7 @@ def verify_log(path: str | os.PathLike[str], key: bytes, from_segment: int = 0) 
     path = Path(path)
     check_key(key, f"the key for log {path}")
     proof = LogProof(key_id(key))
-    paths = segment_paths(path) if path.is_dir() else [path]
+    paths = begun_paths(path) if path.is_dir() else [path]
     if not paths:
         raise LogError(f"{path} is a folder without logs (*.mcap); give a log written by percodec, or a folder of its segments")
     logs = [_Log(file, key, proof, f"{file.name}: " if path.is_dir() else "") for file in paths]

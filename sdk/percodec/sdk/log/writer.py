@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, SupportsIndex
 
 from percodec.sdk import mcap
 from percodec.sdk.clock import ClockAnchor, boot_id
@@ -80,15 +80,6 @@ class LogWriter:
         self._half_record = False
         self._sync_error: OSError | None = None
         self._closed = threading.Event()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-        try:
-            flags |= os.O_EXCL if not overwrite or _gave_way(self.path) else os.O_TRUNC
-            self._fd = os.open(self.path, flags, 0o644)
-            _lock(self._fd, self.path)
-        except FileExistsError as e:
-            raise LogError(f"log {self.path} exists; choose another name or overwrite it on purpose") from e
-        except OSError as e:
-            raise LogError(f"log {self.path} cannot be created: {e.strerror}; choose a folder that can be written") from e
         metadata = {
             "bundle_name": bundle.name,
             "bundle_digest": bundle.digest,
@@ -103,6 +94,15 @@ class LogWriter:
             **(more or {}),
             **(proof_metadata(key) if key is not None else {}),
         }
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+        try:
+            flags |= os.O_EXCL if not overwrite or _gave_way(self.path) else os.O_TRUNC
+            self._fd = os.open(self.path, flags, 0o644)
+            _lock(self._fd, self.path)
+        except FileExistsError as e:
+            raise LogError(f"log {self.path} exists; choose another name or overwrite it on purpose") from e
+        except OSError as e:
+            raise LogError(f"log {self.path} cannot be created: {e.strerror}; choose a folder that can be written") from e
         self._closed.set()  # until it is whole
         try:
             head, at = mcap.opening(f"percodec {_version()}", *_DEFINITIONS, metadata)
@@ -129,12 +129,13 @@ class LogWriter:
         if self._closed.is_set():
             raise LogError(f"log {self.path} is closed; frame {frame_id} was not written")
         self._raise_sync_error()
-        if not 0 <= timestamp_ns < 1 << 64:
+        if not (isinstance(timestamp_ns, SupportsIndex) and 0 <= int(timestamp_ns) < 1 << 64):
             raise LogError(f"log {self.path}: frame {frame_id} has the timestamp {timestamp_ns}; it must be 0..2^64-1 ns")
         try:
             parse_header(packet)
         except PacketError as e:
             raise LogError(f"log {self.path}: what frame {frame_id} came with is no packet: {e}") from None
+        packet = bytes(packet)  # a view may count other items than bytes
         if len(packet) > MAX_RECORD_BYTES - 64:
             raise LogError(f"log {self.path}: the packet of frame {frame_id} has {len(packet)} bytes, limit {MAX_RECORD_BYTES - 64}")
         if self.records % _CHECK_SPACE_EVERY == 0:
