@@ -189,7 +189,7 @@ def test_iterations_do_not_disturb_each_other(tiny: Bundle, packet: Packet, tmp_
         first = iter(log)
         next(first)
         assert len(list(log)) == len(list(log)) > 1  # one after the other
-        with pytest.raises(LogError, match="another iteration over it has begun"):
+        with pytest.raises(LogError, match=f"another iteration over {path.name} has begun"):
             next(first)
 
 

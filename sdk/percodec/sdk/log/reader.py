@@ -172,7 +172,7 @@ class LogReader:
 
     def _check_alone(self, met: _Tally) -> None:
         if self._met is not met:
-            raise LogError("another iteration over it has begun; open the log again for a second one")
+            raise LogError(f"another iteration over {self.path.name} has begun; open the log again for a second one")
 
     def _end(self) -> None:
         missed = "" if self._allow_damaged else self.complaint()
