@@ -109,7 +109,17 @@ def test_encode_keeps_to_a_rate(bundle, tmp_path, capsys):
     free = json.loads(capsys.readouterr().out)["packet_bytes"] / 40
     kbps = 0.8 * free * 25 / 125
     assert main([*words, "-o", str(tmp_path / "aimed.mcap"), "--target-kbps", f"{kbps:.3f}"]) == 0
-    assert json.loads(capsys.readouterr().out)["packet_bytes"] / 40 < 0.9 * free
+    aimed = json.loads(capsys.readouterr().out)
+    assert (aimed["packet_bytes"] / 40 < 0.9 * free, aimed["notes"]) == (True, [])
+
+
+def test_a_rate_that_cannot_be_kept_is_said(bundle, tmp_path, capsys):
+    said = "0.5 kbit/s cannot be kept: packets are as coarse as they get, and larger"
+    few = ["synthetic://road?frames=60", "--bundle", str(bundle.path), "--target-kbps", "0.5"]
+    assert main(["encode", *few, "--json", "-o", str(tmp_path / "a.mcap")]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == [said]
+    assert main(["run", *few, "--no-overlay", "--no-sheet", "--out", str(tmp_path / "run")]) == 0
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("rate", [5e-324, 0.0, -1.0, 0.99, float("inf"), float("nan")])

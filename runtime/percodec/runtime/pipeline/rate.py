@@ -95,11 +95,19 @@ class RateControl:
         encode()
         self.coarsen(slot.symbols[0])
 
-    def report(self) -> dict[str, float | None]:
-        """For a run's report: what was asked for, and how coarse latents were, of `coarsest` at most."""
+    @property
+    def missed(self) -> str | None:
+        """That the target cannot be kept, where the coarsest packets are still too large for it."""
+        if self._rate is None or round(self._level) < self._top or self._debt < self._rate * _HORIZON_S:
+            return None
+        return f"{self._rate * 8 / 1000:g} kbit/s cannot be kept: packets are as coarse as they get, and larger"
+
+    def report(self) -> dict[str, float | str | None]:
+        """For a run's report: what was asked for, whether it could not be had, and how coarse latents were, of `coarsest` at most."""
         return {
             "target_kbps": None if self._rate is None else self._rate * 8 / 1000,
             "max_packet": self._most,
+            "missed": self.missed,
             "coarseness_mean": round(self._sum / max(1, self._frames), 2),
             "coarseness_max": self._coarsest,
             "coarsest": self._top,

@@ -11,6 +11,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,12 @@ def encode_source(
         if single and stream:
             raise UsageError(f"{out}: a stream is of several frames; {spec} is one image")
         pack: Callable[[Latent], bytes] = session.stream(key_every).pack if stream else session.pack
+        control: RateControl | None = None
         if target_kbps is not None or max_packet is not None:
             if stream:
                 raise UsageError("--target-kbps and --max-packet are for packets that stand alone: leave --stream out")
-            pack = _coarsened(bundle, target_kbps, max_packet, stream_id, source.info.fps)
+            control = _rate_control(bundle, target_kbps, max_packet, stream_id, source.info.fps)
+            pack = partial(_coarsened, control)
         log: LogWriter | SegmentedLogWriter | None = None
         while result.frames != max_frames and (frame := source.read()) is not None:
             packet = pack(session.encode(frame))
@@ -121,21 +124,20 @@ def encode_source(
             result.packet_bytes += len(packet)
         if log is not None and not (out.exists() and os.path.samestat(made, os.stat(out))):
             raise LogError(f"{out}: was removed or replaced by somebody else while it was written; choose another -o")
+        if control is not None and control.missed:
+            result.notes.append(control.missed)
     return result
 
 
-def _coarsened(
-    bundle: Bundle, target_kbps: float | None, max_packet: int | None, stream_id: int, fps: float | None
-) -> Callable[[Latent], bytes]:
+def _rate_control(bundle: Bundle, target_kbps: float | None, max_packet: int | None, stream_id: int, fps: float | None) -> RateControl:
     coder = PacketCodec(bundle.entropy_model, *bundle.latent_shape[1:], stream_id=stream_id)
     rate = None if target_kbps is None else target_kbps * 125
-    control = RateControl(bundle, coder, bytes_per_second=rate, max_bytes=max_packet, fps=fps or 25.0)
+    return RateControl(bundle, coder, bytes_per_second=rate, max_bytes=max_packet, fps=fps or 25.0)
 
-    def pack(latent: Latent) -> bytes:
-        control.coarsen(latent.symbols)
-        return control.encode(latent.symbols, latent.frame_id, latent.timestamp_ns)
 
-    return pack
+def _coarsened(control: RateControl, latent: Latent) -> bytes:
+    control.coarsen(latent.symbols)
+    return control.encode(latent.symbols, latent.frame_id, latent.timestamp_ns)
 
 
 def is_log(path: Path) -> bool:

@@ -143,6 +143,8 @@ def render_table(report: dict[str, Any]) -> str:
             f"rate     {rate['bpp']:.3f} bpp   {rate['kb_per_frame']:.2f} kB/frame   {rate['kbit_per_s']:.0f} kbit/s   "
             f"{rate['mb_per_min']:.2f} MB/min  (at {rate['at_fps']:g} fps)"
         )
+        missed = (report["options"].get("rate") or {}).get("missed")
+        lines += [f"         {missed}"] if missed else []
     lines.append(f"memory   {report['memory']['peak_rss_mb']:.0f} MB peak")
     test = report["selftest"]
     if test is not None:
