@@ -201,6 +201,7 @@ def test_a_fallback_draws_the_sheet_as_well(percodec: Percodec, bundle_folder: P
         (("run", "synthetic://road?frames=1", "--out", "o", "--no-log", "--log-segment", "1MB"), "--no-log writes none"),
         (("run", "synthetic://road?frames=1", "--out", "o", "--key-every", "2"), "--key-every goes with --stream"),
         (("encode", "synthetic://road?frames=1", "-o", "a.mcap", "--key-every", "2"), "--key-every goes with --stream"),
+        (("run", "synthetic://road?frames=1", "--out", "o", "--bundle", ""), "--bundle is empty"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(percodec: Percodec, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
@@ -212,5 +213,6 @@ def test_what_would_have_no_effect_is_refused(percodec: Percodec, tmp_path: Path
 def test_the_built_in_bundle_has_a_name(percodec: Percodec, tmp_path: Path) -> None:
     done = percodec("doctor", "--bundle", "road", "--json", cwd=tmp_path)
     assert next(check for check in json.loads(done.stdout) if check["name"] == "bundle")["status"] == "ok"
+    assert "expected deadbeef" in percodec("serve", "x=road", "--expect-digest", "deadbeef", cwd=tmp_path).stderr  # it was found
     (tmp_path / "road").mkdir()
     assert "manifest.json cannot be opened" in percodec("replay", "a.mcap", "--bundle", "road", cwd=tmp_path).stderr

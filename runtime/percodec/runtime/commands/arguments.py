@@ -104,12 +104,17 @@ def bundle_of(args: argparse.Namespace) -> Bundle:
 
 
 def bundle_path(args: argparse.Namespace) -> Path:
-    """What `--bundle` names: a folder, or by its name the built-in one."""
-    from percodec.runtime.session import DEFAULT_BUNDLE
-
+    """What `--bundle` names. Raises UsageError where it is empty."""
     if args.bundle == "":
         raise UsageError("--bundle is empty: is a variable of the shell not set?")
-    path = Path(args.bundle or DEFAULT_BUNDLE)
+    return bundle_named(args.bundle)
+
+
+def bundle_named(word: str | None) -> Path:
+    """A bundle's folder, or by its name or by None the built-in one."""
+    from percodec.runtime.session import DEFAULT_BUNDLE
+
+    path = DEFAULT_BUNDLE if word is None else Path(word)
     return DEFAULT_BUNDLE if str(path) == DEFAULT_BUNDLE.name and not path.exists() else path
 
 
@@ -171,6 +176,7 @@ __all__ = [
     "add_log",
     "add_rate",
     "add_stream",
+    "bundle_named",
     "bundle_of",
     "bundle_path",
     "demand_of",

@@ -99,14 +99,16 @@ def bag(args: argparse.Namespace) -> int:
 
 
 def _compress(args: argparse.Namespace, opened: Bag, out: Path) -> int:
-    bundle, every = bundle_of(args), key_every_of(args) if args.stream else None
+    bundle, every = bundle_of(args), key_every_of(args)
     chosen = targets(opened, args.topic, args.all, first_formats(opened) if args.all else {})
     PacketFormat.of(bundle, "rgb8", 8, 8, bundle.fit)  # a name that viewers misread is told before the work
-    if every is not None:
+    if args.stream:
         stream_codec(bundle)  # so is a bundle without tables
     sessions = Sessions(bundle, args.backend)
     steps = {
-        target.source.topic: Compress(sessions, target, PacketWriter(bundle, k, every), whole=args.fit == "whole", keep=args.keep_raw)
+        target.source.topic: Compress(
+            sessions, target, PacketWriter(bundle, k, every if args.stream else None), whole=args.fit == "whole", keep=args.keep_raw
+        )
         for k, target in enumerate(chosen)
     }
     names = {target.source.topic: target.topic for target in chosen}

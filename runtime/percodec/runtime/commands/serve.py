@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from percodec.runtime.commands.arguments import demand_of, heads_of, positive, size_of, whole
+from percodec.runtime.commands.arguments import bundle_named, demand_of, heads_of, positive, size_of, whole
 from percodec.sdk.bundle import Bundle
 from percodec.sdk.cli import require
 from percodec.sdk.errors import UsageError
@@ -239,14 +239,14 @@ def _limits(args: argparse.Namespace) -> Limits:
 
 
 def _bundles(args: argparse.Namespace) -> dict[str, Bundle]:
-    from percodec.runtime.session import DEFAULT_BUNDLE, open_bundle
+    from percodec.runtime.session import open_bundle
 
     found: dict[str, Bundle] = {}
     if args.expect_digest is not None and len(args.bundles) > 1:
         raise UsageError("--expect-digest goes with one bundle")
-    for word in args.bundles or [str(DEFAULT_BUNDLE)]:
+    for word in args.bundles or [str(bundle_named(None))]:
         name, _, folder = word.rpartition("=") if re.match(r"[\w.-]+=", word) else ("", "", word)
-        bundle = open_bundle(Path(folder), demand_of(args))
+        bundle = open_bundle(bundle_named(folder), demand_of(args))
         name = name or bundle.name
         if not re.fullmatch(r"[\w.-]{1,64}", name, re.ASCII):
             raise UsageError(f"{word}: a model's name has letters, digits, dots, - and _, at most 64; write NAME={folder}")

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from percodec.runtime.commands.arguments import positive, size_of
+from percodec.runtime.commands.arguments import bundle_named, positive, size_of
 from percodec.sdk.cli import require
 from percodec.sdk.errors import UplinkError, UsageError
 
@@ -122,7 +122,7 @@ def ingest(args: argparse.Namespace) -> int:
     if flush_s >= ack_wait_s:
         raise UsageError(f"--flush {args.flush}: must be shorter than --ack-wait {args.ack_wait}, or everything is delivered twice")
     stream_bytes = size_of(args.stream_size, "--stream-size")
-    bundles = None if args.bundle is None else [open_bundle(Path(folder)) for folder in args.bundle]
+    bundles = None if args.bundle is None else [open_bundle(bundle_named(folder)) for folder in args.bundle]
     archive = Archive(args.archive)
     say = _Changes()
 

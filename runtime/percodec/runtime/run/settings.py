@@ -92,4 +92,4 @@ def prepare_folder(out: Path, overwrite: bool) -> FolderLock:
     return lock
 
 
-__all__ = ["FILES", "SEGMENTS", "RunSettings", "prepare_folder"]
+__all__ = ["FILES", "RunSettings", "prepare_folder"]

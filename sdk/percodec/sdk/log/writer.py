@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import operator
 import os
 import stat
 import threading
@@ -13,7 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, Protocol, SupportsIndex
+from typing import Literal, Protocol
 
 from percodec.sdk import mcap
 from percodec.sdk.clock import ClockAnchor, boot_id
@@ -129,7 +130,11 @@ class LogWriter:
         if self._closed.is_set():
             raise LogError(f"log {self.path} is closed; frame {frame_id} was not written")
         self._raise_sync_error()
-        if not (isinstance(timestamp_ns, SupportsIndex) and 0 <= int(timestamp_ns) < 1 << 64):
+        try:
+            in_range = 0 <= operator.index(timestamp_ns) < 1 << 64
+        except TypeError:
+            in_range = False
+        if not in_range:
             raise LogError(f"log {self.path}: frame {frame_id} has the timestamp {timestamp_ns}; it must be 0..2^64-1 ns")
         try:
             parse_header(packet)
